@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all set-up themselves. Each target's first line says what it is for.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find src native -type f -not -path '*/_native/*' -not -name '*.pyc') pyproject.toml constraints.txt CMakeLists.txt
+
+.PHONY: demo test lint bench native clean
+
+demo: $(VENV)/installed  ## build a library from the bundled splats, search it, draw the results
+	$(BIN)/splatsense demo
+
+test: $(VENV)/installed-dev  ## the default test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(VENV)/installed-dev  ## every benchmark, one after the other
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+native:  ## build the native library into src/ for working on it with PYTHONPATH=src
+	cmake -S . -B build/native -DCMAKE_INSTALL_PREFIX=$(CURDIR)/src
+	cmake --build build/native -j2
+	cmake --install build/native
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .
+	touch $@
+
+$(VENV)/installed-dev: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[dev]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) build dist
