@@ -182,11 +182,18 @@ def _color_and_image(material: Any) -> tuple[np.ndarray, Any]:
         color = np.ones(4, np.float32) if factor is None else np.asarray(factor, np.float32) / 255
         return color, material.baseColorTexture
     color = np.asarray(material.diffuse, np.float32) / 255
-    opacity = material.kwargs.get("d")
-    if opacity is not None:
-        color[3] = float(np.clip(np.atleast_1d(opacity)[0], 0, 1))
+    color[3] = _obj_opacity(material.kwargs)
     # An OBJ texture replaces a black Kd, which many exporters write beside map_Kd.
     return (np.append(np.ones(3, np.float32), color[3]) if material.image is not None else color), material.image
+
+
+def _obj_opacity(properties: dict[str, Any]) -> float:
+    """`d` of an OBJ material, 1 when absent or unreadable; trimesh leaves it as a number, a string or a list."""
+    value = properties.get("d", 1.0)
+    try:
+        return float(np.clip(float(value[-1] if isinstance(value, list) else value), 0, 1))
+    except (ValueError, IndexError):
+        return 1.0
 
 
 def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
