@@ -48,5 +48,5 @@ def words_from_identifier(identifier: str) -> str:
 
 
 def safe_key(text: str) -> str:
-    """`text` with everything but letters, digits, dot and hyphen replaced, for use as a file name."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
+    """`text` with everything but letters, digits and hyphens replaced, for use as a file name without dots."""
+    return re.sub(r"[^A-Za-z0-9-]+", "_", text).strip("_")

@@ -115,7 +115,7 @@ def _object(archive: Path, library: str, entry: dict[str, str], row: dict[str, s
     model = entry["model"].lstrip("/")
     return CorpusObject(
         key=safe_key(f"{library}_{entry['id'].split('#')[-1]}"),
-        name=entry["name"],
+        name=row.get("corrected_name") or entry["name"],
         load_mesh=partial(_load_mesh, archive, model),
         tags=tuple(tag for tag in tags if tag and tag not in ("Blend Swap", "Default")),
         category=entry.get("category", ""),
