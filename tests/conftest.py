@@ -34,7 +34,7 @@ def no_network(monkeypatch):
 
     def guarded(self, address):
         if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
-            raise RuntimeError(f"a test tried to reach the network: {address}")
+            raise OSError(f"a test tried to reach the network: {address}")
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)

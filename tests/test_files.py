@@ -21,12 +21,10 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
     target = tmp_path / "a.json"
     target.write_text("old")
 
-    def write_half_of_it():
-        with atomic_write(target) as temporary:
-            temporary.write_text("half")
-            raise RuntimeError("disk full")
+    with pytest.raises(RuntimeError), atomic_write(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("disk full")
 
-    pytest.raises(RuntimeError, write_half_of_it)
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.json"]
 
