@@ -1,0 +1,40 @@
+"""For every test: shapes and types are checked at run time, the network is out of reach, the native build is real."""
+
+import os
+import shutil
+import socket
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Before the first import of splatsense: from here on a call with a wrong shape or type fails.
+install_import_hook("splatsense", "beartype.beartype")
+
+from splatsense.native import load_native  # noqa: E402
+
+COMPILERS = ("c++", "g++", "clang++")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where a compiler is, a missing native library means its build failed unseen: say so instead of skipping."""
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler and os.environ.get("SPLATSENSE_NATIVE") != "off" and load_native() is None:
+        pytest.exit(
+            f"The native library is missing although {compiler} can build it, so its build failed silently. "
+            "Run `make native` (or `pip install -v .`) and read the compiler's output, "
+            "or set SPLATSENSE_NATIVE=off to test plain PyTorch alone.",
+            returncode=1,
+        )
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Only loopback and local sockets may be connected to."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"a test tried to reach the network: {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
