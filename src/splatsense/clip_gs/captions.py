@@ -4,7 +4,7 @@ import re
 
 from splatsense.corpora import CorpusObject
 
-TEMPLATES = ("{}", "a photo of a {}", "a 3D model of a {}", "a {}")
+TEMPLATES = ("{name}", "a photo of {article} {name}", "a 3D model of {article} {name}", "{article} {name}")
 
 
 def clean_name(name: str) -> str:
@@ -15,6 +15,11 @@ def clean_name(name: str) -> str:
     return words or "object"
 
 
+def fill_template(template: str, name: str) -> str:
+    """A template with `{name}` and `{article}` filled in: "a photo of an armchair"."""
+    return template.format(name=name, article="an" if name[:1].lower() in "aeiou" else "a")
+
+
 def captions(item: CorpusObject) -> list[str]:
     """Distinct captions, the plain name first.
 
@@ -22,7 +27,7 @@ def captions(item: CorpusObject) -> list[str]:
     """
     name = clean_name(item.name)
     subjects = [name, *(clean_name(tag) for tag in item.tags)]
-    written = [template.format(subject) for subject in subjects for template in TEMPLATES]
+    written = [fill_template(template, subject) for subject in subjects for template in TEMPLATES]
     if item.category:
-        written.append(f"a {name}, {item.category.lower()}")
+        written.append(f"{fill_template(TEMPLATES[-1], name)}, {item.category.lower()}")
     return list(dict.fromkeys(written))

@@ -39,8 +39,8 @@ class EncoderConfig:
     width: int = 192
     depth: int = 6
     heads: int = 3
-    conv_widths: tuple[int, int, int] = (48, 64, 96)
-    point_widths: tuple[int, int, int] = (64, 128, 192)
+    conv_widths: tuple[int, int, int] = (32, 48, 64)
+    point_widths: tuple[int, int, int] = (64, 96, 128)
     use_attributes: bool = True
     embed_dim: int = 384
 

@@ -25,7 +25,8 @@ from torch import Tensor
 from splatsense.errors import CheckpointError, DataError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
-from splatsense.teachers import ImageInput, Teacher, load_teacher
+from splatsense.teachers import Teacher, load_teacher
+from splatsense.teachers.images import ImageLike
 
 if TYPE_CHECKING:
     from splatsense.clip_gs.encoder import GaussianEncoder
@@ -101,7 +102,7 @@ class ClipGS:
         """Unit-length embeddings of texts, in order."""
         return self.teacher.encode_text(texts)
 
-    def encode_images(self, images: Sequence[ImageInput]) -> Float[Tensor, "n d"]:
+    def encode_images(self, images: Sequence[ImageLike]) -> Float[Tensor, "n d"]:
         """Unit-length embeddings of pictures (paths, PIL images or (H, W, 3) uint8 arrays), in order."""
         return self.teacher.encode_images(images)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from splatsense.gaussians import Gaussians, quaternion_to_matrix
 from splatsense.geometry.neighbours import k_nearest_neighbours
@@ -153,8 +154,13 @@ class PointPatchEncoder(nn.Module):
     def forward(self, points: Tensor) -> Tensor:
         """(B, P, out_width) tokens of patches (B, P, S, 6) of relative positions and colours."""
         local = self.point_layers(points)
-        joined = torch.cat([local.amax(-2, keepdim=True).expand_as(local), local], dim=-1)
-        return self.patch_layers(joined).amax(-2)
+        # The first patch layer takes [maximum, local]; its two halves apply apart, so the maximum's is done once a patch.
+        first, *rest = self.patch_layers
+        for_maximum, for_local = first.weight.chunk(2, dim=1)
+        mixed = linear(local, for_local, first.bias) + linear(local.amax(-2, keepdim=True), for_maximum)
+        for layer in rest:
+            mixed = layer(mixed)
+        return mixed.amax(-2)
 
 
 class _BatchNorm(nn.BatchNorm1d):

@@ -12,9 +12,10 @@ Differs from the paper: Gaussians come from surface conversion, not from optimis
 import io
 import json
 import logging
+import math
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,16 @@ from splatsense.corpora import CorpusObject
 from splatsense.errors import FormatError, SplatSenseError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
-from splatsense.io.surface import mesh_to_gaussians
-from splatsense.mesh import Mesh
+from splatsense.io.surface import MIN_OPACITY, mesh_to_gaussians
+from splatsense.mesh import Material, Mesh
 from splatsense.render.mesh import render_mesh
 from splatsense.teachers import Teacher
 from splatsense.training.progress import Progress
 
 log = logging.getLogger("splatsense")
+
+FIELD_OF_VIEW = 30.0  # degrees
+MARGIN = 1.02  # room around the object's bounding ball
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,10 @@ class Triplet:
     info: dict[str, Any]
 
 
-def view_cameras(config: TripletConfig) -> Cameras:
-    """The orbit that pictures an object of longest half-extent 1: the elevations alternate from view to view."""
-    orbits = [Cameras.orbit(config.views, config.size, elevation, fov=30.0) for elevation in config.elevations]
+def view_cameras(config: TripletConfig, radius: float) -> Cameras:
+    """An orbit around a ball of some radius that fills the picture; the elevations alternate from view to view."""
+    distance = MARGIN * radius / math.sin(math.radians(FIELD_OF_VIEW / 2))
+    orbits = [Cameras.orbit(config.views, config.size, up, fov=FIELD_OF_VIEW, distance=distance) for up in config.elevations]
     which = torch.arange(config.views) % len(orbits)
     stacked = torch.stack([orbit.world_to_camera for orbit in orbits])[which, torch.arange(config.views)]
     return Cameras(stacked, orbits[0].K, config.size, config.size)
@@ -90,8 +95,18 @@ def make_triplet(item: CorpusObject, config: TripletConfig) -> Triplet:
 
 def render_views(mesh: Mesh, config: TripletConfig) -> np.ndarray:
     """(V, H, W, 3) uint8 pictures of a normalised mesh on white."""
-    images = render_mesh(mesh, view_cameras(config), background=(1.0, 1.0, 1.0), supersample=2, shading=config.shading)
+    mesh = replace(mesh, materials=tuple(_opaque(material) for material in mesh.materials))
+    radius = float(np.linalg.norm(mesh.vertices[np.unique(mesh.faces)], axis=1).max())
+    images = render_mesh(mesh, view_cameras(config, radius), background=(1.0, 1.0, 1.0), supersample=2, shading=config.shading)
     return (images.color * 255).round().to(torch.uint8).numpy()
+
+
+def _opaque(material: Material) -> Material:
+    """Glass as a z-buffer can draw it: opaque, lightened as it would look over white."""
+    opacity = float(material.color[3])
+    if opacity < MIN_OPACITY or opacity == 1:
+        return material
+    return replace(material, color=np.append(material.color[:3] * opacity + 1 - opacity, 1).astype(np.float32))
 
 
 def build_triplets(corpus: Sequence[CorpusObject], out: str | Path, config: TripletConfig | None = None) -> dict[str, str]:
