@@ -24,6 +24,17 @@ constexpr float kPad = 1e-3f;           // pixels added to bounding boxes to cov
 constexpr double kGroundLight = 0.25;   // light from below, relative to light from above
 constexpr double kSky[3] = {0.39801488, 0.69652603, 0.59702231};  // unit vector towards the light
 
+#ifdef __AVX512F__
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+typedef double Doubles __attribute__((vector_size(kLanes * 8)));
+typedef float Floats __attribute__((vector_size(kLanes * 4)));
+typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef float Rgba __attribute__((vector_size(16)));
+typedef uint8_t Bytes4 __attribute__((vector_size(4)));
+
 struct Camera {
   double m[12];  // 3x4: world to homogeneous pixels
   double eye[3];
@@ -43,7 +54,7 @@ struct Box {
   int x0, x1, y0, y1;
 };
 
-struct Buffer {
+struct Buffer {  // with kLanes more samples than the image, for rows are read and written in whole vectors
   int width, height;
   std::vector<float> inverse_depth;
   std::vector<int32_t> face;
@@ -163,11 +174,18 @@ bool bounding_box(const Point* const p[3], float near, const Buffer& buffer, Box
 void barycentrics(const Edges& edges, double x, double y, double weights[3]) {
   double sum = 0;
   for (int i = 0; i < 3; i++) sum += weights[i] = edges.a[i] * x + edges.b[i] * y + edges.c[i];
-  for (int i = 0; i < 3; i++) weights[i] /= sum;
+  const double scale = 1 / sum;
+  for (int i = 0; i < 3; i++) weights[i] *= scale;
 }
 
-// Bilinear, repeating in both directions; RGBA in [0, 255].
-void sample_texture(const Material& material, double u, double v, float rgba[4]) {
+Rgba texel(const uint8_t* row, int x) {
+  Bytes4 bytes;
+  std::memcpy(&bytes, row + 4 * x, 4);
+  return __builtin_convertvector(bytes, Rgba);
+}
+
+// Bilinear, repeating in both directions, in [0, 255].
+Rgba sample_texture(const Material& material, double u, double v) {
   const int width = material.width, height = material.height;
   v = 1 - v;
   const float x = float((u - std::floor(u)) * width) - 0.5f, y = float((v - std::floor(v)) * height) - 0.5f;
@@ -176,58 +194,64 @@ void sample_texture(const Material& material, double u, double v, float rgba[4])
   const int x0 = left < 0 ? width - 1 : left, x1 = left + 1 >= width ? 0 : left + 1;
   const int y0 = top < 0 ? height - 1 : top, y1 = top + 1 >= height ? 0 : top + 1;
   const uint8_t *row0 = material.texture + int64_t(4) * y0 * width, *row1 = material.texture + int64_t(4) * y1 * width;
-  for (int k = 0; k < 4; k++) {
-    const float upper = (1 - fx) * row0[4 * x0 + k] + fx * row0[4 * x1 + k];
-    const float lower = (1 - fx) * row1[4 * x0 + k] + fx * row1[4 * x1 + k];
-    rgba[k] = (1 - fy) * upper + fy * lower;
-  }
+  const Rgba upper = (1 - fx) * texel(row0, x0) + fx * texel(row0, x1);
+  const Rgba lower = (1 - fx) * texel(row1, x0) + fx * texel(row1, x1);
+  return (1 - fy) * upper + fy * lower;
 }
 
-void texture_at(const SsMesh& mesh, const Material& material, int face, const double weights[3], float rgba[4]) {
+Rgba texture_at(const SsMesh& mesh, const Material& material, int face, const double weights[3]) {
   const float* uv = mesh.corner_uvs + int64_t(6) * face;
-  sample_texture(material, weights[0] * uv[0] + weights[1] * uv[2] + weights[2] * uv[4],
-                 weights[0] * uv[1] + weights[1] * uv[3] + weights[2] * uv[5], rgba);
+  return sample_texture(material, weights[0] * uv[0] + weights[1] * uv[2] + weights[2] * uv[4],
+                        weights[0] * uv[1] + weights[1] * uv[3] + weights[2] * uv[5]);
 }
 
 struct DepthRange {
   float low, high;  // of the inverse depth of the triangle's corners; unbounded above when it crosses the near plane
 };
 
+// kLanes pixels of a row at a time, without branches; those right of the box are computed and not kept.
 void draw_opaque(const Edges& e, const Box& box, DepthRange range, float inverse_near, int32_t face, Buffer& buffer) {
+  Doubles centers;
+  for (int i = 0; i < kLanes; i++) centers[i] = i + 0.5;
   for (int y = box.y0; y <= box.y1; y++) {
     const double cy = y + 0.5;
-    const double r0 = e.b[0] * cy + e.c[0], r1 = e.b[1] * cy + e.c[1], r2 = e.b[2] * cy + e.c[2], rz = e.zb * cy + e.zc;
-    const double a0 = e.a[0], a1 = e.a[1], a2 = e.a[2], za = e.za;
-    float* inverse_depth = buffer.inverse_depth.data() + int64_t(y) * buffer.width;
-    int32_t* faces = buffer.face.data() + int64_t(y) * buffer.width;
-#pragma omp simd
-    for (int x = box.x0; x <= box.x1; x++) {
-      const double cx = x + 0.5;
-      const float z = std::min(range.high, std::max(range.low, float(za * cx + rz)));
-      const bool hit =
-          (a0 * cx + r0 >= 0) & (a1 * cx + r1 >= 0) & (a2 * cx + r2 >= 0) & (z > inverse_depth[x]) & (z <= inverse_near);
-      inverse_depth[x] = hit ? z : inverse_depth[x];
-      faces[x] = hit ? face : faces[x];
+    const Doubles r0 = Doubles{} + (e.b[0] * cy + e.c[0]), r1 = Doubles{} + (e.b[1] * cy + e.c[1]),
+                  r2 = Doubles{} + (e.b[2] * cy + e.c[2]), rz = Doubles{} + (e.zb * cy + e.zc);
+    const int64_t row = int64_t(y) * buffer.width;
+    for (int x = box.x0; x <= box.x1; x += kLanes) {
+      Floats nearest;
+      Ints faces;
+      std::memcpy(&nearest, buffer.inverse_depth.data() + row + x, sizeof nearest);
+      std::memcpy(&faces, buffer.face.data() + row + x, sizeof faces);
+      const Doubles cx = centers + x;
+      const auto inside = (e.a[0] * cx + r0 >= 0) & (e.a[1] * cx + r1 >= 0) & (e.a[2] * cx + r2 >= 0) & (cx < box.x1 + 1.0);
+      Floats z = __builtin_convertvector(e.za * cx + rz, Floats);
+      z = z < range.low ? Floats{} + range.low : z;
+      z = z > range.high ? Floats{} + range.high : z;
+      const Ints hit = __builtin_convertvector(inside, Ints) & (z > nearest) & (z <= inverse_near);
+      nearest = hit ? z : nearest;
+      faces = hit ? Ints{} + face : faces;
+      std::memcpy(buffer.inverse_depth.data() + row + x, &nearest, sizeof nearest);
+      std::memcpy(buffer.face.data() + row + x, &faces, sizeof faces);
     }
   }
 }
 
+// Pixel by pixel, asking the texture for holes.
 void draw_cutout(const SsMesh& mesh, const Material& material, const Edges& e, const Box& box, DepthRange range,
                  float inverse_near, int32_t face, Buffer& buffer) {
   for (int y = box.y0; y <= box.y1; y++) {
+    const double cy = y + 0.5;
+    const double r0 = e.b[0] * cy + e.c[0], r1 = e.b[1] * cy + e.c[1], r2 = e.b[2] * cy + e.c[2], rz = e.zb * cy + e.zc;
     for (int x = box.x0; x <= box.x1; x++) {
+      const double cx = x + 0.5;
+      if (!((e.a[0] * cx + r0 >= 0) & (e.a[1] * cx + r1 >= 0) & (e.a[2] * cx + r2 >= 0))) continue;
       const int64_t at = int64_t(y) * buffer.width + x;
-      const double cx = x + 0.5, cy = y + 0.5;
-      const float z = std::min(range.high, std::max(range.low, float(e.za * cx + e.zb * cy + e.zc)));
-      if (!(z > buffer.inverse_depth[at] && z <= inverse_near)) continue;
-      bool inside = true;
-      for (int i = 0; i < 3; i++) inside &= e.a[i] * cx + (e.b[i] * cy + e.c[i]) >= 0;
-      if (!inside) continue;
+      const float z = std::min(range.high, std::max(range.low, float(e.za * cx + rz)));
+      if (!((z > buffer.inverse_depth[at]) & (z <= inverse_near))) continue;
       double weights[3];
-      float rgba[4];
       barycentrics(e, cx, cy, weights);
-      texture_at(mesh, material, face, weights, rgba);
-      if (rgba[3] * material.color[3] < 127.5f) continue;
+      if (texture_at(mesh, material, face, weights)[3] * material.color[3] < 127.5f) continue;
       buffer.inverse_depth[at] = z;
       buffer.face[at] = face;
     }
@@ -241,8 +265,8 @@ void corners(const SsMesh& mesh, const std::vector<Point>& points, int face, con
 void rasterise(const SsMesh& mesh, const std::vector<Material>& materials, const std::vector<Point>& points, float near,
                Buffer& buffer) {
   const int64_t samples = int64_t(buffer.width) * buffer.height;
-  buffer.inverse_depth.assign(samples, 0.0f);
-  buffer.face.assign(samples, -1);
+  buffer.inverse_depth.assign(samples + kLanes, 0.0f);
+  buffer.face.assign(samples + kLanes, -1);
   const float inverse_near = 1 / near;
   for (int face = 0; face < mesh.face_count; face++) {
     const Point* p[3];
@@ -322,8 +346,7 @@ struct FaceShader {
     double weights[3];
     barycentrics(edges, x, y, weights);
     if (material->texture) {
-      float rgba[4];
-      texture_at(mesh, *material, face, weights, rgba);
+      const Rgba rgba = texture_at(mesh, *material, face, weights);
       for (int k = 0; k < 3; k++) rgb[k] *= rgba[k] * (1 / 255.0f);
     }
     if (corner_colors) {
@@ -360,7 +383,10 @@ void write_color(const SsMesh& mesh, const std::vector<Material>& materials, con
       const int64_t at = first + int64_t(row) * width + x;
       const float alpha = sum[4 * x + 3] * share;
       images.alpha[at] = alpha;
-      for (int k = 0; k < 3; k++) images.color[3 * at + k] = sum[4 * x + k] * share + (1 - alpha) * background[k];
+      for (int k = 0; k < 3; k++) {
+        const float value = sum[4 * x + k] * share + (1 - alpha) * background[k];
+        images.color[3 * at + k] = std::min(1.0f, std::max(0.0f, value));
+      }
     }
   }
 }

@@ -9,7 +9,6 @@ Design
 """
 
 import ctypes
-import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -102,9 +101,10 @@ def render_mesh(
         _render_native(native, mesh, world_to_camera, K, near, supersample, shading, behind, images)
         return images
     for view in range(len(cameras)):
-        drawn = render_view(
-            mesh, world_to_camera[view], K[view], cameras.width, cameras.height, near, supersample, shading, behind
-        )
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # faces too large for float32 are left out
+            drawn = render_view(
+                mesh, world_to_camera[view], K[view], cameras.width, cameras.height, near, supersample, shading, behind
+            )
         for name, image in drawn.items():
             getattr(images, name)[view] = torch.from_numpy(image)
     return images
@@ -130,12 +130,18 @@ def _check_mesh(mesh: Mesh) -> None:
             raise DataError(f"Mesh.materials[{i}] has a texture, but Mesh.corner_uvs is None.")
 
 
+_MESH_ARRAYS = (
+    "vertices", "faces", "face_materials", "face_instances", "corner_uvs", "corner_colors",
+    "material_colors", "textures", "texture_sizes",
+)  # fmt: skip
+_IMAGES = ("color", "alpha", "depth", "normal", "instance_id", "face_id")
+
+
 class _NativeMesh(ctypes.Structure):
     """`SsMesh` of native/splatsense.h."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("vertices", "faces", "face_materials", "face_instances", "corner_uvs")),
-        *((name, ctypes.c_void_p) for name in ("corner_colors", "material_colors", "textures", "texture_sizes")),
+        *((name, ctypes.c_void_p) for name in _MESH_ARRAYS),
         *((name, ctypes.c_int32) for name in ("vertex_count", "face_count", "material_count")),
     )
 
@@ -143,19 +149,7 @@ class _NativeMesh(ctypes.Structure):
 class _NativeImages(ctypes.Structure):
     """`SsMeshImages` of native/splatsense.h."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("color", "alpha", "depth", "normal", "instance_id", "face_id"))
-
-
-@functools.cache
-def _entry(library: ctypes.CDLL):  # noqa: ANN202 - ctypes names no public type for functions
-    function = library.ss_render_mesh
-    address, int32, float32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
-    function.argtypes = [
-        ctypes.POINTER(_NativeMesh), address, address, int32, int32, int32, float32, int32, float32, address,
-        ctypes.POINTER(_NativeImages),
-    ]  # fmt: skip
-    function.restype = ctypes.c_int
-    return function
+    _fields_ = tuple((name, ctypes.c_void_p) for name in _IMAGES)
 
 
 def _render_native(
@@ -181,10 +175,16 @@ def _render_native(
         **{name: pointer(array) for name, array in arrays.items()},
         vertex_count=len(mesh.vertices), face_count=len(mesh.faces), material_count=len(mesh.materials),
     )  # fmt: skip
-    native_images = _NativeImages(*(pointer(getattr(images, name)) for name, _ in _NativeImages._fields_))
+    native_images = _NativeImages(*(pointer(getattr(images, name)) for name in _IMAGES))
     views, height, width = images.depth.shape
     world_to_camera, K = np.ascontiguousarray(world_to_camera), np.ascontiguousarray(K)
-    failed = _entry(library)(
+    function = library.ss_render_mesh
+    address, int32, float32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+    function.argtypes = [
+        ctypes.POINTER(_NativeMesh), address, address, int32, int32, int32, float32, int32, float32, address,
+        ctypes.POINTER(_NativeImages),
+    ]  # fmt: skip
+    failed = function(
         ctypes.byref(native_mesh), pointer(world_to_camera), pointer(K), views, width, height, near, supersample, shading,
         pointer(background), ctypes.byref(native_images),
     )  # fmt: skip

@@ -45,7 +45,7 @@ def render_view(
         _, sampled = rasterise(mesh, points, width * supersample, height * supersample, near)
     rgba = shade(mesh, points, normals, sampled, shading)
     rgba = rgba.reshape(height, supersample, width, supersample, 4).mean(axis=(1, 3))
-    color = (rgba[..., :3] + (1 - rgba[..., 3:]) * background).astype(np.float32)
+    color = (rgba[..., :3] + (1 - rgba[..., 3:]) * background).clip(0, 1).astype(np.float32)
     alpha = rgba[..., 3].astype(np.float32)
     return {
         "color": color, "alpha": alpha, "depth": depth, "normal": normal, "instance_id": instance_id, "face_id": face_id,
@@ -65,8 +65,7 @@ def rasterise(mesh: Mesh, points: np.ndarray, width: int, height: int, near: flo
     edges, determinants = edge_functions(mesh, points)
     depth_of_corner = points[mesh.faces, 2]
     nearest, farthest = depth_of_corner.min(1, initial=np.inf), depth_of_corner.max(1, initial=-np.inf)
-    with np.errstate(divide="ignore"):
-        lowest, highest = 1 / farthest, np.where(nearest >= near, 1 / nearest, np.inf)
+    lowest, highest = 1 / farthest, np.where(nearest >= near, 1 / nearest, np.inf)
     for face, x, y in candidate_pixels(mesh, points, width, height, near):
         values = np.einsum("nij,nj->ni", edges[face], np.stack([x + 0.5, y + 0.5, np.ones(len(x))], 1))
         inverse_depth = values.sum(1) / determinants[face]
@@ -113,7 +112,7 @@ def candidate_pixels(
     last = np.clip(np.floor(high - 0.5 + BOX_PADDING), -1, size - 1).astype(np.int64)
     extent = np.maximum(last - first + 1, 0)
     visible = np.array([material.color[3] >= 0.5 for material in mesh.materials])[mesh.face_materials]
-    count = np.where(visible, extent.prod(1), 0)
+    count = np.where(visible & np.isfinite(corners).all((1, 2)), extent.prod(1), 0)
     chunk_of_face = np.cumsum(count) // PAIRS_PER_CHUNK
     for chunk in np.unique(chunk_of_face[count > 0]):
         faces = np.flatnonzero((chunk_of_face == chunk) & (count > 0))
@@ -160,16 +159,17 @@ def shade(mesh: Mesh, points: np.ndarray, normals: np.ndarray, face_id: np.ndarr
 
 def texture_at(mesh: Mesh, material: Material, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(n, 4) bilinear, repeating texture colour in [0, 1] of faces (n,) at barycentrics (n, 3); 1 without a texture."""
-    if material.texture is None or mesh.corner_uvs is None:
+    texture = material.texture
+    if texture is None or mesh.corner_uvs is None:
         return np.ones((len(face), 4))
-    height, width = material.texture.shape[:2]
+    height, width = texture.shape[:2]
     u, v = (weights[..., None] * mesh.corner_uvs[face]).sum(1).T
     x, y = (u % 1) * width - 0.5, ((1 - v) % 1) * height - 0.5
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     fx, fy = (x - left)[:, None], (y - top)[:, None]
 
     def texel(row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        return material.texture[row % height, column % width] / 255.0
+        return texture[row % height, column % width] / 255.0
 
     upper = (1 - fx) * texel(top, left) + fx * texel(top, left + 1)
     lower = (1 - fx) * texel(top + 1, left) + fx * texel(top + 1, left + 1)
