@@ -32,7 +32,7 @@ def read_metrics(config):
 def test_overfits_eight_objects(setup):
     from splatsense.clip_gs.augment import AugmentConfig
 
-    gentle = AugmentConfig(turn=0, tilt=0, scale=0, stretch=0, shift=0, mirror=0, drop_color=0, color_jitter=0, splat_scale=0)
+    gentle = AugmentConfig(turn=0.0, tilt=0.0, scale=0.0, stretch=0.0, shift=0.0, mirror=0.0, drop_color=0.0, color_jitter=0.0, splat_scale=0.0)
     config = replace(
         setup, epochs=120, batch_size=8, image_weight=0.0, augment=gentle, patch_dropout=0.0, drop_path=0.0, learning_rate=3e-3, checkpoint_every=1000
     )

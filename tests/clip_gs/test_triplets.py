@@ -91,8 +91,9 @@ def test_teacher_embeddings_are_computed_once(boxes, tmp_path, teacher):
     first = embed_shard(path, teacher)
     assert first["images"].shape == (3, 3, teacher.dim)
     assert int(first["caption_counts"].sum()) == len(first["captions"])
-    teacher.encode_images = None
+    assert teacher.pictures_seen == 9
     assert torch.equal(embed_shard(path, teacher)["images"], first["images"])
+    assert teacher.pictures_seen == 9
 
 
 def test_captions_use_name_tags_and_category():

@@ -172,7 +172,7 @@ class _Run:
         self.optimizer.step()
         self._update_average(step)
         extra = {"learning_rate": self.optimizer.param_groups[0]["lr"], "gradient_norm": float(norm)}
-        return {name: float(value) for name, value in losses.items()} | extra
+        return {name: float(value.detach()) for name, value in losses.items()} | extra
 
     def _rows(self, step: int) -> Tensor:
         epoch, position = divmod(step, self.per_epoch)
