@@ -1,7 +1,7 @@
 """Frozen text+image models that say what training should agree with. All share one small interface, `Teacher`."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from splatsense.teachers.mini import MiniTeacher
 TEACHERS = {"mini": MiniTeacher}
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """A frozen model that puts texts and images into one space."""
 

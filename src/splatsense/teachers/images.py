@@ -28,10 +28,14 @@ def open_on_white(image: ImageLike) -> Image.Image:
                 return _on_white(opened)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise FormatError(f"{image}: cannot be read as an image ({error}).") from error
-    return _on_white(image if isinstance(image, Image.Image) else _from_array(np.asarray(image)))
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().numpy()
+    return _on_white(image if isinstance(image, Image.Image) else _from_array(image))
 
 
 def _on_white(image: Image.Image) -> Image.Image:
+    if not all(image.size):
+        raise DataError(f"An image is {image.width} x {image.height} pixels.")
     image = ImageOps.exif_transpose(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
@@ -40,7 +44,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
+    if array.ndim != 3 or array.shape[2] not in (3, 4) or not array.size:
         raise DataError(f"An image array has shape {array.shape}, expected (H, W, 3) or (H, W, 4).")
     if np.issubdtype(array.dtype, np.floating):
         if not (array.min() >= 0 and array.max() <= 1):  # also catches NaN
