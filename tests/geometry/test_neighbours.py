@@ -7,6 +7,7 @@ from scipy.spatial import cKDTree
 
 from splatsense.errors import DataError
 from splatsense.geometry.neighbours import k_nearest_neighbours, k_nearest_neighbours_reference
+from splatsense.native import load_native
 
 
 def test_by_hand():
@@ -28,6 +29,7 @@ def clouds(name: str, n: int, generator: torch.Generator) -> torch.Tensor:
     }[name]
 
 
+@pytest.mark.skipif(load_native() is None, reason="the native library is not installed")
 @pytest.mark.parametrize("name", ["normal", "grid", "plane", "one point", "clusters", "huge"])
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (16, 16), (33, 5), (513, 32), (3000, 9)])
 def test_equals_the_reference(name, n, k):
