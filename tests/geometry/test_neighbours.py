@@ -47,6 +47,15 @@ def test_equals_the_reference(name, n, k):
     assert torch.equal(single[1], indices[1])
 
 
+def test_large_batches_run_in_parallel_with_the_same_result():
+    points = torch.rand(4, 6000, 3, generator=torch.Generator().manual_seed(0))
+    together = k_nearest_neighbours(points, points[:, :2000], 32)
+    for cloud in range(4):
+        alone = k_nearest_neighbours(points[cloud], points[cloud, :200], 32)
+        assert torch.equal(together[0][cloud, :200], alone[0])
+        assert torch.equal(together[1][cloud, :200], alone[1])
+
+
 def test_equals_scipy():
     rng = np.random.default_rng(0)
     points, queries = rng.random((20_000, 3), np.float32), rng.random((500, 3), np.float32)
