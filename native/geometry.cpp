@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <new>
 #include <numeric>
 #include <vector>
@@ -198,7 +199,7 @@ class Tree {
 SS_API int ss_farthest_point_sampling(const float* points, int32_t batch, int32_t n, int32_t count, int32_t start,
                                       int64_t* indices) {
   int failed = 0;
-#pragma omp parallel for schedule(dynamic, 1) reduction(| : failed) if (batch > 1 && int64_t(batch) * n * count > 1000000)
+#pragma omp parallel for schedule(dynamic, 1) reduction(| : failed) if (batch > 1 && int64_t(batch) * n * count > 30000000)
   for (int b = 0; b < batch; b++) {
     try {
       farthest_points(points + int64_t(3) * b * n, n, count, start, indices + int64_t(b) * count);
@@ -211,20 +212,28 @@ SS_API int ss_farthest_point_sampling(const float* points, int32_t batch, int32_
 
 SS_API int ss_k_nearest_neighbours(const float* points, const float* queries, int32_t batch, int32_t n, int32_t m, int32_t k,
                                    float* distances, int64_t* indices) {
-  constexpr int kQueriesPerTask = 64, kLeafSize = 32, kBruteForce = 512;
+  constexpr int kQueriesPerTask = 64, kLeafSize = 64, kBruteForce = 512;
   const int tasks = (m + kQueriesPerTask - 1) / kQueriesPerTask;
+  const bool large = int64_t(batch) * (n + int64_t(m) * k) > 200000;
   int failed = 0;
   try {
-    std::vector<Tree> trees;
-    trees.reserve(batch);
-    for (int b = 0; b < batch; b++) trees.emplace_back(points + int64_t(3) * b * n, n, n <= kBruteForce ? n : kLeafSize);
-#pragma omp parallel for schedule(dynamic, 1) reduction(| : failed) if (int64_t(batch) * m * k > 20000)
+    std::vector<std::unique_ptr<Tree>> trees(batch);
+#pragma omp parallel for schedule(dynamic, 1) reduction(| : failed) if (large && batch > 1)
+    for (int b = 0; b < batch; b++) {
+      try {
+        trees[b] = std::make_unique<Tree>(points + int64_t(3) * b * n, n, n <= kBruteForce ? n : kLeafSize);
+      } catch (const std::bad_alloc&) {
+        failed = 1;
+      }
+    }
+    if (failed) return 1;
+#pragma omp parallel for schedule(dynamic, 1) reduction(| : failed) if (large)
     for (int64_t task = 0; task < int64_t(batch) * tasks; task++) {
       try {
         const int64_t b = task / tasks, first = task % tasks * kQueriesPerTask;
         Nearest nearest(k);
         for (int64_t q = b * m + first; q < b * m + std::min<int64_t>(m, first + kQueriesPerTask); q++) {
-          trees[b].search(queries + 3 * q, nearest);
+          trees[b]->search(queries + 3 * q, nearest);
           nearest.write(distances + q * k, indices + q * k);
         }
       } catch (const std::bad_alloc&) {

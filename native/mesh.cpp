@@ -54,9 +54,9 @@ struct Box {
   int x0, x1, y0, y1;
 };
 
-struct Buffer {  // with kLanes more samples than the image, for rows are read and written in whole vectors
-  int width, height;
-  std::vector<float> inverse_depth;
+struct Buffer {
+  int width, height, stride;  // rows are padded to whole vectors
+  std::vector<float> inverse_depth;  // 0 where there is nothing
   std::vector<int32_t> face;
 };
 
@@ -121,15 +121,15 @@ bool make_edges(const Point* const p[3], Edges& edges) {
   }
   const double det = p[0]->x * a[0] + p[0]->y * b[0] + p[0]->w * c[0];
   if (!(std::abs(det) > 0) || !std::isfinite(det)) return false;
-  const double sign = det < 0 ? -1 : 1;
+  const double sign = std::copysign(1.0, det), scale = 1 / det;
   for (int i = 0; i < 3; i++) {
     edges.a[i] = sign * a[i];
     edges.b[i] = sign * b[i];
     edges.c[i] = sign * c[i];
   }
-  edges.za = (a[0] + a[1] + a[2]) / det;
-  edges.zb = (b[0] + b[1] + b[2]) / det;
-  edges.zc = (c[0] + c[1] + c[2]) / det;
+  edges.za = (a[0] + a[1] + a[2]) * scale;
+  edges.zb = (b[0] + b[1] + b[2]) * scale;
+  edges.zc = (c[0] + c[1] + c[2]) * scale;
   return true;
 }
 
@@ -209,7 +209,8 @@ struct DepthRange {
   float low, high;  // of the inverse depth of the triangle's corners; unbounded above when it crosses the near plane
 };
 
-// kLanes pixels of a row at a time, without branches; those right of the box are computed and not kept.
+// kLanes pixels of a row at a time, without branches, always from a multiple of kLanes on: loads that overlap a recent store
+// at another offset would have to wait for it. The edge functions alone decide; the box only bounds the work.
 void draw_opaque(const Edges& e, const Box& box, DepthRange range, float inverse_near, int32_t face, Buffer& buffer) {
   Doubles centers;
   for (int i = 0; i < kLanes; i++) centers[i] = i + 0.5;
@@ -217,22 +218,23 @@ void draw_opaque(const Edges& e, const Box& box, DepthRange range, float inverse
     const double cy = y + 0.5;
     const Doubles r0 = Doubles{} + (e.b[0] * cy + e.c[0]), r1 = Doubles{} + (e.b[1] * cy + e.c[1]),
                   r2 = Doubles{} + (e.b[2] * cy + e.c[2]), rz = Doubles{} + (e.zb * cy + e.zc);
-    const int64_t row = int64_t(y) * buffer.width;
-    for (int x = box.x0; x <= box.x1; x += kLanes) {
+    for (int x = box.x0 / kLanes * kLanes; x <= box.x1; x += kLanes) {
+      float* depth_at = buffer.inverse_depth.data() + int64_t(y) * buffer.stride + x;
+      int32_t* face_at = buffer.face.data() + int64_t(y) * buffer.stride + x;
       Floats nearest;
       Ints faces;
-      std::memcpy(&nearest, buffer.inverse_depth.data() + row + x, sizeof nearest);
-      std::memcpy(&faces, buffer.face.data() + row + x, sizeof faces);
+      std::memcpy(&nearest, depth_at, sizeof nearest);
+      std::memcpy(&faces, face_at, sizeof faces);
       const Doubles cx = centers + x;
-      const auto inside = (e.a[0] * cx + r0 >= 0) & (e.a[1] * cx + r1 >= 0) & (e.a[2] * cx + r2 >= 0) & (cx < box.x1 + 1.0);
+      const auto inside = (e.a[0] * cx + r0 >= 0) & (e.a[1] * cx + r1 >= 0) & (e.a[2] * cx + r2 >= 0);
       Floats z = __builtin_convertvector(e.za * cx + rz, Floats);
       z = z < range.low ? Floats{} + range.low : z;
       z = z > range.high ? Floats{} + range.high : z;
       const Ints hit = __builtin_convertvector(inside, Ints) & (z > nearest) & (z <= inverse_near);
       nearest = hit ? z : nearest;
       faces = hit ? Ints{} + face : faces;
-      std::memcpy(buffer.inverse_depth.data() + row + x, &nearest, sizeof nearest);
-      std::memcpy(buffer.face.data() + row + x, &faces, sizeof faces);
+      std::memcpy(depth_at, &nearest, sizeof nearest);
+      std::memcpy(face_at, &faces, sizeof faces);
     }
   }
 }
@@ -246,7 +248,7 @@ void draw_cutout(const SsMesh& mesh, const Material& material, const Edges& e, c
     for (int x = box.x0; x <= box.x1; x++) {
       const double cx = x + 0.5;
       if (!((e.a[0] * cx + r0 >= 0) & (e.a[1] * cx + r1 >= 0) & (e.a[2] * cx + r2 >= 0))) continue;
-      const int64_t at = int64_t(y) * buffer.width + x;
+      const int64_t at = int64_t(y) * buffer.stride + x;
       const float z = std::min(range.high, std::max(range.low, float(e.za * cx + rz)));
       if (!((z > buffer.inverse_depth[at]) & (z <= inverse_near))) continue;
       double weights[3];
@@ -264,9 +266,9 @@ void corners(const SsMesh& mesh, const std::vector<Point>& points, int face, con
 
 void rasterise(const SsMesh& mesh, const std::vector<Material>& materials, const std::vector<Point>& points, float near,
                Buffer& buffer) {
-  const int64_t samples = int64_t(buffer.width) * buffer.height;
-  buffer.inverse_depth.assign(samples + kLanes, 0.0f);
-  buffer.face.assign(samples + kLanes, -1);
+  buffer.stride = (buffer.width + kLanes - 1) / kLanes * kLanes;
+  buffer.inverse_depth.assign(int64_t(buffer.stride) * buffer.height, 0.0f);
+  buffer.face.assign(int64_t(buffer.stride) * buffer.height, -1);
   const float inverse_near = 1 / near;
   for (int face = 0; face < mesh.face_count; face++) {
     const Point* p[3];
@@ -303,17 +305,18 @@ void face_normal(const SsMesh& mesh, const Camera& camera, int face, double norm
 }
 
 void write_geometry(const SsMesh& mesh, const Camera& camera, const Buffer& buffer, int64_t first, const SsMeshImages& images) {
-  const int64_t pixels = int64_t(buffer.width) * buffer.height;
   double normal[3] = {};
   int32_t last = -1;
-  for (int64_t i = 0; i < pixels; i++) {
-    const int32_t face = buffer.face[i];
-    const int64_t at = first + i;
-    images.face_id[at] = face;
-    images.instance_id[at] = face < 0 ? -1 : mesh.face_instances[face];
-    images.depth[at] = face < 0 ? 0.0f : 1 / buffer.inverse_depth[i];
-    if (face >= 0 && face != last) face_normal(mesh, camera, last = face, normal);
-    for (int k = 0; k < 3; k++) images.normal[3 * at + k] = face < 0 ? 0.0f : float(normal[k]);
+  for (int y = 0; y < buffer.height; y++) {
+    for (int x = 0; x < buffer.width; x++) {
+      const int64_t i = int64_t(y) * buffer.stride + x, at = first + int64_t(y) * buffer.width + x;
+      const int32_t face = buffer.face[i];
+      images.face_id[at] = face;
+      images.instance_id[at] = face < 0 ? -1 : mesh.face_instances[face];
+      images.depth[at] = face < 0 ? 0.0f : 1 / buffer.inverse_depth[i];
+      if (face >= 0 && face != last) face_normal(mesh, camera, last = face, normal);
+      for (int k = 0; k < 3; k++) images.normal[3 * at + k] = face < 0 ? 0.0f : float(normal[k]);
+    }
   }
 }
 
@@ -368,7 +371,7 @@ void write_color(const SsMesh& mesh, const std::vector<Material>& materials, con
   for (int row = 0; row < height; row++) {
     std::fill(sum.begin(), sum.end(), 0.0f);
     for (int y = row * supersample; y < (row + 1) * supersample; y++) {
-      const int32_t* faces = buffer.face.data() + int64_t(y) * buffer.width;
+      const int32_t* faces = buffer.face.data() + int64_t(y) * buffer.stride;
       for (int x = 0; x < buffer.width; x++) {
         if (faces[x] < 0) continue;
         if (faces[x] != last) shader.select(mesh, materials, points, camera, shading, last = faces[x]);
@@ -410,7 +413,7 @@ SS_API int ss_render_mesh(const SsMesh* mesh, const float* world_to_camera, cons
     try {
       const float *T = world_to_camera + 16 * view, *intrinsics = K + 9 * view;
       std::vector<Point> points(mesh->vertex_count);
-      Buffer buffer{width, height, {}, {}};
+      Buffer buffer{width, height, 0, {}, {}};
       Camera camera = make_camera(T, intrinsics, 1);
       project(*mesh, camera, points);
       rasterise(*mesh, materials, points, near, buffer);

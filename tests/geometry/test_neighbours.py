@@ -7,6 +7,7 @@ from scipy.spatial import cKDTree
 
 from splatsense.errors import DataError
 from splatsense.geometry.neighbours import k_nearest_neighbours, k_nearest_neighbours_reference
+from splatsense.native import load_native
 
 
 def test_by_hand():
@@ -28,6 +29,7 @@ def clouds(name: str, n: int, generator: torch.Generator) -> torch.Tensor:
     }[name]
 
 
+@pytest.mark.skipif(load_native() is None, reason="the native library is not installed")
 @pytest.mark.parametrize("name", ["normal", "grid", "plane", "one point", "clusters", "huge"])
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (16, 16), (33, 5), (513, 32), (3000, 9)])
 def test_equals_the_reference(name, n, k):
@@ -43,6 +45,15 @@ def test_equals_the_reference(name, n, k):
     single = k_nearest_neighbours(points[1], queries[1], k)
     assert torch.equal(single[0], distances[1])
     assert torch.equal(single[1], indices[1])
+
+
+def test_large_batches_run_in_parallel_with_the_same_result():
+    points = torch.rand(4, 6000, 3, generator=torch.Generator().manual_seed(0))
+    together = k_nearest_neighbours(points, points[:, :2000], 32)
+    for cloud in range(4):
+        alone = k_nearest_neighbours(points[cloud], points[cloud, :200], 32)
+        assert torch.equal(together[0][cloud, :200], alone[0])
+        assert torch.equal(together[1][cloud, :200], alone[1])
 
 
 def test_equals_scipy():
