@@ -72,7 +72,9 @@ def test_a_missing_folder_is_an_error(tmp_path):
 @pytest.mark.parametrize("name", ["absent.bin", ".", "pipe"])
 def test_only_regular_files_are_opened(tmp_path, name):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(FormatError, match="does not exist" if name == "absent.bin" else "is a folder" if name == "." else "not a regular"):
+    with pytest.raises(
+        FormatError, match="does not exist" if name == "absent.bin" else "is a folder" if name == "." else "not a regular"
+    ):
         open_to_read(tmp_path / name)
 
 

@@ -194,23 +194,26 @@ def _read_binary(header: Header, element: Element, dtype: np.dtype, handle: Bina
 
 
 def _read_ascii(header: Header, element: Element, skip: int, handle: BinaryIO) -> Iterator[np.ndarray]:
-    lines = (line for line in io.TextIOWrapper(handle, encoding="latin-1") if not line.isspace())
-    for _ in islice(lines, skip):
-        pass
     dtype = np.dtype([(name, "f4") for name in element.properties])
     rows_per_block = max(1, BLOCK_BYTES // dtype.itemsize)
-    for start in range(0, element.count, rows_per_block):
-        rows = min(rows_per_block, element.count - start)
-        text = list(islice(lines, rows))
-        if len(text) < rows:
-            raise FormatError(
-                f"{header.path}: cut off: the header promises {element.count} rows of {element.name!r}, "
-                f"but the file ends after {start + len(text)}. Copy or export it again."
-            )
-        try:
-            yield np.loadtxt(text, dtype=dtype, comments=None, ndmin=1)
-        except ValueError as error:
-            raise FormatError(f"{header.path}: row {start} of {element.name!r} or a later one is damaged: {error}") from error
+    with io.TextIOWrapper(handle, encoding="latin-1") as text:
+        lines = (line for line in text if not line.isspace())
+        for _ in islice(lines, skip):
+            pass
+        for start in range(0, element.count, rows_per_block):
+            rows = min(rows_per_block, element.count - start)
+            block = list(islice(lines, rows))
+            if len(block) < rows:
+                raise FormatError(
+                    f"{header.path}: cut off: the header promises {element.count} rows of {element.name!r}, "
+                    f"but the file ends after {start + len(block)}. Copy or export it again."
+                )
+            try:
+                yield np.loadtxt(block, dtype=dtype, comments=None, ndmin=1)
+            except ValueError as error:
+                raise FormatError(
+                    f"{header.path}: row {start} of {element.name!r} or a later one is damaged: {error}"
+                ) from error
 
 
 def fill(header: Header, name: str, columns: Mapping[str, np.ndarray]) -> None:

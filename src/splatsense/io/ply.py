@@ -47,8 +47,8 @@ def read_ply(path: str | os.PathLike[str]) -> Gaussians:
     missing = [name for name in REQUIRED if name not in properties]
     if missing:
         raise FormatError(f"{path}: not a Gaussian splat: it lacks {', '.join(missing)}. {describe(header)}")
-    count = _vertex_count(header)
     bands = 1 + _rest_count(header) // 3
+    count = _vertex_count(header)
     means, quats, scales = np.empty((count, 3), "f4"), np.empty((count, 4), "f4"), np.empty((count, 3), "f4")
     opacities, sh = np.empty(count, "f4"), np.empty((count, bands, 3), "f4")
     columns = dict(zip(POSITION, means.T, strict=True)) | dict(zip(SCALE, scales.T, strict=True))

@@ -14,7 +14,7 @@ from splatsense.gaussians import Gaussians
 log = logging.getLogger("splatsense")
 
 GREY = 0.5
-LONE_POINT_SCALE = 0.01
+LONE_POINT_SPACING = 0.02  # when all points coincide
 LARGEST_SCALE = 10.0  # times the median: a stray point must not become a ball that hides the rest
 FLATNESS = 0.1  # thickness of a disc over its radius
 
@@ -106,7 +106,7 @@ def _spacing(points: np.ndarray, neighbors: int) -> np.ndarray:
     mean = (distances * apart).sum(1) / np.maximum(apart.sum(1), 1)
     known = mean[mean > 0]
     if not len(known):
-        return np.full(len(points), LONE_POINT_SCALE)
+        return np.full(len(points), LONE_POINT_SPACING)
     median = np.median(known)
     return np.where(mean > 0, np.minimum(mean, LARGEST_SCALE * median), median)
 
