@@ -10,7 +10,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Before the first import of splatsense: from here on a call with a wrong shape or type fails.
-install_import_hook("splatsense", "beartype.beartype")
+install_import_hook("splatsense", "typechecking.check")
 
 from splatsense.native import load_native  # noqa: E402
 
