@@ -1,6 +1,6 @@
 """`Mesh`: triangles with materials, as the mesh reader fills them and the mesh renderer and surface sampler use them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class Mesh:
         materials: at least one.
         corner_uvs: (F, 3, 2) float32 texture coordinates (v up), or None when no material has a texture.
         corner_colors: (F, 3, 3) float32 sRGB that multiply the material, or None.
+        missing_textures: names of texture files the source asked for and that were not there.
     """
 
     vertices: np.ndarray
@@ -41,6 +42,7 @@ class Mesh:
     materials: tuple[Material, ...]
     corner_uvs: np.ndarray | None = None
     corner_colors: np.ndarray | None = None
+    missing_textures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.faces)
@@ -74,6 +76,4 @@ class Mesh:
         low, high = used.min(0), used.max(0)
         half_extent = float((high - low).max()) / 2 or 1.0
         vertices = ((self.vertices - (low + high) / 2) / half_extent).astype(np.float32)
-        return Mesh(
-            vertices, self.faces, self.face_materials, self.face_instances, self.materials, self.corner_uvs, self.corner_colors
-        )
+        return replace(self, vertices=vertices)

@@ -1,0 +1,1 @@
+"""What every training run shares: progress, checkpoints and the metrics log."""

@@ -1,0 +1,85 @@
+"""Augmentation of batches of Gaussians. Every change moves rotations and scales of the Gaussians along with the means."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from splatsense.clip_gs.tokenizer import GaussianBatch
+
+GREY = 0.4  # what Uni3D replaces colours with
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Ranges of the augmentation; 0 switches a part off.
+
+    Attributes:
+        turn: rotate about the up axis (y) by up to this many degrees.
+        tilt: rotate about a random axis by up to this many degrees.
+        scale: factor drawn from [1 / (1 + scale), 1 + scale], the same for all axes.
+        stretch: further factor of the same form, drawn for every axis.
+        shift: move by up to this along every axis.
+        mirror: probability of mirroring left and right.
+        drop_color: probability of replacing all colours by 0.4 grey.
+        color_jitter: brightness and tint change of every channel, up to this.
+        splat_scale: factor on the sizes of the Gaussians alone, of the form of `scale`; files differ in it.
+    """
+
+    turn: float = 180.0
+    tilt: float = 10.0
+    scale: float = 0.25
+    stretch: float = 0.25
+    shift: float = 0.1
+    mirror: float = 0.5
+    drop_color: float = 0.5
+    color_jitter: float = 0.15
+    splat_scale: float = 1.0
+
+
+def augment(batch: GaussianBatch, config: AugmentConfig, generator: torch.Generator) -> GaussianBatch:
+    """A randomly changed copy of the batch; the same generator state gives the same change."""
+    count = len(batch)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator) * 2 - 1
+
+    def factor(spread: float, *shape: int) -> Tensor:
+        return torch.exp(uniform(*shape) * math.log(1 + spread))
+
+    turn = axis_angle(torch.tensor([0.0, 1.0, 0.0]).expand(count, 3), uniform(count) * math.radians(config.turn))
+    tilt = axis_angle(normalize(torch.randn(count, 3, generator=generator), dim=-1), uniform(count) * math.radians(config.tilt))
+    mirror = torch.where(torch.rand(count, generator=generator) < config.mirror, -1.0, 1.0)
+    stretch = factor(config.stretch, count, 3) * factor(config.scale, count, 1)
+    stretch = torch.cat([stretch[:, :1] * mirror[:, None], stretch[:, 1:]], dim=1)
+    batch = linear_map(batch, tilt @ turn @ torch.diag_embed(stretch))
+    means = batch.means + uniform(count, 1, 3) * config.shift
+    rgb = (batch.rgb * (1 + uniform(count, 1, 3) * config.color_jitter) + uniform(count, 1, 1) * config.color_jitter).clamp(0, 1)
+    rgb = torch.where(torch.rand(count, 1, 1, generator=generator) < config.drop_color, torch.full_like(rgb, GREY), rgb)
+    return replace(batch, means=means, rgb=rgb, scales=batch.scales * factor(config.splat_scale, count, 1, 1))
+
+
+def linear_map(batch: GaussianBatch, matrices: Tensor) -> GaussianBatch:
+    """Apply one invertible linear map (B, 3, 3) per object.
+
+    The first two axes of every Gaussian are mapped and made orthogonal again, the third is their normal, so a flat
+    Gaussian whose third axis is the thin one stays on its surface. Exact for similarities; for a stretch the small
+    shear inside the surface is dropped.
+    """
+    axes = matrices[:, None] @ batch.rotations
+    lengths = axes.norm(dim=-2)
+    first = normalize(axes[..., 0], dim=-1)
+    second = normalize(axes[..., 1] - (first * axes[..., 1]).sum(-1, keepdim=True) * first, dim=-1)
+    rotations = torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
+    return replace(batch, means=batch.means @ matrices.transpose(1, 2), rotations=rotations, scales=batch.scales * lengths)
+
+
+def axis_angle(axes: Tensor, angles: Tensor) -> Tensor:
+    """(B, 3, 3) rotations about unit axes (B, 3) by angles (B,) in radians (Rodrigues)."""
+    x, y, z = axes.unbind(-1)
+    zero = torch.zeros_like(x)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    sine, cosine = angles.sin()[:, None, None], angles.cos()[:, None, None]
+    return torch.eye(3) + sine * skew + (1 - cosine) * (skew @ skew)

@@ -1,0 +1,164 @@
+"""`ClipGS`: splats, images and text in one embedding space. Load the bundled model with `load_model("clip-gs-tiny")`.
+
+Design
+- The Gaussian encoder is ours and trained; the image and text towers are the frozen teacher it was trained against.
+- Every part loads on first use, so a text search never reads the Gaussian encoder and an indexing run never the
+  text tower.
+- A model on disk is a folder with `model.safetensors` and `config.json`; the latter is also the model card.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from splatsense.errors import CheckpointError, DataError
+from splatsense.files import atomic_write
+from splatsense.gaussians import Gaussians
+from splatsense.teachers import Teacher, load_teacher
+from splatsense.teachers.images import ImageLike
+
+if TYPE_CHECKING:
+    from splatsense.clip_gs.encoder import GaussianEncoder
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+MIN_OPACITY = 0.05  # Gaussians fainter than this are not shown to the encoder
+OUTLIERS = 0.002  # fraction of means at both ends of every axis that does not count for an object's size
+
+
+class ClipGS:
+    """One embedding space for Gaussians, images and text (CLIP-GS, arXiv 2412.19142).
+
+    Attributes:
+        name: of the model.
+        dim: d, of every embedding.
+        hash: identifies the weights; vectors of different hashes must not be compared.
+        card: what the model was trained on and how it measures.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            self.card: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
+            self.name: str = self.card["name"]
+            self.dim: int = self.card["encoder"]["embed_dim"]
+            self.hash: str = self.card["sha256"]
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{folder / CONFIG}: missing or damaged ({error!r}); not a CLIP-GS model folder.") from error
+
+    def __repr__(self) -> str:
+        return f"ClipGS({self.name!r}, dim={self.dim}, hash={self.hash[:12]})"
+
+    @functools.cached_property
+    def teacher(self) -> Teacher:
+        """The frozen image and text towers."""
+        return load_teacher(self.card["teacher"])
+
+    @functools.cached_property
+    def encoder(self) -> "GaussianEncoder":
+        """The trained network, in evaluation mode.
+
+        Raises:
+            CheckpointError: the weights are missing, damaged or not what the card says.
+        """
+        from splatsense.clip_gs.encoder import EncoderConfig, GaussianEncoder
+
+        path = self._folder / WEIGHTS
+        try:
+            if sha256(path) != self.hash:
+                raise CheckpointError(f"{path}: sha256 is not the one in {CONFIG}; copy the model folder again.")
+            weights = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+        config = {key: tuple(value) if isinstance(value, list) else value for key, value in self.card["encoder"].items()}
+        encoder = GaussianEncoder(EncoderConfig(**config))
+        encoder.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
+        return encoder.eval().requires_grad_(False)
+
+    def encode_gaussians(self, objects: Sequence[Gaussians], batch_size: int = 16) -> Float[Tensor, "n d"]:
+        """Unit-length embeddings of objects, in order, on the CPU.
+
+        Each object is centred and scaled to longest half-extent 1 first; its up axis must be y, as in glTF.
+
+        Raises:
+            DataError: an object holds no Gaussian that can be seen.
+        """
+        if not isinstance(objects, Sequence):
+            raise DataError(f"encode_gaussians takes a list of Gaussians, got {type(objects).__name__}; wrap one as [object].")
+        parts = [encode_batch(self.encoder, objects[i : i + batch_size]) for i in range(0, len(objects), batch_size)]
+        return torch.cat(parts) if parts else torch.zeros(0, self.dim)
+
+    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+        """Unit-length embeddings of texts, in order."""
+        return self.teacher.encode_text(texts)
+
+    def encode_images(self, images: Sequence[ImageLike]) -> Float[Tensor, "n d"]:
+        """Unit-length embeddings of pictures (paths, PIL images or (H, W, 3) uint8 arrays), in order."""
+        return self.teacher.encode_images(images)
+
+
+def encode_batch(encoder: "GaussianEncoder", objects: Sequence[Gaussians]) -> Tensor:
+    """Unit-length embeddings (B, d) of a few objects by an encoder in evaluation mode."""
+    from splatsense.clip_gs.tokenizer import GaussianBatch
+
+    device = next(encoder.parameters()).device
+    batch = GaussianBatch.stack([_prepare(gaussians) for gaussians in objects], encoder.config.gaussians)
+    with torch.inference_mode():
+        return encoder(batch.to(device)).cpu()
+
+
+def _prepare(gaussians: Gaussians) -> Gaussians:
+    visible = gaussians[gaussians.opacities >= MIN_OPACITY]
+    if len(visible) == 0:
+        raise DataError(f"encode_gaussians: none of the {len(gaussians)} Gaussians has an opacity of {MIN_OPACITY} or more.")
+    return visible.normalized(OUTLIERS)
+
+
+def save_model(folder: str | Path, encoder: "GaussianEncoder", name: str, teacher: str, card: dict[str, Any]) -> None:
+    """Write a model folder: weights in half precision, configuration and card.
+
+    Args:
+        folder: made when missing.
+        encoder: the trained network.
+        name: of the model.
+        teacher: name for `load_teacher`.
+        card: JSON-able facts: data, licences, metrics, how it was trained.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in encoder.state_dict().items()}
+    with atomic_write(folder / WEIGHTS) as temporary:
+        save_file(weights, temporary)
+    described = {"name": name, "teacher": teacher, "encoder": asdict(encoder.config), "sha256": sha256(folder / WEIGHTS), **card}
+    with atomic_write(folder / CONFIG) as temporary:
+        Path(temporary).write_text(json.dumps(described, indent=2) + "\n")
+
+
+def load_model(name_or_path: str | Path = "clip-gs-tiny") -> ClipGS:
+    """A bundled model by name, or any model folder by path. No network.
+
+    Raises:
+        CheckpointError: there is no such model, or its folder is damaged.
+    """
+    bundled = Path(str(resources.files("splatsense").joinpath("weights")))
+    for folder in (bundled / str(name_or_path), Path(name_or_path)):
+        if (folder / CONFIG).is_file():
+            return ClipGS(folder)
+    names = sorted(path.parent.name for path in bundled.glob(f"*/{CONFIG}"))
+    raise CheckpointError(f"{name_or_path}: neither a bundled model ({', '.join(names) or 'none'}) nor a folder with {CONFIG}.")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

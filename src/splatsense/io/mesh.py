@@ -1,0 +1,202 @@
+"""Meshes with materials, textures and colours from .obj, .glb, .gltf, .ply and .stl, read by trimesh.
+
+Design
+- trimesh parses; this module flattens its scene into one `Mesh`, with one instance id per part.
+- OBJ material colours are sRGB as everybody writes them; glTF factors and vertex colours are linear and converted.
+- A texture that cannot be found or decoded does not fail the mesh: its faces keep the material colour, its name
+  goes to `Mesh.missing_textures`, and a warning is logged. Texture names are matched without case, and by their
+  last part when an absolute path of the author's machine was left in the file.
+"""
+
+import io
+import logging
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from splatsense.errors import DataError, FormatError
+from splatsense.mesh import Material, Mesh
+
+log = logging.getLogger("splatsense")
+
+MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".ply", ".stl")
+GREY = np.array([0.7, 0.7, 0.7, 1.0], np.float32)
+ReadFile = Callable[[str], bytes]
+
+
+def load_mesh(path: str | Path) -> Mesh:
+    """Read a mesh file with its materials and textures, axes and units as in the file.
+
+    Raises:
+        FormatError: the file is missing, damaged or not a mesh format this reader knows.
+        DataError: it holds no faces, or vertices that are not finite.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in MESH_SUFFIXES:
+        raise FormatError(f"{path}: not a mesh file this version reads; it reads {' '.join(MESH_SUFFIXES)}.")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}).") from error
+    return parse_mesh(data, path.suffix.lower()[1:], lambda name: _read_beside(path.parent, name), str(path))
+
+
+def parse_mesh(data: bytes, file_type: str, read_file: ReadFile, name: str) -> Mesh:
+    """Parse a mesh held in memory.
+
+    Args:
+        data: the bytes of the file.
+        file_type: "obj", "glb", "gltf", "ply" or "stl".
+        read_file: returns the bytes of a file the mesh refers to (materials, textures) or raises OSError.
+        name: what error messages call the mesh.
+    """
+    import trimesh
+
+    if not data:
+        raise FormatError(f"{name}: the file is empty; export it again.")
+    resolver = _resolver(read_file)
+    options: dict[str, Any] = {"process": False}
+    if file_type == "obj":
+        options |= {"split_object": False, "group_material": True}
+    try:
+        scene = trimesh.load_scene(io.BytesIO(data), file_type=file_type, resolver=resolver, **options)
+        parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    except Exception as error:  # trimesh parsers raise almost anything on damaged files
+        raise FormatError(f"{name}: cannot be read as {file_type} ({type(error).__name__}: {error}).") from error
+    if not parts:
+        raise DataError(f"{name}: holds no faces. If it is a point cloud, save it as .ply with x, y, z.")
+    mesh = _merge(parts, linear=file_type in ("glb", "gltf"), missing=tuple(dict.fromkeys(resolver.missing)))
+    if not np.isfinite(mesh.vertices).all():
+        bad = int(np.flatnonzero(~np.isfinite(mesh.vertices).all(1))[0])
+        raise DataError(f"{name}: vertex {bad} is not finite; repair the mesh and export it again.")
+    if not mesh.face_areas.sum() > 0:
+        raise DataError(f"{name}: all {len(mesh.faces)} faces have zero area.")
+    if mesh.missing_textures:
+        log.warning("%s: textures not found: %s; the material colours serve.", name, ", ".join(mesh.missing_textures))
+    return mesh
+
+
+def _resolver(read_file: ReadFile) -> Any:
+    """A trimesh resolver over `read_file` that remembers what was asked for and not there."""
+    from trimesh.resolvers import Resolver
+
+    class RecordingResolver(Resolver):
+        def __init__(self) -> None:
+            self.missing: list[str] = []
+
+        def get(self, name: str) -> bytes:
+            try:
+                return read_file(name.strip())
+            except OSError:
+                self.missing.append(name.strip())
+                raise
+
+        def keys(self) -> list[str]:
+            return []
+
+        def namespaced(self, namespace: str) -> "RecordingResolver":
+            return self
+
+        def write(self, name: str, data: bytes) -> None:
+            raise NotImplementedError("meshes are only read")
+
+    return RecordingResolver()
+
+
+def match_name(wanted: str, available: list[str]) -> str | None:
+    """The entry of `available` that `wanted` means: exact, then without case, then by its last part."""
+    wanted = wanted.replace("\\", "/").removeprefix("./")
+    if wanted in available:
+        return wanted
+    folded = {name.casefold(): name for name in available}
+    if wanted.casefold() in folded:
+        return folded[wanted.casefold()]
+    return folded.get(PurePosixPath(wanted).name.casefold())
+
+
+def _read_beside(folder: Path, name: str) -> bytes:
+    path = folder / PureWindowsPath(name).as_posix()
+    if not path.is_file():
+        found = match_name(name, [entry.name for entry in folder.iterdir() if entry.is_file()])
+        path = folder / found if found else path
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise FileNotFoundError(f"{name}: outside the folder of the mesh")
+    return path.read_bytes()
+
+
+def _merge(parts: list[Any], linear: bool, missing: tuple[str, ...]) -> Mesh:
+    vertices, faces, face_materials, face_instances, corner_uvs, corner_colors = [], [], [], [], [], []
+    materials: list[Material] = []
+    offset = 0
+    for instance, part in enumerate(parts):
+        material, uvs, colors = _appearance(part, linear)
+        part_faces = np.asarray(part.faces, np.int32)
+        vertices.append(np.asarray(part.vertices, np.float32))
+        faces.append(part_faces + offset)
+        face_materials.append(np.full(len(part_faces), len(materials), np.int32))
+        face_instances.append(np.full(len(part_faces), instance, np.int32))
+        corner_uvs.append(np.zeros((len(part_faces), 3, 2), np.float32) if uvs is None else uvs)
+        corner_colors.append(np.ones((len(part_faces), 3, 3), np.float32) if colors is None else colors)
+        materials.append(material)
+        offset += len(vertices[-1])
+    textured = any(material.texture is not None for material in materials)
+    colored = any((colors != 1).any() for colors in corner_colors)
+    return Mesh(
+        np.concatenate(vertices),
+        np.concatenate(faces),
+        np.concatenate(face_materials),
+        np.concatenate(face_instances),
+        tuple(materials),
+        np.concatenate(corner_uvs) if textured else None,
+        np.concatenate(corner_colors) if colored else None,
+        missing,
+    )
+
+
+def _appearance(part: Any, linear: bool) -> tuple[Material, np.ndarray | None, np.ndarray | None]:
+    """The material of a trimesh part, its (F, 3, 2) corner uvs and its (F, 3, 3) corner colours."""
+    visual = part.visual
+    if visual.kind in ("vertex", "face"):
+        rgba = np.asarray(visual.vertex_colors if visual.kind == "vertex" else visual.face_colors, np.float32) / 255
+        rgb = linear_to_srgb(rgba[:, :3]) if linear else rgba[:, :3]
+        corners = rgb[part.faces] if visual.kind == "vertex" else np.repeat(rgb[:, None], 3, axis=1)
+        return Material(np.ones(4, np.float32)), None, corners.astype(np.float32)
+    if visual.kind != "texture":
+        return Material(GREY), None, None
+    color, image = _color_and_image(visual.material)
+    if linear:
+        color[:3] = linear_to_srgb(color[:3])
+    uv = visual.uv
+    texture = None if image is None or uv is None else np.asarray(image.convert("RGBA"), np.uint8)
+    uvs = None if texture is None else np.asarray(uv, np.float32)[part.faces]
+    if uvs is not None and not np.isfinite(uvs).all():
+        uvs = np.nan_to_num(uvs, nan=0.0, posinf=0.0, neginf=0.0)
+    return Material(color, texture), uvs, None
+
+
+def _color_and_image(material: Any) -> tuple[np.ndarray, Any]:
+    if hasattr(material, "baseColorFactor"):
+        factor = material.baseColorFactor
+        color = np.ones(4, np.float32) if factor is None else np.asarray(factor, np.float32) / 255
+        return color, material.baseColorTexture
+    color = np.asarray(material.diffuse, np.float32) / 255
+    color[3] = _obj_opacity(material.kwargs)
+    # An OBJ texture replaces a black Kd, which many exporters write beside map_Kd.
+    return (np.append(np.ones(3, np.float32), color[3]) if material.image is not None else color), material.image
+
+
+def _obj_opacity(properties: dict[str, Any]) -> float:
+    """`d` of an OBJ material, 1 when absent or unreadable; trimesh leaves it as a number, a string or a list."""
+    value = properties.get("d", 1.0)
+    try:
+        return float(np.clip(float(value[-1] if isinstance(value, list) else value), 0, 1))
+    except (ValueError, IndexError):
+        return 1.0
+
+
+def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
+    """sRGB transfer function (IEC 61966-2-1) of values in [0, 1]."""
+    linear = np.clip(linear, 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).astype(np.float32)

@@ -1,0 +1,45 @@
+"""Progress of long work on stderr: count, rate and time left; one line on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from typing import TextIO
+
+LOG_INTERVAL = 30.0  # seconds between lines when stderr is not a terminal
+TERMINAL_INTERVAL = 0.2
+
+
+class Progress:
+    """Counts work done and says so.
+
+    Args:
+        label: what is being done.
+        total: units of work.
+        done: units already done before (a resumed run); not counted in the rate.
+    """
+
+    def __init__(self, label: str, total: int, done: int = 0, stream: TextIO | None = None) -> None:
+        self.label, self.total, self.done = label, total, done
+        self._stream = stream or sys.stderr
+        self._first, self._start, self._shown = done, time.monotonic(), float("-inf")
+        self._live = self._stream.isatty()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Add `count` units, with an optional note such as the loss."""
+        self.done += count
+        interval = TERMINAL_INTERVAL if self._live else LOG_INTERVAL
+        if time.monotonic() - self._shown >= interval:
+            self._show(note)
+
+    def close(self, note: str = "") -> None:
+        """Show the last state and end the line."""
+        self._show(note)
+        if self._live:
+            print(file=self._stream)
+
+    def _show(self, note: str) -> None:
+        self._shown = time.monotonic()
+        elapsed = self._shown - self._start
+        rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
+        left = f"{(self.total - self.done) / rate:,.0f} s left" if rate > 0 and self.done < self.total else f"{elapsed:,.0f} s"
+        text = f"{self.label}: {self.done:,}/{self.total:,}, {rate:,.1f}/s, {left}{'; ' + note if note else ''}"
+        print(f"\r{text:<100}" if self._live else text, end="" if self._live else "\n", file=self._stream, flush=True)

@@ -1,0 +1,57 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from splatsense.corpora import CorpusObject
+from splatsense.mesh import Material, Mesh
+
+BOX_FACES = np.array(
+    [[0, 2, 1], [0, 3, 2], [4, 5, 6], [4, 6, 7], [0, 1, 5], [0, 5, 4], [1, 2, 6], [1, 6, 5], [2, 3, 7], [2, 7, 6], [3, 0, 4], [3, 4, 7]],
+    np.int32,
+)
+
+
+class FakeTeacher:
+    """Texts hash to fixed directions; pictures go to the direction of their mean colour. Only for unit tests."""
+
+    name, dim, hash = "fake", 16, "f" * 64
+
+    def encode_text(self, texts):
+        seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") for text in texts]
+        rows = [torch.randn(self.dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return normalize(torch.stack(rows), dim=-1) if rows else torch.zeros(0, self.dim)
+
+    def encode_images(self, images):
+        basis = torch.randn(3, self.dim, generator=torch.Generator().manual_seed(5))
+        colors = [torch.from_numpy(np.asarray(image, np.float32)).mean((0, 1)) / 255 - 0.5 for image in images]
+        assert all(isinstance(image, Image.Image) for image in images)
+        return normalize(torch.stack(colors) @ basis, dim=-1)
+
+
+@pytest.fixture
+def teacher():
+    return FakeTeacher()
+
+
+def make_box(extents, color) -> Mesh:
+    x, y, z = extents
+    corners = [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)]
+    vertices = (np.array(corners, np.float32) - 0.5) * np.array([x, y, z], np.float32)
+    material = Material(np.array([*color, 1], np.float32))
+    return Mesh(vertices, BOX_FACES, np.zeros(12, np.int32), np.zeros(12, np.int32), (material,))
+
+
+@pytest.fixture
+def boxes():
+    """Eight boxes that differ in shape and colour, named after both."""
+    shapes = {"cube": (1, 1, 1), "plank": (3, 0.2, 1), "pole": (0.2, 3, 0.2), "panel": (2, 2, 0.1)}
+    colors = {"red": (0.9, 0.1, 0.1), "blue": (0.1, 0.1, 0.9)}
+    return [
+        CorpusObject(f"{c}_{s}", f"{c} {s}", lambda e=e, v=v: make_box(e, v), label=s, licence="CC0-1.0")
+        for s, e in shapes.items()
+        for c, v in colors.items()
+    ]
