@@ -16,13 +16,17 @@ from splatsense.errors import FormatError
 from splatsense.gaussians import Gaussians
 from splatsense.io import _sniffing
 from splatsense.io._ply_container import read_header
+from splatsense.io.mesh import load_mesh
 from splatsense.io.ply import is_mesh, is_splat, read_ply, read_point_cloud, write_ply
 from splatsense.io.point_cloud import PointCloud, point_cloud_to_gaussians
 from splatsense.io.splat import read_splat, write_splat
+from splatsense.io.surface import mesh_to_gaussians
 
 __all__ = [
     "PointCloud",
     "load",
+    "load_mesh",
+    "mesh_to_gaussians",
     "point_cloud_to_gaussians",
     "read_ply",
     "read_point_cloud",
@@ -55,7 +59,7 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
         # A splat may carry faces, and an incomplete one deserves read_ply's account of what it lacks.
         if is_splat(header) or not is_mesh(header):
             return read_ply(path) if is_splat(header) else point_cloud_to_gaussians(read_point_cloud(path))
-    return _sample_mesh(path)
+    return mesh_to_gaussians(load_mesh(path, kind))
 
 
 def save(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
@@ -72,10 +76,3 @@ def save(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
     if writer is None:
         raise FormatError(f"{path}: cannot write {path.suffix or 'a file without extension'}; use one of {', '.join(WRITERS)}.")
     writer(gaussians, path)
-
-
-def _sample_mesh(path: Path) -> Gaussians:
-    from splatsense.io.mesh import load_mesh  # here, because they import trimesh
-    from splatsense.io.surface import mesh_to_gaussians
-
-    return mesh_to_gaussians(load_mesh(path))

@@ -26,21 +26,26 @@ GREY = np.array([0.7, 0.7, 0.7, 1.0], np.float32)
 ReadFile = Callable[[str], bytes]
 
 
-def load_mesh(path: str | Path) -> Mesh:
+def load_mesh(path: str | Path, file_type: str | None = None) -> Mesh:
     """Read a mesh file with its materials and textures, axes and units as in the file.
+
+    Args:
+        path: the file; what it refers to (materials, textures) is looked for beside it.
+        file_type: "obj", "glb", "gltf", "ply" or "stl" if the extension does not say.
 
     Raises:
         FormatError: the file is missing, damaged or not a mesh format this reader knows.
         DataError: it holds no faces, or vertices that are not finite.
     """
     path = Path(path)
-    if path.suffix.lower() not in MESH_SUFFIXES:
+    suffix = f".{file_type}" if file_type else path.suffix.lower()
+    if suffix not in MESH_SUFFIXES:
         raise FormatError(f"{path}: not a mesh file this version reads; it reads {' '.join(MESH_SUFFIXES)}.")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror}).") from error
-    return parse_mesh(data, path.suffix.lower()[1:], lambda name: _read_beside(path.parent, name), str(path))
+    return parse_mesh(data, suffix[1:], lambda name: _read_beside(path.parent, name), str(path))
 
 
 def parse_mesh(data: bytes, file_type: str, read_file: ReadFile, name: str) -> Mesh:
