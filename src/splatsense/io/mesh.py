@@ -72,6 +72,9 @@ def parse_mesh(data: bytes, file_type: str, read_file: ReadFile, name: str) -> M
         raise FormatError(f"{name}: cannot be read as {file_type} ({type(error).__name__}: {error}).") from error
     if not parts:
         raise DataError(f"{name}: holds no faces. If it is a point cloud, save it as .ply with x, y, z.")
+    for part in parts:
+        if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
+            raise FormatError(f"{name}: damaged: a face points outside its {len(part.vertices)} vertices; export it again.")
     mesh = _merge(parts, linear=file_type in ("glb", "gltf"), missing=tuple(dict.fromkeys(resolver.missing)))
     if not np.isfinite(mesh.vertices).all():
         bad = int(np.flatnonzero(~np.isfinite(mesh.vertices).all(1))[0])
@@ -91,11 +94,11 @@ def _resolver(read_file: ReadFile) -> Any:
         def __init__(self) -> None:
             self.missing: list[str] = []
 
-        def get(self, name: str) -> bytes:
+        def get(self, key: str) -> bytes:
             try:
-                return read_file(name.strip())
+                return read_file(key.strip())
             except OSError:
-                self.missing.append(name.strip())
+                self.missing.append(key.strip())
                 raise
 
         def keys(self) -> list[str]:
