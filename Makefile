@@ -15,7 +15,7 @@ test: $(VENV)/installed-dev  ## the default test suite
 lint: $(VENV)/installed-dev  ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/installed-dev  ## every benchmark, one after the other
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

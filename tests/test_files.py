@@ -3,7 +3,7 @@ import os
 import pytest
 
 from splatsense.errors import FormatError
-from splatsense.files import atomic_write
+from splatsense.files import atomic_write, open_to_read
 
 
 @pytest.mark.parametrize("fsync", [False, True])
@@ -21,10 +21,13 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
     target = tmp_path / "a.json"
     target.write_text("old")
 
-    with pytest.raises(RuntimeError), atomic_write(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("disk full")
+    def write_half_of_it():
+        with atomic_write(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("disk full")
 
+    with pytest.raises(RuntimeError):
+        write_half_of_it()
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.json"]
 
@@ -64,3 +67,24 @@ def test_a_missing_folder_is_an_error(tmp_path):
         atomic_write(tmp_path / "absent" / "a"),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", ["absent.bin", ".", "pipe"])
+def test_only_regular_files_are_opened(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(
+        FormatError, match="does not exist" if name == "absent.bin" else "is a folder" if name == "." else "not a regular"
+    ):
+        open_to_read(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_a_file_without_permission_is_an_error(tmp_path):
+    (tmp_path / "a").touch(mode=0)
+    with pytest.raises(FormatError, match="Permission denied"):
+        open_to_read(tmp_path / "a")
+
+
+def test_an_unreadable_path_is_an_error(tmp_path):
+    with pytest.raises(FormatError, match="cannot be read"):
+        open_to_read(tmp_path / ("n" * 300))

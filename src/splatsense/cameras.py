@@ -58,11 +58,16 @@ class Cameras:
 
         Args:
             fov: vertical field of view in degrees, between 0 and 180.
+
+        Raises:
+            DataError: the field of view is out of range, or a camera stands on its target or looks along `up`.
         """
+        if not 0 < fov < 180:
+            raise DataError(f"Cameras: fov must lie between 0 and 180 degrees, got {fov}.")
         forward = normalize(target - eyes, dim=-1)
         right = torch.linalg.cross(forward, up.expand_as(forward))
         if bool((right.norm(dim=-1) < 1e-6).any()):
-            raise DataError("Cameras.look_at: a viewing direction is parallel to `up`; choose another `up`.")
+            raise DataError("Cameras.look_at: a camera stands on its target, or looks parallel to `up`; choose another `up`.")
         right = normalize(right, dim=-1)
         down = torch.linalg.cross(forward, right)
         rotation = torch.stack([right, down, forward], dim=1)
@@ -88,10 +93,22 @@ class Cameras:
             distance: from the origin; by default the whole ball of radius sqrt(3) * 0.75 fits the image, which
                 holds any object of longest half-extent 1 but extreme cubes.
             up: "y" (objects) or "z" (scenes).
+
+        Raises:
+            DataError: an argument is out of range.
         """
+        if views < 1:
+            raise DataError(f"Cameras.orbit: views must be at least 1, got {views}.")
+        if not -89 <= elevation <= 89:
+            raise DataError(f"Cameras.orbit: elevation must lie between -89 and 89 degrees, got {elevation}.")
+        if not 0 < fov < 180:
+            raise DataError(f"Cameras: fov must lie between 0 and 180 degrees, got {fov}.")
         if up not in ("y", "z"):
             raise DataError(f'Cameras.orbit: up must be "y" or "z", got {up!r}.')
-        distance = distance or math.sqrt(3) * 0.75 / math.sin(math.radians(fov) / 2)
+        if distance is None:
+            distance = math.sqrt(3) * 0.75 / math.sin(math.radians(fov) / 2)
+        if not distance > 0:
+            raise DataError(f"Cameras.orbit: distance must be positive, got {distance}.")
         angle = torch.deg2rad(azimuth + torch.arange(views) * (360.0 / views))
         height, radius = math.sin(math.radians(elevation)), math.cos(math.radians(elevation))
         around, toward = radius * torch.sin(angle), radius * torch.cos(angle)

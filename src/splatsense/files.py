@@ -1,10 +1,11 @@
-"""Writing files so that a reader never sees half of one, and a crash never leaves one under its final name."""
+"""Opening files with errors that say what to do, and writing them so that no reader ever sees half of one."""
 
 import contextlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from splatsense.errors import FormatError
 
@@ -47,6 +48,27 @@ def atomic_write(path: str | os.PathLike[str], fsync: bool = False) -> Iterator[
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def open_to_read(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading bytes.
+
+    Raises:
+        FormatError: it is missing, a folder, a device or pipe, or may not be read.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise FormatError(f"{path}: is a folder; give the name of a file in it.")
+        if path.exists() and not path.is_file():
+            raise FormatError(f"{path}: is not a regular file.")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise FormatError(f"{path}: does not exist; check the name.") from error
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
+    except ValueError as error:  # a null byte in the name
+        raise FormatError(f"{str(path)!r}: is not a file name ({error}).") from error
 
 
 def _flush_to_disk(path: Path) -> None:

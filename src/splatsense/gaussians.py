@@ -45,8 +45,8 @@ class Gaussians:
         for name, shape in expected.items():
             if tuple(getattr(self, name).shape) != shape:
                 raise DataError(f"Gaussians.{name} has shape {tuple(getattr(self, name).shape)}, expected {shape}.")
-        if self.sh.ndim != 3 or self.sh.shape[0] != n or self.sh.shape[2] != 3 or math.isqrt(self.sh.shape[1]) ** 2 != self.sh.shape[1]:
-            raise DataError(f"Gaussians.sh has shape {tuple(self.sh.shape)}, expected ({n}, K, 3) with K a square number.")
+        if self.sh.ndim != 3 or self.sh.shape[0] != n or self.sh.shape[1] not in (1, 4, 9, 16, 25) or self.sh.shape[2] != 3:
+            raise DataError(f"Gaussians.sh has shape {tuple(self.sh.shape)}, expected ({n}, K, 3) with K = 1, 4, 9, 16 or 25.")
 
     @classmethod
     def from_rgb(cls, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, rgb: Tensor) -> "Gaussians":
@@ -136,7 +136,9 @@ class Gaussians:
 
     @staticmethod
     def cat(parts: "Sequence[Gaussians]") -> "Gaussians":
-        """All Gaussians of `parts` in order. SH bands missing in some parts are filled with zeros."""
+        """All Gaussians of `parts` (at least one) in order. SH bands missing in some parts are filled with zeros."""
+        if not parts:
+            raise DataError("Gaussians.cat needs at least one part.")
         bands = max(part.sh.shape[1] for part in parts)
         sh = [torch.nn.functional.pad(part.sh, (0, 0, 0, bands - part.sh.shape[1])) for part in parts]
         names = ("means", "quats", "scales", "opacities")

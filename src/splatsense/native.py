@@ -34,13 +34,15 @@ def load_native() -> ctypes.CDLL | None:
     if baseline is None:
         log.warning("splatsense was installed without its native library; plain PyTorch serves, more slowly.")
         return None
+    runnable = LEVELS[: baseline.ss_cpu_level() + 1]
     if choice == "auto":
-        choice = LEVELS[baseline.ss_cpu_level()]
-    for level in LEVELS[LEVELS.index(choice) :: -1]:
-        library = _open(level)
-        if library is not None:
-            return library
-    return baseline
+        return next(filter(None, map(_open, reversed(runnable))))
+    if choice not in runnable:
+        raise SplatSenseError(f"SPLATSENSE_NATIVE={choice}: this CPU cannot run it; the best here is {runnable[-1]}.")
+    library = _open(choice)
+    if library is None:
+        raise SplatSenseError(f"SPLATSENSE_NATIVE={choice}: this build is not installed; use auto, or reinstall the package.")
+    return library
 
 
 def native_level() -> str:
@@ -53,7 +55,10 @@ def _open(level: str) -> ctypes.CDLL | None:
     path = LIBRARY_DIR / f"libsplatsense_{level}.so"
     if not path.is_file():
         return None
-    library = ctypes.CDLL(str(path))
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise SplatSenseError(f"{path}: cannot be loaded ({error}); reinstall the package.") from error
     if library.ss_abi_version() != ABI_VERSION:
         raise SplatSenseError(f"{path}: built for another version of splatsense; reinstall the package.")
     return library

@@ -30,7 +30,11 @@ def sh_basis(degree: int, directions: Tensor) -> Tensor:
             c / 4 * (x * x - y * y),
         ]
     if degree >= 3:
-        outer, middle, inner = math.sqrt(35 / (2 * math.pi)) / 4, math.sqrt(105 / math.pi) / 4, math.sqrt(21 / (2 * math.pi)) / 4
+        outer, middle, inner = (
+            math.sqrt(35 / (2 * math.pi)) / 4,
+            math.sqrt(105 / math.pi) / 4,
+            math.sqrt(21 / (2 * math.pi)) / 4,
+        )
         values += [
             -outer * y * (3 * x * x - y * y),
             2 * middle * x * y * z,

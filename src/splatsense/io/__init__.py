@@ -1,0 +1,78 @@
+"""Reading and writing files of Gaussians: `load` takes any supported file, `save` writes a splat.
+
+Design
+- `load` looks at the first bytes of a file, then at the extension; a wrong name is no obstacle, a wrong content is an
+  error that says what the file seems to be. Meshes and point clouds become Gaussians on the way in.
+- One module per format holds its `read_x` and `write_x`; `_ply_container` knows PLY without knowing what it means,
+  `_sniffing` tells formats apart, `_cleaning` drops Gaussians that are not numbers.
+- A file keeps its own axes and units; `Gaussians.normalized()` brings an object to the common frame.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from splatsense.errors import FormatError
+from splatsense.gaussians import Gaussians
+from splatsense.io import _sniffing
+from splatsense.io._ply_container import read_header
+from splatsense.io.mesh import load_mesh
+from splatsense.io.ply import is_mesh, is_splat, read_ply, read_point_cloud, write_ply
+from splatsense.io.point_cloud import PointCloud, point_cloud_to_gaussians
+from splatsense.io.splat import read_splat, write_splat
+from splatsense.io.surface import mesh_to_gaussians
+
+__all__ = [
+    "PointCloud",
+    "load",
+    "load_mesh",
+    "mesh_to_gaussians",
+    "point_cloud_to_gaussians",
+    "read_ply",
+    "read_point_cloud",
+    "read_splat",
+    "save",
+    "write_ply",
+    "write_splat",
+]
+
+WRITERS: dict[str, Callable[[Gaussians, Path], None]] = {".ply": write_ply, ".splat": write_splat}
+
+
+def load(path: str | os.PathLike[str]) -> Gaussians:
+    """Read a splat, mesh or point cloud as Gaussians.
+
+    Splats: `.ply`, `.splat`. Meshes, sampled on their surface: `.obj`, `.glb`, `.gltf`, `.stl`, `.ply` with faces. Point
+    clouds: `.ply` with vertices alone. Gaussians with values that are not finite or a quaternion of zeros are left out
+    with a warning in the log that gives their number.
+
+    Raises:
+        FormatError: the file is missing, empty, cut off, damaged, or of a format that is not supported.
+        DataError: nothing in it is usable.
+    """
+    path = Path(path)
+    kind = _sniffing.sniff(path)
+    if kind == "splat":
+        return read_splat(path)
+    if kind == "ply":
+        header = read_header(path)
+        # A splat may carry faces, and an incomplete one deserves read_ply's account of what it lacks.
+        if is_splat(header) or not is_mesh(header):
+            return read_ply(path) if is_splat(header) else point_cloud_to_gaussians(read_point_cloud(path))
+    return mesh_to_gaussians(load_mesh(path, kind))
+
+
+def save(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
+    """Write Gaussians to `.ply` (exact) or `.splat` (8-bit colours and rotations), as the extension says.
+
+    The file appears under its name only when it is complete.
+
+    Raises:
+        FormatError: the extension is not one of these, or the folder cannot be written.
+        DataError: there are no Gaussians, or some value is not finite.
+    """
+    path = Path(path)
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise FormatError(f"{path}: cannot write {path.suffix or 'a file without extension'}; use one of {', '.join(WRITERS)}.")
+    writer(gaussians, path)

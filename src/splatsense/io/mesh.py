@@ -26,21 +26,26 @@ GREY = np.array([0.7, 0.7, 0.7, 1.0], np.float32)
 ReadFile = Callable[[str], bytes]
 
 
-def load_mesh(path: str | Path) -> Mesh:
+def load_mesh(path: str | Path, file_type: str | None = None) -> Mesh:
     """Read a mesh file with its materials and textures, axes and units as in the file.
+
+    Args:
+        path: the file; what it refers to (materials, textures) is looked for beside it.
+        file_type: "obj", "glb", "gltf", "ply" or "stl" if the extension does not say.
 
     Raises:
         FormatError: the file is missing, damaged or not a mesh format this reader knows.
         DataError: it holds no faces, or vertices that are not finite.
     """
     path = Path(path)
-    if path.suffix.lower() not in MESH_SUFFIXES:
+    suffix = f".{file_type}" if file_type else path.suffix.lower()
+    if suffix not in MESH_SUFFIXES:
         raise FormatError(f"{path}: not a mesh file this version reads; it reads {' '.join(MESH_SUFFIXES)}.")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror}).") from error
-    return parse_mesh(data, path.suffix.lower()[1:], lambda name: _read_beside(path.parent, name), str(path))
+    return parse_mesh(data, suffix[1:], lambda name: _read_beside(path.parent, name), str(path))
 
 
 def parse_mesh(data: bytes, file_type: str, read_file: ReadFile, name: str) -> Mesh:
@@ -67,6 +72,9 @@ def parse_mesh(data: bytes, file_type: str, read_file: ReadFile, name: str) -> M
         raise FormatError(f"{name}: cannot be read as {file_type} ({type(error).__name__}: {error}).") from error
     if not parts:
         raise DataError(f"{name}: holds no faces. If it is a point cloud, save it as .ply with x, y, z.")
+    for part in parts:
+        if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
+            raise FormatError(f"{name}: damaged: a face points outside its {len(part.vertices)} vertices; export it again.")
     mesh = _merge(parts, linear=file_type in ("glb", "gltf"), missing=tuple(dict.fromkeys(resolver.missing)))
     if not np.isfinite(mesh.vertices).all():
         bad = int(np.flatnonzero(~np.isfinite(mesh.vertices).all(1))[0])
@@ -86,11 +94,11 @@ def _resolver(read_file: ReadFile) -> Any:
         def __init__(self) -> None:
             self.missing: list[str] = []
 
-        def get(self, name: str) -> bytes:
+        def get(self, key: str) -> bytes:
             try:
-                return read_file(name.strip())
+                return read_file(key.strip())
             except OSError:
-                self.missing.append(name.strip())
+                self.missing.append(key.strip())
                 raise
 
         def keys(self) -> list[str]:

@@ -46,7 +46,7 @@ def mesh_to_gaussians(mesh: Mesh, count: int = 4096, seed: int = 0, face_weights
     means = np.einsum("nk,nkc->nc", bary, corners)
     rgba = _color_at(mesh, face, bary)
     width = WIDTH * np.sqrt(total / count)
-    scales = np.tile(np.float32([width, width, FLATNESS * width]), (count, 1))
+    scales = np.tile(np.array([width, width, FLATNESS * width], np.float32), (count, 1))
     quats = matrix_to_quaternion(torch.from_numpy(_surface_frames(corners)))
     keep = torch.from_numpy(rgba[:, 3] >= MIN_OPACITY)
     if not bool(keep.any()):

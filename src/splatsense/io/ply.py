@@ -1,0 +1,207 @@
+"""PLY files: Gaussian splats as the 3DGS code base writes them (Kerbl et al. 2023), and plain point clouds.
+
+Design
+- A splat file stores raw values: log scales, logit opacities, quaternions of any length, and the higher SH bands as
+  `f_rest_*` with the channel varying slowest. Reading activates them, writing undoes it.
+- Properties are found by name, so their order, their number type and the byte order of the file do not matter.
+- Writing keeps everything finite: opacities of 0 and 1 become logits of -30 and 30, scales below 1e-30 become 1e-30.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from splatsense.errors import DataError, FormatError
+from splatsense.files import atomic_write
+from splatsense.gaussians import Gaussians
+from splatsense.io._cleaning import clean_gaussians
+from splatsense.io._ply_container import Header, check_size, fill, read_header
+from splatsense.io.point_cloud import PointCloud
+
+POSITION = ("x", "y", "z")
+NORMAL = ("nx", "ny", "nz")
+DC = ("f_dc_0", "f_dc_1", "f_dc_2")
+SCALE = ("scale_0", "scale_1", "scale_2")
+ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
+REQUIRED = (*POSITION, *DC, "opacity", *SCALE, *ROTATION)
+COLOR_NAMES = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
+
+LOGIT_LIMIT = 30.0
+SMALLEST_SCALE = 1e-30
+ROWS_PER_WRITE = 1 << 15
+
+
+def read_ply(path: str | os.PathLike[str]) -> Gaussians:
+    """Read a Gaussian splat of SH degree 0 to 4 from a binary or ASCII PLY file.
+
+    Rows with values that are not finite or a quaternion of zeros are left out with a warning in the log.
+
+    Raises:
+        FormatError: the file is missing, cut off, damaged, or holds no Gaussians; says what it seems to be instead.
+        DataError: no Gaussian in it is usable.
+    """
+    header = read_header(Path(path))
+    properties = _vertex_properties(header)
+    missing = [name for name in REQUIRED if name not in properties]
+    if missing:
+        raise FormatError(f"{path}: not a Gaussian splat: it lacks {', '.join(missing)}. {describe(header)}")
+    bands = 1 + _rest_count(header) // 3
+    count = _vertex_count(header)
+    means, quats, scales = np.empty((count, 3), "f4"), np.empty((count, 4), "f4"), np.empty((count, 3), "f4")
+    opacities, sh = np.empty(count, "f4"), np.empty((count, bands, 3), "f4")
+    columns = dict(zip(POSITION, means.T, strict=True)) | dict(zip(SCALE, scales.T, strict=True))
+    columns |= dict(zip(ROTATION, quats.T, strict=True)) | dict(zip(DC, sh[:, 0].T, strict=True)) | {"opacity": opacities}
+    for index in range(3 * (bands - 1)):
+        channel, band = divmod(index, bands - 1)
+        columns[f"f_rest_{index}"] = sh[:, 1 + band, channel]
+    fill(header, "vertex", columns)
+    return clean_gaussians(
+        path,
+        torch.from_numpy(means),
+        torch.from_numpy(quats),
+        torch.from_numpy(scales).exp_(),
+        torch.from_numpy(opacities).sigmoid_(),
+        torch.from_numpy(sh),
+    )
+
+
+def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], ascii: bool = False) -> None:
+    """Write a Gaussian splat with the properties, their order and the zero normals of the 3DGS code base.
+
+    Args:
+        ascii: text instead of little-endian binary: four times the size, exact all the same.
+
+    Raises:
+        DataError: there are no Gaussians, or some value is not finite.
+        FormatError: `path` cannot be written.
+    """
+    if not len(gaussians):
+        raise DataError(f"{path}: there are no Gaussians to write.")
+    rest = [f"f_rest_{index}" for index in range(3 * (gaussians.sh.shape[1] - 1))]
+    names = [*POSITION, *NORMAL, *DC, *rest, "opacity", *SCALE, *ROTATION]
+    header = [
+        "ply",
+        f"format {'ascii' if ascii else 'binary_little_endian'} 1.0",
+        f"element vertex {len(gaussians)}",
+        *(f"property float {name}" for name in names),
+        "end_header\n",
+    ]
+    with atomic_write(path) as temporary, temporary.open("wb") as handle:
+        handle.write("\n".join(header).encode("ascii"))
+        for start in range(0, len(gaussians), ROWS_PER_WRITE):
+            rows = _raw_rows(gaussians[start : start + ROWS_PER_WRITE])
+            if not np.isfinite(rows).all():
+                raise DataError(
+                    f"{path}: not written: some values among Gaussians {start} to {start + len(rows) - 1} are not finite."
+                )
+            if ascii:
+                np.savetxt(handle, rows, fmt="%.9g")
+            else:
+                handle.write(rows.astype("<f4", copy=False).tobytes())
+
+
+def _raw_rows(gaussians: Gaussians) -> np.ndarray:
+    """(N, 14 + 3 + 3 K - 3) float32 rows before activation, in the order of the file."""
+    means, quats, scales, opacities, sh = (
+        value.detach().cpu().float()
+        for value in (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh)
+    )
+    logits = torch.logit(opacities.double()).clamp(-LOGIT_LIMIT, LOGIT_LIMIT).float()
+    log_scales = scales.double().clamp_min(SMALLEST_SCALE).log().float()
+    rest = sh[:, 1:].transpose(1, 2).flatten(1)
+    return torch.cat([means, torch.zeros_like(means), sh[:, 0], rest, logits[:, None], log_scales, quats], dim=1).numpy()
+
+
+def read_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
+    """Read the vertices of a PLY file as points, with their colours and normals if it has them.
+
+    Colours are `red green blue` (or `diffuse_red ...`, or `r g b`) as 8-bit or 16-bit integers, or as floats from 0 to 1
+    or 0 to 255. Points that are not finite are left out with a warning in the log.
+
+    Raises:
+        FormatError: the file is missing, cut off, damaged, or has no x, y, z.
+        DataError: no point in it is usable.
+    """
+    header = read_header(Path(path))
+    properties = _vertex_properties(header)
+    missing = [name for name in POSITION if name not in properties]
+    if missing:
+        raise FormatError(f"{path}: not a point cloud: its vertices lack {', '.join(missing)}. {describe(header)}")
+    count = _vertex_count(header)
+    points, columns = np.empty((count, 3), "f4"), {}
+    columns |= dict(zip(POSITION, points.T, strict=True))
+    color_names = next((names for names in COLOR_NAMES if properties.keys() >= set(names)), None)
+    colors = normals = None
+    if color_names:
+        colors = np.empty((count, 3), "f4")
+        columns |= dict(zip(color_names, colors.T, strict=True))
+    if properties.keys() >= set(NORMAL):
+        normals = np.empty((count, 3), "f4")
+        columns |= dict(zip(NORMAL, normals.T, strict=True))
+    fill(header, "vertex", columns)
+    if colors is not None and color_names is not None:
+        colors /= _color_range(properties[color_names[0]], colors)
+    return PointCloud.from_file(path, points, colors, normals)
+
+
+def _color_range(code: str | None, colors: np.ndarray) -> float:
+    """The value of full intensity: by type for integers; floats above 1 can only mean 0 to 255."""
+    ranges = {"u1": 255.0, "i1": 127.0, "u2": 65535.0, "i2": 32767.0, "u4": 255.0, "i4": 255.0}
+    return ranges[code] if code in ranges else 255.0 if np.nanmax(colors) > 1.0 else 1.0
+
+
+def is_splat(header: Header) -> bool:
+    """Whether the vertices carry anything that only Gaussians have, complete or not."""
+    return any(name.startswith(("f_dc_", "rot_", "scale_")) for name in _vertex_properties(header))
+
+
+def is_mesh(header: Header) -> bool:
+    """Whether the file declares faces."""
+    return "face" in header.elements and header.elements["face"].count > 0
+
+
+def describe(header: Header) -> str:
+    """One sentence on what a PLY file seems to hold, for error messages."""
+    properties = _vertex_properties(header)
+    if "packed_position" in properties:
+        return "It is a compressed PLY as SuperSplat writes it; export it as plain PLY."
+    if is_splat(header):
+        flat = "scale_1" in properties and "scale_2" not in properties
+        return (
+            "It seems to hold 2D Gaussians (surfels)."
+            if flat
+            else "It seems to be an incomplete Gaussian splat; export it again."
+        )
+    if is_mesh(header):
+        return f"It seems to be a mesh of {header.elements['face'].count} faces."
+    if properties.keys() >= set(POSITION):
+        return f"It seems to be a point cloud ({', '.join(properties)})."
+    found = ", ".join(f"{element.name} ({', '.join(element.properties)})" for element in header.elements.values())
+    return f"It declares {found or 'nothing'}."
+
+
+def _vertex_properties(header: Header) -> dict[str, str | None]:
+    vertex = header.elements.get("vertex")
+    return vertex.properties if vertex else {}
+
+
+def _vertex_count(header: Header) -> int:
+    """Number of vertices, after checking that the file can hold that many: nothing larger than the file is allocated."""
+    vertex = header.elements["vertex"]
+    if not vertex.count:
+        raise FormatError(f"{header.path}: is empty: it declares 0 vertices.")
+    check_size(header, "vertex")
+    return vertex.count
+
+
+def _rest_count(header: Header) -> int:
+    names = [name for name in _vertex_properties(header) if name.startswith("f_rest_")]
+    missing = [name for name in (f"f_rest_{index}" for index in range(len(names))) if name not in names]
+    if missing or len(names) not in (0, 9, 24, 45, 72):
+        raise FormatError(
+            f"{header.path}: has {len(names)} f_rest properties{f', but no {missing[0]}' if missing else ''}; "
+            "spherical harmonics of degree 0 to 4 have 0, 9, 24, 45 or 72."
+        )
+    return len(names)

@@ -1,0 +1,78 @@
+"""`.splat` files: 32 bytes a Gaussian and no header, as the WebGL viewer of Kevin Kwok (antimatter15) defined them.
+
+Each record is position (3 float32), linear scale (3 float32), red, green, blue, opacity (4 bytes) and a quaternion
+wxyz (4 bytes, `128 + 128 q`). There is no view-dependent colour, and colour and rotation are quantised to 8 bits.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from splatsense.errors import DataError, FormatError
+from splatsense.files import atomic_write, open_to_read
+from splatsense.gaussians import Gaussians
+from splatsense.io._cleaning import clean_gaussians
+from splatsense.spherical_harmonics import SH_C0
+
+log = logging.getLogger("splatsense")
+
+RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
+
+
+def read_splat(path: str | os.PathLike[str]) -> Gaussians:
+    """Read a `.splat` file; the result has SH degree 0.
+
+    Records with values that are not finite, a negative scale or a quaternion of zeros are left out with a warning in
+    the log.
+
+    Raises:
+        FormatError: the file is missing, empty, or not a whole number of 32-byte records.
+        DataError: no Gaussian in it is usable.
+    """
+    path = Path(path)
+    with open_to_read(path) as handle:
+        data = handle.read()
+    if not data:
+        raise FormatError(f"{path}: is empty.")
+    whole = len(data) // RECORD.itemsize
+    if len(data) % RECORD.itemsize:
+        raise FormatError(
+            f"{path}: cut off or not a .splat file: {len(data)} bytes are {whole} records of 32 bytes and "
+            f"{len(data) % RECORD.itemsize} more at byte {whole * RECORD.itemsize}. Copy or export it again."
+        )
+    records = np.frombuffer(data, RECORD)
+    rgba = torch.from_numpy(records["rgba"].astype(np.float32)) / 255
+    quats = (torch.from_numpy(records["quat"].astype(np.float32)) - 128) / 128
+    means, scales = torch.from_numpy(records["mean"].astype(np.float32)), torch.from_numpy(records["scale"].astype(np.float32))
+    return clean_gaussians(path, means, quats, scales, rgba[:, 3], ((rgba[:, :3] - 0.5) / SH_C0)[:, None])
+
+
+def write_splat(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
+    """Write a `.splat` file. View-dependent colour is left out, which the log says.
+
+    Raises:
+        DataError: there are no Gaussians, or some value is not finite.
+        FormatError: `path` cannot be written.
+    """
+    if not len(gaussians):
+        raise DataError(f"{path}: there are no Gaussians to write.")
+    if gaussians.sh_degree > 0:
+        log.warning("%s: .splat files have no view-dependent colour; it is left out. Write .ply to keep it.", path)
+    g = gaussians
+    means, scales, rgb, opacities, quats = (
+        value.detach().cpu().float() for value in (g.means, g.scales, g.rgb, g.opacities, g.quats)
+    )
+    values = torch.cat([means, scales, rgb, opacities[:, None], quats], dim=1)
+    if not torch.isfinite(values).all():
+        raise DataError(
+            f"{path}: not written: {int((~torch.isfinite(values)).any(1).sum())} Gaussians have values that are not finite."
+        )
+    records = np.empty(len(g), RECORD)
+    records["mean"], records["scale"] = means.numpy(), scales.numpy()
+    records["rgba"] = (torch.cat([rgb, opacities[:, None]], dim=1).clamp(0, 1) * 255).round().numpy()
+    records["quat"] = (torch.nn.functional.normalize(quats, dim=1) * 128 + 128).round().clamp(0, 255).numpy()
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(records.tobytes())

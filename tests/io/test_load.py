@@ -1,0 +1,235 @@
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from splatsense.errors import FormatError, SplatSenseError
+from splatsense.io import load, save
+
+
+def png() -> bytes:
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    pixels = zlib.compress(b"\0\xff\0\0")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", pixels)
+        + chunk(b"IEND", b"")
+    )
+
+
+def header(*lines: str, form="binary_little_endian") -> bytes:
+    return "\n".join(["ply", f"format {form} 1.0", *lines, "end_header\n"]).encode()
+
+
+XYZ = ("property float x", "property float y", "property float z")
+SPLAT = (
+    *XYZ,
+    *(f"property float {name}_{i}" for name, n in (("f_dc", 3), ("scale", 3), ("rot", 4)) for i in range(n)),
+    "property float opacity",
+)
+ROW = np.ones(14, "<f4").tobytes()
+
+# name of the file, its bytes, what the error says
+BROKEN = [
+    ("a.ply", b"", "is empty; copy or export it again"),
+    ("a.ply", png(), "is not a 3D file: its first bytes are those of a PNG image"),
+    ("a.splat", png(), "is not a 3D file: its first bytes are those of a PNG image"),
+    ("a.glb", b"\n<!DOCTYPE html><title>404</title>", "a web page, perhaps the error page of a failed download"),
+    ("a.ply", b"<HTML><body>Forbidden", "a web page"),
+    ("a.ply", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer; fetch the real file with `git lfs pull`"),
+    ("a.ply", b"PK\3\4" + bytes(40), "a zip archive; unpack it"),
+    ("a.ply", b"\x1f\x8b\x08\0" + bytes(40), "a gzip archive; unpack it"),
+    ("a.ply", b"\0\1\2", r"is not a \.ply file: it starts with b'\\x00\\x01\\x02'"),
+    ("a.glb", b"gltf", r"is not a \.glb file"),
+    ("a.spz", b"\x1f\x8b\x08\0", r"\.spz files are not supported yet; convert it to \.ply"),
+    ("a.sog", b"PK\3\4", r"\.sog files are not supported yet; convert it to \.ply"),
+    ("a.KSPLAT", b"\0", r"\.ksplat files are not supported yet; convert it to \.ply"),
+    ("a.las", b"LASF", r"\.las files are not supported yet; convert it to \.ply"),
+    ("a.txt", b"hello", r"unknown format \.txt; supported are \.ply, \.splat, \.obj, \.glb, \.gltf, \.stl"),
+    ("a", b"hello", r"unknown format \(no extension\); supported are"),
+    ("a.splat", bytes(33), "33 bytes are 1 records of 32 bytes and 1 more at byte 32"),
+    ("a.ply", b"ply\nformat ascii 1.0\n", 'the header has no "end_header" within its first 21 bytes'),
+    ("a.ply", b"ply\nelement vertex 1\nend_header\n", 'the header has no "format" line'),
+    ("a.ply", header("element vertex 1", *XYZ, form="binary"), "header line 2 is not valid: 'format binary 1.0'"),
+    ("a.ply", header("element vertex -1", *XYZ), "header line 3 is not valid: 'element vertex -1'"),
+    ("a.ply", header("element vertex " + "9" * 5000, *XYZ), "header line 3 is not valid: 'element vertex 999"),
+    ("a.ply", header("property float x"), "header line 3 is not valid: 'property float x'"),
+    ("a.ply", header("element vertex 1", "property half x"), "header line 4 is not valid: 'property half x'"),
+    (
+        "a.ply",
+        header("element vertex 1", *XYZ, "property float x"),
+        "line 7 declares the property 'x' of 'vertex' a second time",
+    ),
+    ("a.ply", header("element vertex 1", "element vertex 1"), "header line 4 is not valid"),
+    ("a.ply", header("element vertex 0", *SPLAT), "is empty: it declares 0 vertices"),
+    ("a.ply", header("element vertex 0", *XYZ), "is empty: it declares 0 vertices"),
+    ("a.ply", header(), r"not a point cloud: its vertices lack x, y, z\. It declares nothing"),
+    ("a.ply", header("element tristrips 1", "property float s"), r"lack x, y, z\. It declares tristrips \(s\)"),
+    ("a.ply", header("element vertex 1", *SPLAT[:-1]) + ROW, r"lacks opacity\. It seems to be an incomplete Gaussian splat"),
+    (
+        "a.ply",
+        header("element vertex 1", *XYZ, *SPLAT[3:8], *SPLAT[9:]) + ROW,
+        r"lacks scale_2\. It seems to hold 2D Gaussians",
+    ),
+    (
+        "a.ply",
+        header("element chunk 1", "property float min_x", "element vertex 9", "property uint packed_position"),
+        r"lack x, y, z\. It is a compressed PLY as SuperSplat writes it; export it as plain PLY",
+    ),
+    (
+        "a.ply",
+        header("element vertex 1", *SPLAT, "property float f_rest_0") + ROW,
+        "has 1 f_rest properties; .* 0, 9, 24, 45 or 72",
+    ),
+    (
+        "a.ply",
+        header("element vertex 1", *SPLAT, *(f"property float f_rest_{i}" for i in range(1, 10))) + ROW,
+        "has 9 f_rest properties, but no f_rest_0",
+    ),
+    (
+        "a.ply",
+        header("element vertex 2", *SPLAT) + ROW,
+        r"cut off: the header promises 2 rows of 'vertex', which end at byte (\d+), but the file has (\d+) bytes",
+    ),
+    ("a.ply", header("element vertex 1099511627776", *SPLAT) + ROW, r"cut off: .* 1099511627776 rows .* at byte 61572651\d+"),
+    ("a.ply", header("element vertex 1099511627776", *SPLAT, form="ascii") + b"1 2", "cut off: .* at byte 3078632.* or later"),
+    ("a.ply", header("element vertex 999999999999999999", *XYZ) + ROW, "cut off: the header promises 999999999999999999 rows"),
+    ("a.ply", header("element vertex 2", *XYZ, form="ascii") + b"1 2 3\n     \n   \n", "but the file ends after 1. Copy"),
+    (
+        "a.ply",
+        header("element vertex 2", *XYZ, form="ascii") + b"1 2 3\n4 5\n7 8 9",
+        "row 0 of 'vertex' or a later one is damaged",
+    ),
+    ("a.ply", header("element vertex 1", *XYZ, form="ascii") + b"1 2 three\n", "could not convert string 'three'"),
+    ("a.ply", header("element vertex 1", *SPLAT, "property list uchar int neighbours") + ROW * 2, "has list properties"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "message"), BROKEN, ids=[f"{i}-{row[0]}" for i, row in enumerate(BROKEN)])
+def test_broken_files(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(FormatError, match=message) as caught:
+        load(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+
+
+def test_the_byte_counts_of_a_cut_off_file_are_right(tmp_path, make_gaussians):
+    save(make_gaussians(10), tmp_path / "a.ply")
+    data = (tmp_path / "a.ply").read_bytes()
+    (tmp_path / "a.ply").write_bytes(data[:-5])
+    with pytest.raises(FormatError, match=rf"end at byte {len(data)}, but the file has {len(data) - 5} bytes"):
+        load(tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("absent.ply", "does not exist"), (".", "is a folder"), ("a\0b.ply", "not a file name")]
+)
+def test_files_that_cannot_be_opened(tmp_path, name, message):
+    with pytest.raises(FormatError, match=message):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.ply", "a.splat", "A.PLY"])
+def test_save_and_load(tmp_path, make_gaussians, name):
+    gaussians = make_gaussians(20)
+    save(gaussians, str(tmp_path / name))
+    assert torch.equal(load(str(tmp_path / name)).means, gaussians.means)
+
+
+def test_content_goes_before_the_extension(tmp_path, make_gaussians):
+    save(make_gaussians(20, degree=1), tmp_path / "a.ply")
+    for name in ("b.splat", "b.obj", "b.txt", "b"):
+        (tmp_path / name).write_bytes((tmp_path / "a.ply").read_bytes())
+        assert load(tmp_path / name).sh_degree == 1
+
+
+def test_a_splat_may_also_have_faces(tmp_path, splat_rows, write_ply_by_hand):
+    face = ("element face 1\nproperty list uchar int vertex_indices\n", b"\3" + bytes(12))
+    assert len(load(write_ply_by_hand(tmp_path / "a.ply", splat_rows(), after=face))) == 5
+
+
+def test_a_point_cloud_becomes_gaussians(tmp_path, write_ply_by_hand):
+    columns = {name: np.arange(4.0) for name in ("x", "y", "z", "opacity")}
+    columns |= {name: np.full(4, 51) for name in ("red", "green", "blue")}
+    gaussians = load(write_ply_by_hand(tmp_path / "a.ply", columns, kind=dict.fromkeys(("red", "green", "blue"), "uchar")))
+    torch.testing.assert_close(gaussians.rgb, torch.full((4, 3), 0.2))
+    assert len(gaussians) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.obj", r"cannot write \.obj; use one of \.ply, \.splat"), ("a", "without extension")]
+)
+def test_only_splats_are_written(tmp_path, make_gaussians, name, message):
+    with pytest.raises(FormatError, match=message):
+        save(make_gaussians(1), tmp_path / name)
+
+
+def test_saving_into_a_missing_folder(tmp_path, make_gaussians):
+    with pytest.raises(FormatError, match="check that its folder exists"):
+        save(make_gaussians(1), tmp_path / "absent" / "a.ply")
+
+
+@pytest.mark.parametrize("name", ["a.ply", "a.splat"])
+def test_a_failed_save_keeps_the_old_file(tmp_path, make_gaussians, name):
+    save(make_gaussians(3), tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    bad = make_gaussians(3)
+    bad.means[0, 0] = torch.nan
+    with pytest.raises(SplatSenseError):
+        save(bad, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.fixture(scope="module")
+def valid_files(tmp_path_factory, make_gaussians, splat_rows, write_ply_by_hand):
+    folder = tmp_path_factory.mktemp("valid")
+    save(make_gaussians(6), folder / "a.splat")
+    write_ply_by_hand(folder / "binary.ply", splat_rows(degree=1))
+    write_ply_by_hand(folder / "big.ply", splat_rows(), form="binary_big_endian", kind="double")
+    write_ply_by_hand(folder / "ascii.ply", splat_rows(), form="ascii", line_end="\r\n")
+    cloud = {name: np.arange(4.0) for name in ("x", "y", "z", "red", "green", "blue", "nx", "ny", "nz")}
+    write_ply_by_hand(folder / "cloud.ply", cloud)
+    return sorted(folder.iterdir())
+
+
+def load_or_say_why(path, data):
+    """Loading damaged bytes either works or raises one of our own errors; anything else fails the test."""
+    path.write_bytes(data)
+    try:
+        gaussians = load(path)
+    except SplatSenseError as error:
+        if str(path) not in str(error):
+            raise
+    else:
+        assert torch.isfinite(gaussians.means).all()
+
+
+@given(which=st.integers(0, 4), at=st.floats(0, 1))
+def test_truncated_files(tmp_path_factory, valid_files, which, at):
+    path = valid_files[which]
+    data = path.read_bytes()
+    load_or_say_why(tmp_path_factory.getbasetemp() / f"cut{path.suffix}", data[: int(at * len(data))])
+
+
+@given(which=st.integers(0, 4), edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8))
+def test_files_with_flipped_bytes(tmp_path_factory, valid_files, which, edits):
+    path = valid_files[which]
+    data = bytearray(path.read_bytes())
+    for position, value in edits:
+        data[position % len(data)] = value
+    load_or_say_why(tmp_path_factory.getbasetemp() / f"flipped{path.suffix}", bytes(data))
+
+
+@given(lines=st.lists(st.text(max_size=30), max_size=6), body=st.binary(max_size=64))
+def test_invented_headers(tmp_path_factory, lines, body):
+    data = "\n".join(["ply", "format ascii 1.0", "element vertex 2", *XYZ, *lines, "end_header\n"]).encode()
+    load_or_say_why(tmp_path_factory.getbasetemp() / "invented.ply", data + body)
