@@ -28,49 +28,63 @@ struct TileGradient {
   TileGradient(const SsRasteriseInput& in, const ChannelGroup& group, const Grid& grid, const View& view, int64_t v, int t)
       : tile(in, group, grid, view, v, t) {}
 
-  void load_images(int64_t v, const Grid& grid, const SsRasteriseImages& images, const SsRasteriseImages& gradients);
+  void load_block(int b, int64_t v, const SsRasteriseImages& images, const SsRasteriseImages& gradients);
   int replay_block(int b);
   void sum_block(int b, int count);
   float* slot(int64_t i, const State& state, int first_row) const;
+  void prefetch_slots(int64_t begin, int64_t end, const State& state, int first_row) const {
+    for (int64_t i = begin; i < end; i++) {
+      const float* p = slot(i, state, first_row);
+      for (int k = 0; k < L::ROW; k += 16) __builtin_prefetch(p + k, 1);
+    }
+  }
   void store_rows(int64_t begin, int64_t end, const State& state, int first_row);
 };
 
-// The image gradients of the tile, and R before the first Gaussian.
+// The image gradients of a block, and R before the first Gaussian.
 template <int D>
-void TileGradient<D>::load_images(int64_t v, const Grid& grid, const SsRasteriseImages& images, const SsRasteriseImages& gradients) {
+void TileGradient<D>::load_block(int b, int64_t v, const SsRasteriseImages& images, const SsRasteriseImages& gradients) {
   const ChannelGroup& group = tile.group;
-  std::memset(grad_pixels, 0, sizeof grad_pixels);
-  for (int b = 0; b < BLOCKS; b++) {
-    transmittance[b] = tile.inside(b);
-    remaining[b] = grad_alpha[b] = Floats{};
-    tile.for_pixels(b, [&](int l, int px, int py) {
-      const int64_t pixel = (v * grid.height + tile.y + py) * grid.width + tile.x + px;
-      float* channel = grad_pixels[b * LANES + l] + MOMENTS;
-      float total = 0;
-      if (group.first) {
-        float alpha = gradients.alpha ? gradients.alpha[pixel] : 0.0f;
-        total = alpha * images.alpha[pixel];
-        for (int k = 0; k < 3 && gradients.color; k++) {
-          channel[k] = gradients.color[3 * pixel + k];
-          total += channel[k] * images.color[3 * pixel + k];
-        }
-        if (gradients.depth && images.alpha[pixel] >= MIN_DEPTH_ALPHA) {  // depth = sum of weight z / alpha: adds 0 to R
-          channel[3] = gradients.depth[pixel] / images.alpha[pixel];
-          alpha -= channel[3] * images.depth[pixel];
-        }
-        grad_alpha[b][l] = alpha;
-        channel += COLOR_CHANNELS;
-      }
-      const int64_t feature = pixel * tile.in.feature_channels + group.feature;
-      for (int k = 0; k < group.features && gradients.features; k++) {
-        channel[k] = gradients.features[feature + k];
-        total += channel[k] * images.features[feature + k];
-      }
-      remaining[b][l] = total;
-    });
-    for (int k = 0; k < D; k++) {
-      for (int l = 0; l < LANES; l++) grad_channels[b][k][l] = grad_pixels[b * LANES + l][MOMENTS + k];
+  const int64_t view = v * tile.in.width * tile.in.height, features = tile.in.feature_channels;
+  const int skip = group.first ? COLOR_CHANNELS : 0;
+  float(*pixels)[L::ROW] = grad_pixels + b * LANES;
+  alignas(64) float composited[LANES][D]{}, planes[4][LANES]{};  // planes: alpha, depth, and their gradients
+  tile.for_rows(b, [&](int lane, int64_t pixel, int count) {
+    pixel += view;
+    if (group.first) {
+      copy_short(planes[0] + lane, images.alpha + pixel, count);
+      copy_short(planes[1] + lane, images.depth + pixel, count);
+      if (gradients.alpha) copy_short(planes[2] + lane, gradients.alpha + pixel, count);
+      if (gradients.depth) copy_short(planes[3] + lane, gradients.depth + pixel, count);
     }
+    if (group.first && gradients.color) {
+      for (int i = 0; i < count; i++) {
+        std::memcpy(composited[lane + i], images.color + 3 * (pixel + i), 3 * sizeof(float));
+        std::memcpy(pixels[lane + i] + MOMENTS, gradients.color + 3 * (pixel + i), 3 * sizeof(float));
+      }
+    }
+    if (group.features > 0 && gradients.features) {
+      for (int i = 0; i < count; i++) {
+        const int64_t feature = (pixel + i) * features + group.feature;
+        copy_short(composited[lane + i] + skip, images.features + feature, group.features);
+        copy_short(pixels[lane + i] + MOMENTS + skip, gradients.features + feature, group.features);
+      }
+    }
+  });
+  Floats image[D];
+  to_channels<D>(composited[0], D, image);
+  to_channels<D>(pixels[0] + MOMENTS, L::ROW, grad_channels[b]);
+  Floats total = load(planes[2]) * load(planes[0]);
+  for (int k = 0; k < D; k++) total += grad_channels[b][k] * image[k];
+  remaining[b] = total;
+  grad_alpha[b] = load(planes[2]);
+  if (group.first) {
+    // depth = sum of weight z / alpha. Its share of R is 0.
+    const Floats alpha = load(planes[0]), least = broadcast(MIN_DEPTH_ALPHA);
+    const Floats grad_z = keep(at_least(alpha, least), load(planes[3]) / max(alpha, least));
+    grad_alpha[b] -= grad_z * load(planes[1]);
+    grad_channels[b][3] = grad_z;
+    for (int l = 0; l < LANES; l++) pixels[l][MOMENTS + 3] = grad_z[l];
   }
 }
 
@@ -174,11 +188,16 @@ void backward_tile(const SsRasteriseInput& in, int64_t v, const ChannelGroup& gr
   int64_t begin = view.tile_begin[t];
   if (begin == end) return;
   TileGradient<D> gradient(in, group, grid, view, v, t);
-  gradient.load_images(v, grid, images, gradients);
+  std::memset(gradient.grad_pixels, 0, sizeof gradient.grad_pixels);
+  for (int b = 0; b < BLOCKS; b++) {
+    gradient.transmittance[b] = gradient.tile.inside(b);
+    gradient.load_block(b, v, images, gradients);
+  }
   while (begin < composited) {
     const int64_t stop = std::min(begin + CHUNK, composited);
     std::memset(gradient.rows, 0, sizeof gradient.rows[0] * size_t(stop - begin));
     gradient.tile.load_chunk(begin, stop, true);
+    gradient.prefetch_slots(begin, stop, state, first_row);
     for (int b = 0; b < BLOCKS; b++) {
       if (gradient.tile.count[b] == 0 || !any(greater(gradient.transmittance[b], Floats{}))) continue;
       gradient.sum_block(b, gradient.replay_block(b));

@@ -29,28 +29,25 @@ SS_INLINE void composite_block(const Tile<D>& tile, int b, BlockState<D>& state)
 }
 
 template <int D>
-void write_block(const Tile<D>& tile, int64_t v, const Grid& grid, int b, const BlockState<D>& s, const SsRasteriseImages& images) {
+void write_block(const Tile<D>& tile, int64_t v, int b, const BlockState<D>& s, const SsRasteriseImages& images) {
   const ChannelGroup& group = tile.group;
-  alignas(64) float pixels[LANES][D];  // channels of each pixel
-  for (int k = 0; k < D; k += 4) {
-    for (int l = 0; l < LANES; l += 4) {
-      Quad rows[4];
-      for (int i = 0; i < 4; i++) std::memcpy(&rows[i], reinterpret_cast<const float*>(&s.channels[k + i]) + l, sizeof(Quad));
-      transpose4(rows[0], rows[1], rows[2], rows[3]);
-      for (int i = 0; i < 4; i++) std::memcpy(&pixels[l + i][k], &rows[i], sizeof(Quad));
-    }
-  }
-  tile.for_pixels(b, [&](int l, int px, int py) {
-    const int64_t pixel = (v * grid.height + tile.y + py) * grid.width + tile.x + px;
-    const float* p = pixels[l];
+  const int64_t view = v * tile.in.width * tile.in.height, features = tile.in.feature_channels;
+  float *const color = images.color + 3 * view, *const alpha = images.alpha + view, *const depth = images.depth + view;
+  float* const feature = images.features + view * features + group.feature;
+  alignas(64) float pixels[LANES][D], alphas[LANES], depths[LANES];
+  to_pixels<D>(s.channels, pixels[0], D);
+  const Floats least = broadcast(MIN_DEPTH_ALPHA);
+  store(alphas, s.alpha);
+  store(depths, keep(at_least(s.alpha, least), s.channels[3] / max(s.alpha, least)));
+  tile.for_rows(b, [&](int lane, int64_t pixel, int count) {
     if (group.first) {
-      std::memcpy(images.color + 3 * pixel, p, 3 * sizeof(float));
-      images.alpha[pixel] = s.alpha[l];
-      images.depth[pixel] = s.alpha[l] >= MIN_DEPTH_ALPHA ? p[3] / s.alpha[l] : 0.0f;
-      p += COLOR_CHANNELS;
+      for (int i = 0; i < count; i++) std::memcpy(color + 3 * (pixel + i), pixels[lane + i], 3 * sizeof(float));
+      copy_short(alpha + pixel, alphas + lane, count);
+      copy_short(depth + pixel, depths + lane, count);
     }
-    float* feature = images.features + pixel * tile.in.feature_channels + group.feature;
-    for (int k = 0; k < group.features; k++) feature[k] = p[k];
+    if (D == COLOR_CHANNELS && group.first) return;
+    const int skip = group.first ? COLOR_CHANNELS : 0;
+    for (int i = 0; i < count; i++) copy_short(feature + (pixel + i) * features, pixels[lane + i] + skip, group.features);
   });
 }
 
@@ -79,7 +76,7 @@ void composite_tile(const SsRasteriseInput& in, int64_t v, const ChannelGroup& g
     begin = stop;
   }
   view.tile_end[t] = begin;
-  for (int b = 0; b < BLOCKS; b++) write_block(tile, v, grid, b, state[b], images);
+  for (int b = 0; b < BLOCKS; b++) write_block(tile, v, b, state[b], images);
 }
 
 }  // namespace

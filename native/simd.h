@@ -128,3 +128,10 @@ SS_INLINE void transpose4(Quad& a, Quad& b, Quad& c, Quad& d) {
   c = __builtin_shuffle(ab1, cd1, first);
   d = __builtin_shuffle(ab1, cd1, second);
 }
+
+// Copies a few floats, without the set-up of memcpy for many.
+SS_INLINE void copy_short(float* to, const float* from, int count) {
+  int k = 0;
+  for (; k + 4 <= count; k += 4) std::memcpy(to + k, from + k, sizeof(Quad));
+  for (; k < count; k++) to[k] = from[k];
+}

@@ -79,19 +79,20 @@ struct Tile {
 
   static int block_x(int b) { return b % 4 * BLOCK_WIDTH; }
   static int block_y(int b) { return b / 4 * BLOCK_HEIGHT; }
-  // Calls `body(lane, x, y)` for the block's pixels inside the image.
+  // Calls `body(first lane, index of the first pixel in a plane, count)` for each of the block's rows inside the image.
   template <class Body>
-  void for_pixels(int b, Body&& body) const {
-    for (int l = 0; l < LANES; l++) {
-      const int px = block_x(b) + l % BLOCK_WIDTH, py = block_y(b) + l / BLOCK_WIDTH;
-      if (px < width && py < height) body(l, px, py);
+  void for_rows(int b, Body&& body) const {
+    const int count = std::min(BLOCK_WIDTH, width - block_x(b));
+    if (count <= 0) return;
+    for (int row = 0; row < BLOCK_HEIGHT && block_y(b) + row < height; row++) {
+      body(row * BLOCK_WIDTH, (y + block_y(b) + row) * int64_t(in.width) + x + block_x(b), count);
     }
   }
   // 1 inside the image, 0 outside: the transmittance before the first Gaussian.
   Floats inside(int b) const {
-    Floats result{};
-    for_pixels(b, [&](int l, int, int) { result[l] = 1; });
-    return result;
+    alignas(64) float lanes[LANES]{};
+    for_rows(b, [&](int lane, int64_t, int count) { std::fill(lanes + lane, lanes + lane + count, 1.0f); });
+    return load(lanes);
   }
 
   void load_entry(int32_t id, Entry<D>& e, const Splat& s) const {
@@ -105,7 +106,7 @@ struct Tile {
       channel += COLOR_CHANNELS;
     }
     const float* feature = in.features + id * in.feature_channels + group.feature;
-    for (int k = 0; k < group.features; k++) channel[k] = feature[k];
+    copy_short(channel, feature, group.features);
     for (int k = group.channels(); k < D; k++) e.channels[k] = 0;
   }
 
@@ -141,6 +142,30 @@ struct Tile {
     }
   }
 };
+
+// Channels of each lane to and from lanes of each channel.
+template <int D>
+SS_INLINE void to_pixels(const Floats* channels, float* pixels, int stride) {
+  for (int k = 0; k < D; k += 4) {
+    for (int l = 0; l < LANES; l += 4) {
+      Quad rows[4];
+      for (int i = 0; i < 4; i++) std::memcpy(&rows[i], reinterpret_cast<const float*>(channels + k + i) + l, sizeof(Quad));
+      transpose4(rows[0], rows[1], rows[2], rows[3]);
+      for (int i = 0; i < 4; i++) std::memcpy(pixels + (l + i) * stride + k, &rows[i], sizeof(Quad));
+    }
+  }
+}
+template <int D>
+SS_INLINE void to_channels(const float* pixels, int stride, Floats* channels) {
+  for (int k = 0; k < D; k += 4) {
+    for (int l = 0; l < LANES; l += 4) {
+      Quad rows[4];
+      for (int i = 0; i < 4; i++) std::memcpy(&rows[i], pixels + (l + i) * stride + k, sizeof(Quad));
+      transpose4(rows[0], rows[1], rows[2], rows[3]);
+      for (int i = 0; i < 4; i++) std::memcpy(reinterpret_cast<float*>(channels + k + i) + l, &rows[i], sizeof(Quad));
+    }
+  }
+}
 
 // One Gaussian over one block of pixels: weight = alpha T, then T *= 1 - alpha. A pixel whose T would not stay above
 // MIN_TRANSMITTANCE is finished: it takes nothing and its T becomes 0.
