@@ -56,6 +56,7 @@ class Scene:
 
     @classmethod
     def random(cls, n: int, width: int, height: int, channels: int) -> "Scene":
+        """The same scene every time."""
         generator = torch.Generator().manual_seed(0)
         uniform = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
         normal = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
@@ -72,6 +73,7 @@ class Scene:
         return cls(means, normal(n, 4), scales, opacities, uniform(n, 3 + channels), cameras)
 
     def leaves(self) -> list[Tensor]:
+        """Everything with a gradient."""
         return [self.means, self.quats, self.scales, self.opacities, self.colors]
 
 
@@ -127,12 +129,16 @@ def prototype_images(source: Path, threads: int) -> Callable[[Scene], list[Tenso
 
     def images(scene: Scene) -> list[Tensor]:
         K = scene.cameras.K[0][[0, 1, 0, 1], [0, 1, 2, 2]]
-        return [Rasterise.apply(*scene.leaves(), scene.cameras.world_to_camera[0], K, scene.cameras.width, scene.cameras.height)]
+        return [
+            Rasterise.apply(*scene.leaves(), scene.cameras.world_to_camera[0], K, scene.cameras.width, scene.cameras.height)
+        ]
 
     return images
 
 
-def measure(contestants: dict[str, Callable[[Scene], list[Tensor]]], scene: Scene, repeats: int, backward: bool) -> dict[str, list[float]]:
+def measure(
+    contestants: dict[str, Callable[[Scene], list[Tensor]]], scene: Scene, repeats: int, backward: bool
+) -> dict[str, list[float]]:
     """Milliseconds of each contestant, run in turns."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     gradients: dict[str, list[Tensor]] = {}
@@ -158,7 +164,11 @@ def measure(contestants: dict[str, Callable[[Scene], list[Tensor]]], scene: Scen
 def cpu_name() -> str:
     """The processor's name and its number of cores."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    names = (
+        [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
 
 

@@ -4,8 +4,6 @@
 
 namespace {
 
-constexpr int64_t SLOT_BYTES = int64_t{256} << 20;  // slots held at a time, unless one row of tiles needs more
-
 // One pass: a group of channels over a band of tile rows.
 struct Pass {
   ChannelGroup group;
@@ -17,7 +15,7 @@ std::vector<Pass> plan(const SsRasteriseInput& in, const Grid& grid, const View&
   std::vector<Pass> passes;
   for (int g = 0; g < group_count(in); g++) {
     const ChannelGroup group = channel_group(in, g);
-    const int64_t limit = SLOT_BYTES / int64_t(sizeof(float) * group.row_floats());
+    const int64_t limit = in.gradient_bytes / int64_t(sizeof(float) * group.row_floats());
     for (int row = 0; row < grid.tiles_y;) {
       int last = row + 1;
       while (last < grid.tiles_y && view.tile_begin[(last + 1) * grid.tiles_x] - view.tile_begin[row * grid.tiles_x] <= limit) last++;

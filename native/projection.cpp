@@ -113,7 +113,7 @@ static void project_lanes(const SsRasteriseInput& in, const Camera& camera, cons
   const Floats half_width2 = (2.0f / LOG2_E) * reach;
   const Floats x = camera.fx * o.center[0] * o.inverse_z + camera.cx, y = camera.fy * o.center[1] * o.inverse_z + camera.cy;
   const unsigned visible = bits(greater(o.center[2], broadcast(in.near_plane))) & bits(greater(o.det, Floats{})) &
-                           bits(greater(broadcast(INFINITY), o.det)) & bits(at_least(reach, Floats{})) &
+                           bits(greater(broadcast(INFINITY), o.det)) & bits(at_least(reach, Floats{})) & bits(greater(broadcast(INFINITY), opacity[0])) &
                            bits(greater(broadcast(INFINITY), x * x + y * y + o.center[2]));
   // A thousandth more than the ellipse, so that rounding cannot lose a pixel.
   const Floats radius_x = sqrt(max(half_width2 * o.c00, Floats{})) * 1.001f + 0.001f;

@@ -16,7 +16,8 @@ SS_API int ss_cpu_level();
 // N Gaussians, V views, C feature channels, images of H x W.
 struct SsRasteriseInput {
   int64_t gaussians, views, feature_channels, width, height;
-  int64_t color_views;  // 1: one colour per Gaussian for all views; V: one per view
+  int64_t color_views;     // 1: one colour per Gaussian for all views; V: one per view
+  int64_t gradient_bytes;  // scratch memory of the backward pass at a time, unless one row of tiles needs more
   const float *means, *quats, *scales, *opacities;  // (N,3) (N,4) wxyz, (N,3) (N)
   const float *colors, *features;                   // (color_views,N,3) (N,C)
   const float *world_to_camera, *K;                 // (V,4,4) (V,3,3)

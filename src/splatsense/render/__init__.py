@@ -48,7 +48,7 @@ def render(
     cameras: Cameras,
     *,
     features: Float[Tensor, "n c"] | None = None,
-    background: Float[Tensor, "3"] | None = None,
+    background: Float[Tensor, " rgb"] | None = None,
     backend: Literal["auto", "native", "reference"] = "auto",
 ) -> Rendering:
     """Images of Gaussians seen by cameras, differentiable in everything but the cameras.
@@ -69,12 +69,14 @@ def render(
     means = gaussians.means
     if features is None:
         features = means.new_empty(len(gaussians), 0)
-    cameras = Cameras(_like(means, cameras.world_to_camera), _like(means, cameras.K), cameras.width, cameras.height)
     _check_gaussians(gaussians, features, background)
+    cameras = Cameras(_like(means, cameras.world_to_camera), _like(means, cameras.K), cameras.width, cameras.height)
     _check_cameras(cameras, means.device)
     rasterise = _rasteriser(backend, means)
     colors = _colors(gaussians, cameras)
-    color, feature, depth, alpha = rasterise(means, gaussians.quats, gaussians.scales, gaussians.opacities, colors, features, cameras)
+    color, feature, depth, alpha = rasterise(
+        means, gaussians.quats, gaussians.scales, gaussians.opacities, colors, features, cameras
+    )
     if background is not None:
         color = color + (1 - alpha)[..., None] * background
     return Rendering(color, depth, alpha, feature)
@@ -115,9 +117,13 @@ def _check_gaussians(gaussians: Gaussians, features: Tensor, background: Tensor 
 def _check_cameras(cameras: Cameras, device: torch.device) -> None:
     transforms, K = cameras.world_to_camera, cameras.K
     if transforms.device != device or K.device != device:
-        raise DataError(f"render: the cameras are on {transforms.device}, the Gaussians on {device}; move one with .to(device).")
+        raise DataError(
+            f"render: the cameras are on {transforms.device}, the Gaussians on {device}; move one with .to(device)."
+        )
     if cameras.width > MAX_SIZE or cameras.height > MAX_SIZE:
-        raise DataError(f"render: images of {cameras.width} x {cameras.height}; at most {MAX_SIZE} pixels a side are supported.")
+        raise DataError(
+            f"render: images of {cameras.width} x {cameras.height}; at most {MAX_SIZE} pixels a side are supported."
+        )
     if not bool(transforms.isfinite().all() & K.isfinite().all()):
         raise DataError("render: world_to_camera or K holds NaN or infinity.")
     if not bool((K[:, [0, 1], [0, 1]] > 0).all() & (K[:, 0, 1] == 0).all()):

@@ -13,13 +13,28 @@ from splatsense.errors import LimitError, SplatSenseError
 from splatsense.native import load_native
 from splatsense.render.reference import EPS_2D, NEAR_PLANE
 
+GRADIENT_BYTES = 256 << 20  # scratch memory of the backward pass; with less it takes more passes
+
 
 class _Input(ctypes.Structure):
     """SsRasteriseInput of native/splatsense.h."""
 
     _fields_ = (
-        *[(name, c_int64) for name in ("gaussians", "views", "feature_channels", "width", "height", "color_views")],
-        *[(name, c_void_p) for name in ("means", "quats", "scales", "opacities", "colors", "features", "world_to_camera", "K")],
+        ("gaussians", c_int64),
+        ("views", c_int64),
+        ("feature_channels", c_int64),
+        ("width", c_int64),
+        ("height", c_int64),
+        ("color_views", c_int64),
+        ("gradient_bytes", c_int64),
+        ("means", c_void_p),
+        ("quats", c_void_p),
+        ("scales", c_void_p),
+        ("opacities", c_void_p),
+        ("colors", c_void_p),
+        ("features", c_void_p),
+        ("world_to_camera", c_void_p),
+        ("K", c_void_p),
         ("eps2d", c_float),
         ("near_plane", c_float),
         ("threads", c_int32),
@@ -53,7 +68,9 @@ def _library() -> ctypes.CDLL:
 
 def _check(status: int, cameras_shape: tuple[int, ...], gaussians: int) -> None:
     if status:
-        raise LimitError(f"Not enough memory to rasterise {gaussians} Gaussians into images of {cameras_shape}; use smaller images.")
+        raise LimitError(
+            f"Not enough memory to rasterise {gaussians} Gaussians into images of {cameras_shape}; use smaller images."
+        )
 
 
 def _address(tensor: Tensor | None) -> int | None:
@@ -62,21 +79,30 @@ def _address(tensor: Tensor | None) -> int | None:
 
 class _Rasterise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, width: int, height: int, world_to_camera: Tensor, K: Tensor, *gaussians: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, width: int, height: int, world_to_camera: Tensor, K: Tensor, *gaussians: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         library = _library()
         gaussians = tuple(tensor.contiguous() for tensor in gaussians)
         means, colors, features = gaussians[0], gaussians[4], gaussians[5]
         views = len(world_to_camera)
         shape = (views, height, width)
-        images = (means.new_empty(*shape, 3), means.new_empty(*shape, features.shape[1]), means.new_empty(shape), means.new_empty(shape))
+        images = (
+            means.new_empty(*shape, 3),
+            means.new_empty(*shape, features.shape[1]),
+            means.new_empty(shape),
+            means.new_empty(shape),
+        )
         ctx.input = _Input(
-            len(means), views, features.shape[1], width, height, len(colors), *map(Tensor.data_ptr, gaussians),
+            len(means), views, features.shape[1], width, height, len(colors), GRADIENT_BYTES, *map(Tensor.data_ptr, gaussians),
             world_to_camera.data_ptr(), K.data_ptr(), EPS_2D, NEAR_PLANE, torch.get_num_threads(),
         )  # fmt: skip
         state = _State(library) if any(ctx.needs_input_grad) else None
         pointer = ctypes.byref(state.pointer) if state else None
-        _check(library.ss_rasterise_forward(ctypes.byref(ctx.input), _Images(*map(_address, images)), pointer), shape, len(means))
+        _check(
+            library.ss_rasterise_forward(ctypes.byref(ctx.input), _Images(*map(_address, images)), pointer), shape, len(means)
+        )
         if state:
             ctx.state = state
             ctx.save_for_backward(*gaussians, world_to_camera, K, *images)
@@ -84,7 +110,7 @@ class _Rasterise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *image_gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *image_gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         saved = ctx.saved_tensors  # raises if any of them was changed in place
         gaussians, images = saved[:6], saved[8:]
         contiguous = [None if gradient is None else gradient.contiguous() for gradient in image_gradients]

@@ -75,8 +75,10 @@ def project(
 def drawn(splats: Splats, opacities: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """Which splats can reach a pixel: in front of the camera, opaque enough, and finite."""
     positive = (splats.inverse_covariances[:, 0] > 0) & (splats.inverse_covariances[:, 2] > 0)
-    finite = torch.cat([splats.means, splats.covariances, splats.inverse_covariances, splats.z[:, None]], dim=-1).isfinite().all(-1)
-    return (splats.z > NEAR_PLANE) & (opacities >= MIN_ALPHA) & positive & finite
+    values = torch.cat(
+        [splats.means, splats.covariances, splats.inverse_covariances, splats.z[:, None], opacities[:, None]], dim=-1
+    )
+    return (splats.z > NEAR_PLANE) & (opacities >= MIN_ALPHA) & positive & values.isfinite().all(-1)
 
 
 def tile_lists(
@@ -86,7 +88,9 @@ def tile_lists(
     tiles = torch.tensor([-(-width // TILE), -(-height // TILE)], device=opacities.device)
     order = splats.z.argsort(stable=True)
     means, variances = splats.means[order], splats.covariances[order][:, [0, 2]]
-    radii = (2 * (opacities[order] / MIN_ALPHA).log().clamp_min(0)[:, None] * variances).sqrt()  # of the ellipse alpha = MIN_ALPHA
+    radii = (
+        2 * (opacities[order] / MIN_ALPHA).log().clamp_min(0)[:, None] * variances
+    ).sqrt()  # of the ellipse alpha = MIN_ALPHA
     limit = tiles.to(means.dtype)
     first = ((means - radii) / TILE).floor().clamp_min(0).minimum(limit).long()
     last = (((means + radii) / TILE).floor() + 1).clamp_min(0).minimum(limit).long()
@@ -140,8 +144,9 @@ def rasterise_view(
         batch = torch.cat([table[members][..., :5], torch.where(valid, opacities[members], 0)[..., None]], dim=-1)
         parts.append(checkpoint(composite, pixels, batch, channels[members], use_reentrant=False))
         start = stop
-    parts.append(channels.new_zeros(len(lengths) - start, TILE * TILE, channels.shape[1]))
-    image = torch.empty_like(torch.cat(parts)).index_copy(0, by_length, torch.cat(parts))
+    joined = channels[:0].sum() + table[:0].sum()  # 0, so that an empty image has a gradient too
+    parts.append(channels.new_zeros(len(lengths) - start, TILE * TILE, channels.shape[1]) + joined)
+    image = torch.cat(parts)[by_length.argsort()]
     image = image.unflatten(1, (TILE, TILE)).unflatten(0, (tiles_y, tiles_x)).transpose(1, 2)
     return image.flatten(2, 3).flatten(0, 1)[:height, :width]
 
@@ -169,9 +174,8 @@ def rasterise(
         color = colors[v if len(colors) > 1 else 0][keep]
         channels = torch.cat([color, splats.z[:, None], torch.ones_like(splats.z)[:, None], features[keep]], dim=-1)
         images.append(rasterise_view(splats, opacities[keep], channels, cameras.width, cameras.height))
-    if not images:
-        images = [means.new_zeros(0, cameras.height, cameras.width, 5 + features.shape[1])]
-    color, z, alpha, feature = torch.stack(images).split([3, 1, 1, features.shape[1]], dim=-1)
+    image = torch.stack(images) if images else means.new_zeros(0, cameras.height, cameras.width, 5 + features.shape[1])
+    color, z, alpha, feature = image.split([3, 1, 1, features.shape[1]], dim=-1)
     z, alpha = z.squeeze(-1), alpha.squeeze(-1)
     seen = alpha >= MIN_DEPTH_ALPHA
     return color, feature, torch.where(seen, z / torch.where(seen, alpha, 1), 0), alpha
