@@ -166,6 +166,15 @@ def test_partial_and_repeated_backward():
     assert once[4].norm() == 0, "alpha does not depend on colour"
 
 
+def test_saved_tensors_may_move():
+    """Saved-tensor hooks, which offloading and checkpointing use, hand the backward pass copies."""
+    gaussians, feature, cameras = random_scene(50, 2, 2, 30, 30, seed=13)
+    expected = everything(gaussians, feature, cameras)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.clone(), lambda tensor: tensor.clone()):
+        moved = everything(gaussians, feature, cameras)
+    assert all(torch.equal(a, b) for a, b in zip(moved, expected, strict=True))
+
+
 def test_states_are_kept_apart():
     """Two graphs alive at once must not share what the forward pass kept."""
     scenes = [random_scene(200, 1, 1, 40, 40, seed=seed) for seed in (1, 2)]

@@ -92,7 +92,12 @@ def test_nothing_to_draw(backend):
         result.color.sum().backward()
         assert leaf.grad is not None
         assert not leaf.grad.any()
-    assert render(gaussians, cameras[:0], features=feature, backend=backend).features.shape == (0, 8, 10, 2)
+    leaf = gaussians.scales.clone().requires_grad_()
+    no_views = render(dataclasses.replace(gaussians, scales=leaf), cameras[:0], features=feature, backend=backend)
+    assert no_views.features.shape == (0, 8, 10, 2)
+    if no_views.color.requires_grad:
+        no_views.color.sum().backward()
+        assert not leaf.grad.any()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

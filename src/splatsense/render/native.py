@@ -1,6 +1,8 @@
 """The native rasteriser as an autograd function: what `reference.py` defines, for float32 tensors on a CPU."""
 
 import ctypes
+import functools
+from collections.abc import Sequence
 from ctypes import c_float, c_int32, c_int64, c_void_p
 from typing import Any
 
@@ -41,10 +43,6 @@ class _Input(ctypes.Structure):
     )
 
 
-_Images = c_void_p * 4  # SsRasteriseImages: color, features, depth, alpha
-_Gradients = c_void_p * 6  # SsRasteriseGradients: means, quats, scales, opacities, colors, features
-
-
 class _State:
     """What the forward pass keeps for the backward pass; freed with the graph."""
 
@@ -57,69 +55,75 @@ class _State:
             self.library.ss_rasterise_free(self.pointer)
 
 
-def _library() -> ctypes.CDLL:
-    library = load_native()
-    if library is None:
-        raise SplatSenseError("The native library is not installed; use the reference backend.")
+@functools.cache
+def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
+    pointers = ctypes.POINTER(c_void_p)
+    inputs = ctypes.POINTER(_Input)
+    library.ss_rasterise_forward.argtypes = [inputs, pointers, pointers]
+    library.ss_rasterise_backward.argtypes = [inputs, c_void_p, pointers, pointers, pointers]
     library.ss_rasterise_free.argtypes = [c_void_p]
     library.ss_rasterise_free.restype = None
     return library
 
 
-def _check(status: int, cameras_shape: tuple[int, ...], gaussians: int) -> None:
+def _addresses(tensors: Sequence[Tensor | None]) -> Any:
+    """`SsRasteriseImages` or `SsRasteriseGradients`: structs of pointers, laid out like an array of them."""
+    return (c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
+
+
+def _input(gaussians: Sequence[Tensor], cameras: Sequence[Tensor], width: int, height: int) -> Any:
+    means, colors, features = gaussians[0], gaussians[4], gaussians[5]
+    sizes = (len(means), len(cameras[0]), features.shape[1], width, height, len(colors), GRADIENT_BYTES)
+    arrays = (tensor.data_ptr() for tensor in (*gaussians, *cameras))
+    return ctypes.byref(_Input(*sizes, *arrays, EPS_2D, NEAR_PLANE, torch.get_num_threads()))
+
+
+def _check(status: int, gaussians: int, images: tuple[int, ...]) -> None:
     if status:
+        views, height, width = images
         raise LimitError(
-            f"Not enough memory to rasterise {gaussians} Gaussians into images of {cameras_shape}; use smaller images."
+            f"Out of memory rasterising {gaussians} Gaussians into {views} images of {width} x {height}; "
+            "take fewer views at a time, smaller images or fewer Gaussians."
         )
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 class _Rasterise(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, width: int, height: int, world_to_camera: Tensor, K: Tensor, *gaussians: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, width: int, height: int, world_to_camera: Tensor, K: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        library = _library()
-        gaussians = tuple(tensor.contiguous() for tensor in gaussians)
-        means, colors, features = gaussians[0], gaussians[4], gaussians[5]
-        views = len(world_to_camera)
-        shape = (views, height, width)
-        images = (
-            means.new_empty(*shape, 3),
-            means.new_empty(*shape, features.shape[1]),
-            means.new_empty(shape),
-            means.new_empty(shape),
-        )
-        ctx.input = _Input(
-            len(means), views, features.shape[1], width, height, len(colors), GRADIENT_BYTES, *map(Tensor.data_ptr, gaussians),
-            world_to_camera.data_ptr(), K.data_ptr(), EPS_2D, NEAR_PLANE, torch.get_num_threads(),
-        )  # fmt: skip
-        state = _State(library) if any(ctx.needs_input_grad) else None
-        pointer = ctypes.byref(state.pointer) if state else None
-        _check(
-            library.ss_rasterise_forward(ctypes.byref(ctx.input), _Images(*map(_address, images)), pointer), shape, len(means)
-        )
-        if state:
+        gaussians = tuple(tensor.contiguous() for tensor in inputs)
+        cameras = (world_to_camera, K)
+        shape = (len(K), height, width)
+        channels = ((3,), (gaussians[5].shape[1],), (), ())
+        images = tuple(gaussians[0].new_empty(shape + channel) for channel in channels)
+        native = load_native()
+        if native is None:
+            raise SplatSenseError("splatsense was installed without its native library; use the reference backend.")
+        state = _State(_declare(native))
+        kept = ctypes.byref(state.pointer) if any(ctx.needs_input_grad) else None
+        status = state.library.ss_rasterise_forward(_input(gaussians, cameras, width, height), _addresses(images), kept)
+        _check(status, len(gaussians[0]), shape)
+        if kept:
             ctx.state = state
-            ctx.save_for_backward(*gaussians, world_to_camera, K, *images)
+            ctx.save_for_backward(*gaussians, *cameras, *images)
         return images
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *image_gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        saved = ctx.saved_tensors  # raises if any of them was changed in place
-        gaussians, images = saved[:6], saved[8:]
-        contiguous = [None if gradient is None else gradient.contiguous() for gradient in image_gradients]
-        gradients = tuple(torch.empty_like(tensor) for tensor in gaussians)
+        saved = ctx.saved_tensors  # raises if one of them was changed in place
+        gaussians, cameras, images = saved[:6], saved[6:8], saved[8:]
+        views, height, width = shape = tuple(images[2].shape)
+        given = [None if gradient is None else gradient.contiguous() for gradient in image_gradients]
+        gradients = tuple(torch.empty_like(tensor) if views else torch.zeros_like(tensor) for tensor in gaussians)
         status = ctx.state.library.ss_rasterise_backward(
-            ctypes.byref(ctx.input), ctx.state.pointer, _Images(*map(_address, images)), _Images(*map(_address, contiguous)),
-            _Gradients(*map(_address, gradients)),
-        )  # fmt: skip
-        _check(status, tuple(images[2].shape), len(gaussians[0]))
+            _input(gaussians, cameras, width, height),
+            ctx.state.pointer,
+            _addresses(images),
+            _addresses(given),
+            _addresses(gradients),
+        )
+        _check(status, len(gaussians[0]), shape)
         return None, None, None, None, *gradients
 
 
