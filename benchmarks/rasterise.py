@@ -45,13 +45,15 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Scene:
-    """Flat Gaussians on three wavy sheets that fill the view; `colors` holds red, green, blue and the features."""
+    """Flat Gaussians on three wavy sheets that fill the view. The prototype takes `channels`, colours and features in one."""
 
     means: Tensor
     quats: Tensor
     scales: Tensor
     opacities: Tensor
     colors: Tensor
+    features: Tensor
+    channels: Tensor
     cameras: Cameras
 
     @classmethod
@@ -70,19 +72,20 @@ class Scene:
         K = torch.tensor([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]])
         cameras = Cameras(torch.eye(4)[None], K, width, height)
         opacities = torch.sigmoid(0.5 + 2 * normal(n)).clamp(0.01, 0.9999)
-        return cls(means, normal(n, 4), scales, opacities, uniform(n, 3 + channels), cameras)
+        values = uniform(n, 3 + channels)
+        colors, features = values[None, :, :3].contiguous(), values[:, 3:].contiguous()
+        return cls(means, normal(n, 4), scales, opacities, colors, features, values, cameras)
 
     def leaves(self) -> list[Tensor]:
         """Everything with a gradient."""
-        return [self.means, self.quats, self.scales, self.opacities, self.colors]
+        return [self.means, self.quats, self.scales, self.opacities, self.colors, self.features, self.channels]
 
 
 def images_with(rasterise: Callable[..., tuple[Tensor, ...]]) -> Callable[[Scene], list[Tensor]]:
     """A contestant: the images of a scene by one of our backends."""
 
     def images(scene: Scene) -> list[Tensor]:
-        colors, features = scene.colors[None, :, :3], scene.colors[:, 3:]
-        return list(rasterise(scene.means, scene.quats, scene.scales, scene.opacities, colors, features, scene.cameras))
+        return list(rasterise(*scene.leaves()[:6], scene.cameras))
 
     return images
 
@@ -130,7 +133,14 @@ def prototype_images(source: Path, threads: int) -> Callable[[Scene], list[Tenso
     def images(scene: Scene) -> list[Tensor]:
         K = scene.cameras.K[0][[0, 1, 0, 1], [0, 1, 2, 2]]
         return [
-            Rasterise.apply(*scene.leaves(), scene.cameras.world_to_camera[0], K, scene.cameras.width, scene.cameras.height)
+            Rasterise.apply(
+                *scene.leaves()[:4],
+                scene.channels,
+                scene.cameras.world_to_camera[0],
+                K,
+                scene.cameras.width,
+                scene.cameras.height,
+            )
         ]
 
     return images
