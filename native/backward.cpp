@@ -10,8 +10,8 @@ namespace {
 template <int D>
 struct Layout {
   static constexpr int ROW = row_floats(D), VECTORS = ROW / LANES;
-  static constexpr int BASIS = TileTables::BASIS_VECTORS;          // vectors that hold moments
-  static constexpr int CHANNELS = MOMENTS / LANES;                 // first vector that holds channels
+  static constexpr int BASIS = TileTables::BASIS_VECTORS;  // vectors that hold moments
+  static constexpr int CHANNELS = MOMENTS / LANES;         // first vector that holds channels
   static constexpr int TOGETHER = LANES == 16 || VECTORS + BASIS <= 3 ? 4 : 2;  // Gaussians at once, as registers allow
 };
 
@@ -20,8 +20,8 @@ struct TileGradient {
   using L = Layout<D>;
   Tile<D> tile;
   Floats transmittance[BLOCKS], remaining[BLOCKS], grad_alpha[BLOCKS];
-  Floats grad_channels[BLOCKS][D];                         // lanes are pixels
-  alignas(64) float grad_pixels[BLOCKS * LANES][L::ROW];   // one row per pixel: [zeros | channels | zeros]
+  Floats grad_channels[BLOCKS][D];                        // lanes are pixels
+  alignas(64) float grad_pixels[BLOCKS * LANES][L::ROW];  // one row per pixel: [zeros | channels | zeros]
   alignas(64) float weights[CHUNK + 4][LANES], grad_s[CHUNK + 4][LANES];
   alignas(64) float rows[CHUNK][L::ROW];
 
@@ -181,8 +181,8 @@ void TileGradient<D>::store_rows(int64_t begin, int64_t end, const State& state,
 }
 
 template <int D>
-void backward_tile(const SsRasteriseInput& in, int64_t v, const ChannelGroup& group, const Grid& grid, const State& state, int t,
-                   const SsRasteriseImages& images, const SsRasteriseImages& gradients, int first_row) {
+void backward_tile(const SsRasteriseInput& in, int64_t v, const ChannelGroup& group, const Grid& grid, const State& state,
+                   const SsRasteriseImages& images, const SsRasteriseImages& gradients, int first_row, int t) {
   const View& view = *state.views[v];
   const int64_t composited = view.tile_end[t], end = view.tile_begin[t + 1];
   int64_t begin = view.tile_begin[t];
@@ -211,12 +211,13 @@ void backward_tile(const SsRasteriseInput& in, int64_t v, const ChannelGroup& gr
 }  // namespace
 
 void backward_tiles(const SsRasteriseInput& in, int64_t v, const ChannelGroup& group, const Grid& grid, const State& state,
-                    const SsRasteriseImages& images, const SsRasteriseImages& gradients, int first_row, int last_row, int threads) {
+                    const SsRasteriseImages& images, const SsRasteriseImages& gradients, int first_row, int last_row,
+                    int threads) {
   with_channels(group.channels(), [&](auto channels) {
     constexpr int D = decltype(channels)::value;
 #pragma omp parallel for schedule(dynamic, 2) num_threads(threads) if (threads > 1)
     for (int t = first_row * grid.tiles_x; t < last_row * grid.tiles_x; t++) {
-      backward_tile<D>(in, v, group, grid, state, t, images, gradients, first_row);
+      backward_tile<D>(in, v, group, grid, state, images, gradients, first_row, t);
     }
   });
 }

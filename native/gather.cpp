@@ -17,8 +17,9 @@ std::vector<Pass> plan(const SsRasteriseInput& in, const Grid& grid, const View&
     const ChannelGroup group = channel_group(in, g);
     const int64_t limit = in.gradient_bytes / int64_t(sizeof(float) * group.row_floats());
     for (int row = 0; row < grid.tiles_y;) {
+      const int64_t most = view.tile_begin[row * grid.tiles_x] + limit;
       int last = row + 1;
-      while (last < grid.tiles_y && view.tile_begin[(last + 1) * grid.tiles_x] - view.tile_begin[row * grid.tiles_x] <= limit) last++;
+      while (last < grid.tiles_y && view.tile_begin[(last + 1) * grid.tiles_x] <= most) last++;
       passes.push_back({group, row, last, false, false});
       row = last;
     }
@@ -60,7 +61,8 @@ void gather(const SsRasteriseInput& in, int64_t v, const Camera& camera, const S
       rows[l][MOMENTS] = channels[3];
       channels += COLOR_CHANNELS;
     }
-    put(out.features + id * in.feature_channels + pass.group.feature, pass.group.features, channels, pass.first_row > 0 || v > 0);
+    float* features = out.features + id * in.feature_channels + pass.group.feature;
+    put(features, pass.group.features, channels, pass.first_row > 0 || v > 0);
     if (!pass.first) put(rows[l], SUMS, state.partial.get() + SUMS * id, true);
     if (!pass.last) put(state.partial.get() + SUMS * id, SUMS, rows[l], false);
   }

@@ -112,12 +112,12 @@ static void project_lanes(const SsRasteriseInput& in, const Camera& camera, cons
   const Floats reach = log2_opacity - LOG2_MIN_ALPHA;  // log2 density left before the alpha threshold
   const Floats half_width2 = (2.0f / LOG2_E) * reach;
   const Floats x = camera.fx * o.center[0] * o.inverse_z + camera.cx, y = camera.fy * o.center[1] * o.inverse_z + camera.cy;
-  const unsigned visible = bits(greater(o.center[2], broadcast(in.near_plane))) & bits(greater(o.det, Floats{})) &
-                           bits(greater(broadcast(INFINITY), o.det)) & bits(at_least(reach, Floats{})) & bits(greater(broadcast(INFINITY), opacity[0])) &
-                           bits(greater(broadcast(INFINITY), x * x + y * y + o.center[2]));
+  const Floats zero{}, infinity = broadcast(INFINITY), size = x * x + y * y + o.center[2] + opacity[0];
+  const unsigned visible = bits(greater(o.center[2], broadcast(in.near_plane))) & bits(at_least(reach, zero)) &
+                           bits(greater(o.det, zero)) & bits(greater(infinity, o.det)) & bits(greater(infinity, size));
   // A thousandth more than the ellipse, so that rounding cannot lose a pixel.
-  const Floats radius_x = sqrt(max(half_width2 * o.c00, Floats{})) * 1.001f + 0.001f;
-  const Floats radius_y = sqrt(max(half_width2 * o.c11, Floats{})) * 1.001f + 0.001f;
+  const Floats radius_x = sqrt(max(half_width2 * o.c00, zero)) * 1.001f + 0.001f;
+  const Floats radius_y = sqrt(max(half_width2 * o.c11, zero)) * 1.001f + 0.001f;
   alignas(64) int32_t x0[LANES], x1[LANES], y0[LANES], y1[LANES];
   pixel_range(x, radius_x, grid.width, x0, x1);
   pixel_range(y, radius_y, grid.height, y0, y1);
@@ -154,7 +154,7 @@ void project_view(const SsRasteriseInput& in, const Camera& camera, const Grid& 
 
 namespace {
 
-// dL/d(axes on screen), dL/d(center) from the moments; see the derivation at each line.
+// dL/d(axes) and dL/d(center), both in camera coordinates, from the moments.
 SS_INLINE void screen_gradients(const Camera& c, const Projection& o, const Floats* moments, Floats grad_z, Floats* grad_axes,
                                 Floats* grad_center) {
   const Floats a = o.c11 / o.det, b = -o.c01 / o.det, d = o.c00 / o.det;  // the inverse covariance Q = [[a, b], [b, d]]
@@ -179,14 +179,13 @@ SS_INLINE void screen_gradients(const Camera& c, const Projection& o, const Floa
   // j02 = -fx tan_x / z, where tan_x = x / z unless clamped
   const Floats iz = o.inverse_z, raw_x = o.center[0] * iz, raw_y = o.center[1] * iz;
   const Floats one = broadcast(1.0f), two = broadcast(2.0f);
-  const Floats free_x = select(greater(raw_x, broadcast(c.max_tan_x)), Floats{}, keep(at_least(raw_x, broadcast(c.min_tan_x)), one));
-  const Floats free_y = select(greater(raw_y, broadcast(c.max_tan_y)), Floats{}, keep(at_least(raw_y, broadcast(c.min_tan_y)), one));
-  grad_center[0] = grad_x * o.j00 - free_x * grad_j02 * o.j00 * iz;
-  grad_center[1] = grad_y * o.j11 - free_y * grad_j12 * o.j11 * iz;
+  const Mask free_x = at_least(raw_x, broadcast(c.min_tan_x)) & at_least(broadcast(c.max_tan_x), raw_x);
+  const Mask free_y = at_least(raw_y, broadcast(c.min_tan_y)) & at_least(broadcast(c.max_tan_y), raw_y);
+  grad_center[0] = grad_x * o.j00 - keep(free_x, grad_j02 * o.j00 * iz);
+  grad_center[1] = grad_y * o.j11 - keep(free_y, grad_j12 * o.j11 * iz);
   grad_center[2] = grad_z - (grad_x * o.j00 * raw_x + grad_y * o.j11 * raw_y) -
                    iz * (grad_j00 * o.j00 + grad_j11 * o.j11 +
-                         select(greater(free_x, Floats{}), two, one) * grad_j02 * o.j02 +
-                         select(greater(free_y, Floats{}), two, one) * grad_j12 * o.j12);
+                         select(free_x, two, one) * grad_j02 * o.j02 + select(free_y, two, one) * grad_j12 * o.j12);
 }
 
 // dL/d(quat) from dL/d(rotation matrix) `r`, through the normalisation.

@@ -5,7 +5,7 @@
 // and back through
 //   backward_tiles (backward.cpp)    image gradients to gradients of each ellipse in each tile
 //   backward_view  (gather.cpp)      their sums over tiles
-//   project_backward (projection.cpp) on to the Gaussians.
+//   project_backward (projection.cpp)  on to the Gaussians.
 // A tile is 4 x 4 blocks of pixels and a block is one SIMD vector, so a tile's shape depends on the build.
 #pragma once
 #include <algorithm>
@@ -139,7 +139,8 @@ void forward_view(const SsRasteriseInput& in, int64_t v, const ChannelGroup& gro
 
 // Fills the slots of every Gaussian in every tile of rows [first_row, last_row).
 void backward_tiles(const SsRasteriseInput& in, int64_t v, const ChannelGroup& group, const Grid& grid, const State& state,
-                    const SsRasteriseImages& images, const SsRasteriseImages& gradients, int first_row, int last_row, int threads);
+                    const SsRasteriseImages& images, const SsRasteriseImages& gradients, int first_row, int last_row,
+                    int threads);
 void backward_view(const SsRasteriseInput& in, int64_t v, const Grid& grid, State& state, const SsRasteriseImages& images,
                    const SsRasteriseImages& image_gradients, const SsRasteriseGradients& out, int threads);
 

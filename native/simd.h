@@ -118,15 +118,21 @@ SS_INLINE int append(int32_t* list, Ints values, unsigned mask) {
 #endif
 }
 
+// Transposes the 4 x 4 matrix of these rows.
 SS_INLINE void transpose4(Quad& a, Quad& b, Quad& c, Quad& d) {
+#if defined(__clang__)
+#define SS_SHUFFLE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
+#else
   typedef int32_t Index __attribute__((vector_size(16)));
-  const Index low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
-  const Quad ab0 = __builtin_shuffle(a, b, low), ab1 = __builtin_shuffle(a, b, high);
-  const Quad cd0 = __builtin_shuffle(c, d, low), cd1 = __builtin_shuffle(c, d, high);
-  a = __builtin_shuffle(ab0, cd0, first);
-  b = __builtin_shuffle(ab0, cd0, second);
-  c = __builtin_shuffle(ab1, cd1, first);
-  d = __builtin_shuffle(ab1, cd1, second);
+#define SS_SHUFFLE(x, y, i, j, k, l) __builtin_shuffle(x, y, Index{i, j, k, l})
+#endif
+  const Quad ab0 = SS_SHUFFLE(a, b, 0, 4, 1, 5), ab1 = SS_SHUFFLE(a, b, 2, 6, 3, 7);
+  const Quad cd0 = SS_SHUFFLE(c, d, 0, 4, 1, 5), cd1 = SS_SHUFFLE(c, d, 2, 6, 3, 7);
+  a = SS_SHUFFLE(ab0, cd0, 0, 1, 4, 5);
+  b = SS_SHUFFLE(ab0, cd0, 2, 3, 6, 7);
+  c = SS_SHUFFLE(ab1, cd1, 0, 1, 4, 5);
+  d = SS_SHUFFLE(ab1, cd1, 2, 3, 6, 7);
+#undef SS_SHUFFLE
 }
 
 // Copies a few floats, without the set-up of memcpy for many.

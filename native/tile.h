@@ -2,8 +2,8 @@
 #pragma once
 #include "rasterise.h"
 
-// Gaussians are taken from a tile's list in chunks, whose data fits the first-level cache.
-constexpr int CHUNK = 128;
+// Gaussians are taken from a tile's list in chunks, small enough for the nearest caches.
+constexpr int CHUNK = 256;
 
 struct TileTables {
   Floats x[BLOCKS], y[BLOCKS];  // pixel centres
@@ -136,9 +136,7 @@ struct Tile {
     for (int i = n; i < (n + LANES - 1) / LANES * LANES; i++) masks[i] = 0;
     for (int i = 0; i < n; i += LANES, index += LANES) {
       const Ints m = *reinterpret_cast<const Ints*>(masks + i);
-      for (int b = 0; b < BLOCKS; b++) {
-        count[b] += append(list[b] + count[b], index, bit_of_each(m, b));
-      }
+      for (int b = 0; b < BLOCKS; b++) count[b] += append(list[b] + count[b], index, bit_of_each(m, b));
     }
   }
 };
@@ -170,7 +168,7 @@ SS_INLINE void to_channels(const float* pixels, int stride, Floats* channels) {
 // One Gaussian over one block of pixels: weight = alpha T, then T *= 1 - alpha. A pixel whose T would not stay above
 // MIN_TRANSMITTANCE is finished: it takes nothing and its T becomes 0.
 struct Blend {
-  Floats alpha;       // before the clamp to MAX_ALPHA, 0 below MIN_ALPHA
+  Floats alpha;  // before the clamp to MAX_ALPHA; 0 below MIN_ALPHA
   Floats weight;
   Floats transmittance;  // after
 };
