@@ -56,7 +56,7 @@ class TripletSet:
         self.keys: list[str] = []
         self.infos: list[dict[str, Any]] = []
         columns: dict[str, list[Tensor]] = {name: [] for name in FIELDS}
-        images: list[Tensor] = []
+        self._images: list[Tensor] = []
         self._captions: list[Tensor] = []
         paths = shard_paths(folders)
         progress = Progress("loading shards", len(paths))
@@ -70,15 +70,15 @@ class TripletSet:
                 self.infos.append(triplet.info)
                 for name in FIELDS:
                     columns[name].append(getattr(triplet.gaussians, name).half())
-                images.append(embedded["images"][index])
+                self._images.append(embedded["images"][index])
                 self._captions.append(texts[index])
             progress.advance()
         progress.close()
         if not self.keys:
             raise DataError(f"{', '.join(map(str, folders))}: no object is left to use; check the splits and --holdout.")
-        count = min(len(column) for column in columns["means"])
-        self._columns = {name: torch.stack([value[:count] for value in values]) for name, values in columns.items()}
-        self._images = torch.stack(images)
+        count = max(len(column) for column in columns["means"])
+        self._columns = {name: torch.stack([_repeat_to(value, count) for value in values]) for name, values in columns.items()}
+        self._views = min(len(views) for views in self._images)
         numbering = {name: i for i, name in enumerate(dict.fromkeys(clean_name(info["name"]) for info in self.infos))}
         self._names = torch.tensor([numbering[clean_name(info["name"])] for info in self.infos])
 
@@ -98,10 +98,19 @@ class TripletSet:
         picked = {name: column[rows[:, None], picks].float() for name, column in self._columns.items()}
         batch = GaussianBatch(rotations=quaternion_to_matrix(picked.pop("quats")), **picked)
         text = torch.stack([self._random_row(self._captions[row], generator) for row in rows.tolist()])
-        views = min(views, self._images.shape[1])
-        chosen = torch.stack([torch.randperm(self._images.shape[1], generator=generator)[:views] for _ in rows])
-        return TrainingBatch(batch, text, self._images[rows[:, None], chosen], self._names[rows])
+        images = torch.stack([self._random_views(row, min(views, self._views), generator) for row in rows.tolist()])
+        return TrainingBatch(batch, text, images, self._names[rows])
+
+    def _random_views(self, row: int, count: int, generator: torch.Generator) -> Tensor:
+        views = self._images[row]
+        return views[torch.randperm(len(views), generator=generator)[:count]]
 
     @staticmethod
     def _random_row(rows: Tensor, generator: torch.Generator) -> Tensor:
         return rows[int(torch.randint(len(rows), (), generator=generator))]
+
+
+def _repeat_to(rows: Tensor, count: int) -> Tensor:
+    """The first `count` rows of `rows` repeated: transparent samples are dropped, so some objects hold fewer Gaussians."""
+    times = -(-count // len(rows))
+    return rows.repeat(times, *[1] * (rows.ndim - 1))[:count]
