@@ -57,9 +57,7 @@ __version__: str
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version("splatsense")
+        return _version()
     if name not in _HOME:
         raise AttributeError(f"module 'splatsense' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)
@@ -69,3 +67,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("splatsense")
+    except PackageNotFoundError:  # run from a source folder that was not installed
+        return "0.0.0+source"

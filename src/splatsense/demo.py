@@ -63,10 +63,10 @@ def run_demo(output: Path, assets: Path, model: str = "clip-gs-tiny") -> Path:
         DataError: objects.json is missing or damaged, or an object could not be indexed.
     """
     bundled = bundled_objects(assets)
-    makers = ", ".join(
-        f"{count} by {maker}" for maker, count in Counter(f"{b.creator} ({b.licence})" for b in bundled).most_common()
-    )
-    print(f"{counted(len(bundled), 'bundled splat')}: {makers}\n")
+    licences = " and ".join(sorted({item.licence for item in bundled}))
+    creators = len({item.creator for item in bundled})
+    print(f"{counted(len(bundled), 'bundled splat')} by {counted(creators, 'creator')} ({licences}); objects.json names them.\n")
+    names = {item.file: item.name for item in bundled}
     output.mkdir(parents=True, exist_ok=True)
     with Library(output / "library", model) as library:
         report = library.add([assets / "objects" / item.file for item in bundled])
@@ -76,12 +76,12 @@ def run_demo(output: Path, assets: Path, model: str = "clip-gs-tiny") -> Path:
         rows = []
         for text in QUERIES:
             hits = library.search_text(text, SHOWN)
-            _print_hits(f'"{text}"', hits)
-            rows.append(SheetRow.of(text, hits, library))
+            _print_hits(f'"{text}"', hits, names)
+            rows.append(SheetRow.of(text, hits, library, names))
         picture = assets / "query.png"
         hits = library.search_image(picture, SHOWN)
-        _print_hits(f"the picture {picture.name}", hits)
-        rows.append(SheetRow.of("this picture", hits, library, picture))
+        _print_hits(f"the picture {picture.name}", hits, names)
+        rows.append(SheetRow.of("this picture", hits, library, names, picture))
         results = output / "results.png"
         write_contact_sheet(results, rows, f"Best {SHOWN} of {counted(len(library), 'splat')} for each query")
     print(f"Pictures of all results: {short_path(results.absolute())}")
@@ -97,6 +97,7 @@ def bundled_objects(assets: Path | Traversable) -> list[BundledObject]:
         raise DataError(f"{listing}: missing or damaged ({error}); install splatsense again.") from error
 
 
-def _print_hits(query: str, hits: list[Hit]) -> None:
+def _print_hits(query: str, hits: list[Hit], names: dict[str, str]) -> None:
+    rows = [(rank, f"{hit.score:.3f}", names.get(hit.path.name, hit.name)) for rank, hit in enumerate(hits, 1)]
     print(query)
-    print(table([(rank, f"{hit.score:.3f}", hit.name) for rank, hit in enumerate(hits, 1)], ">><") + "\n")
+    print(table(rows, ">><") + "\n")

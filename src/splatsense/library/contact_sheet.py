@@ -1,6 +1,6 @@
 """A picture of search results: each query at the left, what it found beside it, best first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +32,13 @@ class SheetRow:
     hits: list[tuple[Image.Image, str, float]]
 
     @classmethod
-    def of(cls, query: str, hits: Sequence[Hit], library: Library, picture: Path | None = None) -> "SheetRow":
-        """The row of a search, with the library's thumbnails."""
-        shown = [(Image.open(library.thumbnail(hit.id)).convert("RGB"), hit.name, hit.score) for hit in hits]
-        return cls(query, Image.open(picture).convert("RGB") if picture else None, shown)
+    def of(
+        cls, query: str, hits: Sequence[Hit], library: Library, names: Mapping[str, str] | None = None, picture: Path | None = None
+    ) -> "SheetRow":
+        """The row of a search, with the library's thumbnails; `names` overrides the names of some files."""
+        names = names or {}
+        shown = [(_open(library.thumbnail(hit.id)), names.get(hit.path.name, hit.name), hit.score) for hit in hits]
+        return cls(query, _open(picture) if picture else None, shown)
 
 
 def draw_contact_sheet(rows: Sequence[SheetRow], title: str = "") -> Image.Image:
@@ -115,6 +118,11 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
         else:
             lines.append(word)
     return lines
+
+
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

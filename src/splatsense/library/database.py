@@ -149,5 +149,3 @@ def _explain(error: sqlite3.Error) -> str:
     if isinstance(error, sqlite3.ProgrammingError):
         return f"the library is closed or was used wrongly ({error})."
     return f"SQLite says: {error}."
-
-
