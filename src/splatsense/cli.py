@@ -14,6 +14,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from splatsense.errors import SplatSenseError
 
@@ -31,6 +34,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
 }
 """Command -> ("module:function", help). A command of two words shares its first word with others."""
+
+
+Count = Annotated[int, tyro.conf.arg(aliases=("-k",))]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,8 +75,6 @@ def _run(given: list[str]) -> int:
         print(_usage(given[0] + " ") if asks_help else _unknown(command), file=sys.stdout if asks_help else sys.stderr)
         return 0 if asks_help and len(given) == 2 else 2
     module, function = COMMANDS[command][0].split(":")
-    import tyro
-
     result = tyro.cli(
         getattr(importlib.import_module(module), function),
         prog=f"splatsense {command}",
@@ -127,7 +131,7 @@ def add(library: Path, paths: tuple[Path, ...], retry: bool = False, model: str 
     return 1 if report.failed else 0
 
 
-def search(library: Path, query: tuple[str, ...], k: int = 10, model: str = "clip-gs-tiny", sheet: Path | None = None) -> int:
+def search(library: Path, query: tuple[str, ...], k: Count = 10, model: str = "clip-gs-tiny", sheet: Path | None = None) -> int:
     """Find the assets closest to words, to a picture, or to another asset.
 
     Args:
@@ -152,7 +156,7 @@ def search(library: Path, query: tuple[str, ...], k: int = 10, model: str = "cli
     return 0
 
 
-def tags(source: Path, labels: tuple[str, ...] = (), k: int = 5, model: str = "clip-gs-tiny") -> int:
+def tags(source: Path, labels: tuple[str, ...] = (), k: Count = 5, model: str = "clip-gs-tiny") -> int:
     """Say what an asset shows, or every asset of a library: the likeliest labels and their probabilities.
 
     Args:

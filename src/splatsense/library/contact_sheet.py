@@ -33,7 +33,12 @@ class SheetRow:
 
     @classmethod
     def of(
-        cls, query: str, hits: Sequence[Hit], library: Library, names: Mapping[str, str] | None = None, picture: Path | None = None
+        cls,
+        query: str,
+        hits: Sequence[Hit],
+        library: Library,
+        names: Mapping[str, str] | None = None,
+        picture: Path | None = None,
     ) -> "SheetRow":
         """The row of a search, with the library's thumbnails; `names` overrides the names of some files."""
         names = names or {}

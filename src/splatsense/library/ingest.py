@@ -58,6 +58,7 @@ def find_files(paths: Iterable[Path], leave_out: Path) -> tuple[list[Path], list
     """
     files: dict[Path, None] = {}
     failed: list[tuple[Path, str]] = []
+    seen = {_identity(leave_out)}
     for path in paths:
         path = Path(os.path.abspath(path))
         if not path.is_dir():
@@ -66,8 +67,9 @@ def find_files(paths: Iterable[Path], leave_out: Path) -> tuple[list[Path], list
             else:
                 failed.append((path, "no such file or folder"))
             continue
-        found = list(_walk(path, {_identity(leave_out)}))
-        if not found:
+        is_new = _identity(path) not in seen
+        found = list(_walk(path, seen))
+        if is_new and not found:
             failed.append((path, f"no asset files in this folder ({' '.join(sorted(ASSET_SUFFIXES))})"))
         files |= dict.fromkeys(found)
     return list(files), failed

@@ -12,7 +12,7 @@ GENERIC = frozenset({
 
 def words_of(stem: str) -> str:
     """The lower-case words of a file name: "OakChair_02-final" gives "oak chair final"."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_])(?=\d+$)", " ", stem)
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_])(?=\d+$)", " ", stem)
     words = re.sub(r"[\W_]+", " ", spaced).lower().split()
     named = [word for word in words if not word.isdigit()]
     return " ".join(named or words)
