@@ -14,19 +14,6 @@ from splatsense.gaussians import Gaussians
 from splatsense.io import load, save
 
 
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory):
-    """A CLIP-GS model with random weights: all of it runs, its answers mean nothing."""
-    from splatsense.clip_gs.encoder import GaussianEncoder, encoder_config
-    from splatsense.clip_gs.model import save_model
-    from splatsense.teachers import load_teacher
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
-    save_model(folder, GaussianEncoder(encoder_config("tiny", load_teacher("mini").dim)), "random", "mini", {})
-    return str(folder)
-
-
 @pytest.fixture
 def assets(tmp_path):
     folder = tmp_path / "assets"

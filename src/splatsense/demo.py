@@ -63,10 +63,7 @@ def run_demo(output: Path, assets: Path, model: str = "clip-gs-tiny") -> Path:
     """
     bundled = bundled_objects(assets)
     licences = " and ".join(sorted({item.licence for item in bundled}))
-    creators = len({item.creator for item in bundled})
-    print(
-        f"{counted(len(bundled), 'bundled splat')} by {counted(creators, 'creator')} ({licences}); objects.json names them.\n"
-    )
+    print(f"{counted(len(bundled), 'bundled splat')}, {licences}; {assets / 'objects.json'} names who made them\n")
     names = {item.file: item.name for item in bundled}
     output.mkdir(parents=True, exist_ok=True)
     with Library(output / "library", model) as library:
