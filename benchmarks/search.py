@@ -57,15 +57,14 @@ def indexing(library: Path, model: str, folder: Path) -> None:
         [sys.executable, "-c", INDEX_CODE, str(library), model, str(folder)], capture_output=True, text=True, check=True
     )
     indexed, failed, seconds, kilobytes = done.stdout.split()
-    print(f"index {indexed} assets ({failed} failed): {float(seconds):.1f} s, {int(indexed) / float(seconds):.1f} assets/s, "
-          f"largest resident memory {int(kilobytes) / 1e3:,.0f} MB")  # fmt: skip
+    print(f"index {indexed} assets ({failed} failed): {float(seconds):.1f} s, {int(indexed) / float(seconds):.1f} assets/s")
+    print(f"largest resident memory of indexing: {int(kilobytes) / 1e3:,.0f} MB")
 
 
 def cold_start(library: Path, model: str, repeats: int = 5) -> None:
     command = [sys.executable, "-m", "splatsense", "search", str(library), "a wooden chair", "--model", model]
-    print(
-        f"`splatsense search` in a new process: {median_seconds(lambda: subprocess.run(command, check=True, stdout=-3), repeats):.2f} s"
-    )
+    seconds = median_seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), repeats)
+    print(f"`splatsense search` in a new process: {seconds:.2f} s")
 
 
 def nearest(path: Path, rows: int, dim: int = 384, k: int = 10) -> None:

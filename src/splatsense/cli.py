@@ -18,7 +18,7 @@ from typing import Annotated
 
 import tyro
 
-from splatsense.errors import SplatSenseError
+from splatsense.errors import DataError, SplatSenseError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "add": ("splatsense.cli:add", "index files and folders into a library"),
@@ -36,7 +36,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Command -> ("module:function", help). A command of two words shares its first word with others."""
 
 
-Count = Annotated[int, tyro.conf.arg(aliases=("-k",))]
+FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
+Paths = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")]
+QueryWords = Annotated[tuple[str, ...], tyro.conf.arg(metavar="QUERY...")]
+Count = Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="K")]
+FileOrLibrary = Annotated[Path, tyro.conf.arg(metavar="FILE|LIBRARY")]
+Source = Annotated[Path, tyro.conf.arg(metavar="FILE")]
+Output = Annotated[Path, tyro.conf.arg(metavar="OUT")]
+Labels = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL...")]
+Sheet = Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +88,7 @@ def _run(given: list[str]) -> int:
         getattr(importlib.import_module(module), function),
         prog=f"splatsense {command}",
         args=given[words:],
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.PositionalRequiredArgs) if words == 1 else (tyro.conf.OmitArgPrefixes,),
+        config=(*FLAGS, tyro.conf.PositionalRequiredArgs) if words == 1 else FLAGS,
     )
     if isinstance(result, int):
         return result
@@ -106,7 +115,7 @@ def _unknown(command: str) -> str:
     return f"splatsense: there is no command {command!r}. {hint}"
 
 
-def add(library: Path, paths: tuple[Path, ...], retry: bool = False, model: str = "clip-gs-tiny") -> int:
+def add(library: LibraryFolder, paths: Paths, retry: bool = False, model: str = "clip-gs-tiny") -> int:
     """Index files and folders into a library: .ply .splat .obj .glb .gltf .stl, to any depth.
 
     What is in the library already is passed over. It may be interrupted at any moment; the same command goes on.
@@ -120,6 +129,8 @@ def add(library: Path, paths: tuple[Path, ...], retry: bool = False, model: str 
     from splatsense.library import Library
     from splatsense.tables import counted, short_path, table
 
+    if not paths:
+        raise DataError("add: name at least one file or folder to index.")
     start = time.monotonic()
     with Library(library, model) as opened:
         report = opened.add(paths, retry=retry)
@@ -131,7 +142,7 @@ def add(library: Path, paths: tuple[Path, ...], retry: bool = False, model: str 
     return 1 if report.failed else 0
 
 
-def search(library: Path, query: tuple[str, ...], k: Count = 10, model: str = "clip-gs-tiny", sheet: Path | None = None) -> int:
+def search(library: LibraryFolder, query: QueryWords, k: Count = 10, model: str = "clip-gs-tiny", sheet: Sheet = None) -> int:
     """Find the assets closest to words, to a picture, or to another asset.
 
     Args:
@@ -156,7 +167,7 @@ def search(library: Path, query: tuple[str, ...], k: Count = 10, model: str = "c
     return 0
 
 
-def tags(source: Path, labels: tuple[str, ...] = (), k: Count = 5, model: str = "clip-gs-tiny") -> int:
+def tags(source: FileOrLibrary, labels: Labels = (), k: Count = 5, model: str = "clip-gs-tiny") -> int:
     """Say what an asset shows, or every asset of a library: the likeliest labels and their probabilities.
 
     Args:
@@ -180,7 +191,7 @@ def tags(source: Path, labels: tuple[str, ...] = (), k: Count = 5, model: str = 
     return 0
 
 
-def convert(source: Path, output: Path) -> int:
+def convert(source: Source, output: Output) -> int:
     """Read a splat, mesh or point cloud and write it as a splat.
 
     Args:
