@@ -15,6 +15,15 @@ from splatsense.gaussians import Gaussians
 COLORS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0), "grey": (0.5, 0.5, 0.5)}
 
 
+def blob(color: tuple[float, float, float], seed: int = 0, count: int = 24) -> Gaussians:
+    """A cloud of Gaussians of about one colour; no two seeds give the same file."""
+    generator = torch.Generator().manual_seed(seed)
+    rgb = (torch.tensor(color) + 0.1 * torch.randn(count, 3, generator=generator)).clamp(0, 1)
+    quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=generator), dim=-1)
+    scales = torch.full((count, 3), 0.1)
+    return Gaussians.from_rgb(torch.randn(count, 3, generator=generator), quats, scales, torch.ones(count), rgb)
+
+
 class ColorModel:
     """Embeds mean colours. `delay` is seconds for each batch of Gaussians."""
 

@@ -2,21 +2,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from color_model import COLORS, ColorModel
 
-from splatsense.gaussians import Gaussians
+from library.color_model import COLORS, ColorModel, blob
 from splatsense.io import save
 from splatsense.library import Library
-
-
-def blob(color: tuple[float, float, float], seed: int = 0, count: int = 24) -> Gaussians:
-    """A cloud of Gaussians of about one colour; no two seeds give the same file."""
-    generator = torch.Generator().manual_seed(seed)
-    rgb = (torch.tensor(color) + 0.1 * torch.randn(count, 3, generator=generator)).clamp(0, 1)
-    quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=generator), dim=-1)
-    scales = torch.full((count, 3), 0.1)
-    return Gaussians.from_rgb(torch.randn(count, 3, generator=generator), quats, scales, torch.ones(count), rgb)
 
 
 @pytest.fixture

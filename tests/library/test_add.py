@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from color_model import ColorModel
 
+from library.color_model import ColorModel
 from splatsense.cli import main
 from splatsense.errors import FormatError, SplatSenseError
 from splatsense.library import Library
@@ -225,7 +225,7 @@ def test_progress_shows_rate_and_time_left(folder, library, capsys):
 
 ADDER = """
 import sys
-from color_model import ColorModel
+from library.color_model import ColorModel
 from splatsense.library import Library
 with Library(sys.argv[1], ColorModel(delay=float(sys.argv[3]))) as library:
     report = library.add(sys.argv[2], progress=False)
@@ -238,7 +238,7 @@ def start_adder(library: Path, folder: Path, delay: float) -> subprocess.Popen:
         [sys.executable, "-c", ADDER, str(library), str(folder), str(delay)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[1])]), "OMP_NUM_THREADS": "1"},
     )
 
 

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-from color_model import COLORS, ColorModel
 from PIL import Image
 
-from conftest import blob
+from library.color_model import COLORS, ColorModel, blob
 from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.library import Hit, Library
 
