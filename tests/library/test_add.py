@@ -11,7 +11,7 @@ import pytest
 
 from library.color_model import ColorModel
 from splatsense.cli import main
-from splatsense.errors import FormatError, SplatSenseError
+from splatsense.errors import CheckpointError, FormatError, SplatSenseError
 from splatsense.library import Library
 
 BROKEN = {
@@ -135,6 +135,30 @@ def test_an_asset_that_the_model_refuses_does_not_take_its_batch_along(tmp_path,
     report = library.add(tmp_path / "in", progress=False)
     assert report.indexed == 5
     assert report.failed == [(tmp_path / "in" / "3.splat", "this model does not like 13 Gaussians.")]
+
+
+def test_a_damaged_model_is_not_blamed_on_the_assets(folder, tmp_path):
+    class Damaged(ColorModel):
+        def encode_gaussians(self, objects, batch_size=16):
+            raise CheckpointError("model.safetensors: cannot be read.")
+
+    with Library(tmp_path / "library", Damaged()) as library:
+        with pytest.raises(CheckpointError):
+            library.add(folder, progress=False)
+        assert library.failures() == []
+
+
+def test_a_folder_that_cannot_be_searched_is_a_failure(folder, library, monkeypatch):
+    def refuse(path):
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = library.add(folder, progress=False)
+    assert report.indexed == 6
+    assert report.failed == [(folder / "more" / "deep", "this folder cannot be searched (Permission denied)")]
 
 
 def test_on_error_raise_stops_at_the_first_broken_file(hundred, library):

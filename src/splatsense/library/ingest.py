@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from splatsense.errors import DataError, FormatError, LimitError, SplatSenseError
+from splatsense.errors import DataError, FormatError, LibraryError, LimitError, SplatSenseError
 from splatsense.gaussians import Gaussians
 from splatsense.library.embedding_model import EmbeddingModel
 from splatsense.library.names import printable
@@ -67,15 +67,15 @@ def find_files(paths: Iterable[Path], leave_out: Path) -> tuple[list[Path], list
             else:
                 failed.append((path, "no such file or folder"))
             continue
-        is_new = _identity(path) not in seen
-        found = list(_walk(path, seen))
-        if is_new and not found:
+        is_new, failures = _identity(path) not in seen, len(failed)
+        found = list(_walk(path, seen, failed))
+        if is_new and not found and len(failed) == failures:
             failed.append((path, f"no asset files in this folder ({' '.join(sorted(ASSET_SUFFIXES))})"))
         files |= dict.fromkeys(found)
     return list(files), failed
 
 
-def _walk(folder: Path, seen: set[tuple[int, int] | None]) -> Iterator[Path]:
+def _walk(folder: Path, seen: set[tuple[int, int] | None], failed: list[tuple[Path, str]]) -> Iterator[Path]:
     identity = _identity(folder)
     if identity in seen:
         return
@@ -83,13 +83,13 @@ def _walk(folder: Path, seen: set[tuple[int, int] | None]) -> Iterator[Path]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        log.warning("%s: cannot be searched (%s).", printable(folder), error.strerror)
+        failed.append((folder, f"this folder cannot be searched ({error.strerror})"))
         return
     for entry in entries:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
         if os.path.isdir(entry.path):
-            yield from _walk(Path(entry.path), seen)
+            yield from _walk(Path(entry.path), seen, failed)
         elif os.path.splitext(entry.name)[1].lower() in ASSET_SUFFIXES:
             yield Path(entry.path)
 
@@ -157,9 +157,11 @@ class Ingest:
             if known is not None and known.embedded:
                 self.report.skipped += 1
             elif known is not None and known.error is not None and not self._retry:
-                self._fail(file, FormatError(f"{path}: {known.error}"), store=False)
+                raise FormatError(f"{path}: {known.error}")
             else:
                 self._batch.append((file, load_asset(path)))
+        except LibraryError:  # the library is at fault, not the file
+            raise
         except (OSError, SplatSenseError) as error:
             self._fail(file, error)
         if len(self._batch) >= BATCH_ASSETS or sum(len(gaussians) for _, gaussians in self._batch) >= BATCH_GAUSSIANS:
@@ -177,7 +179,7 @@ class Ingest:
             vectors = self._model.encode_gaussians([gaussians for _, gaussians in batch]).cpu().numpy()
             if not np.isfinite(vectors).all():
                 raise DataError("the model's embedding of it is not finite; look for extreme positions or scales.")
-        except SplatSenseError as error:
+        except (DataError, LimitError) as error:
             if len(batch) == 1:
                 self._fail(batch[0][0], error)
             else:
@@ -188,13 +190,13 @@ class Ingest:
         self._store.put_indexed([Indexed(*fact) for fact in facts], self._model.hash)
         self.report.indexed += len(batch)
 
-    def _fail(self, file: SeenFile, error: Exception, store: bool = True) -> None:
+    def _fail(self, file: SeenFile, error: Exception) -> None:
         """Report a file; store the reason too if the content is at fault, so that it is not tried again."""
         if self._on_error == "raise":
             raise error
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         reason = reason.removeprefix(f"{file.path}: ")
-        if store and file.sha256 and not isinstance(error, OSError):
+        if file.sha256 and not isinstance(error, OSError):
             self._store.put_failed(file, os.fsencode(reason).decode("utf-8", "backslashreplace"))
         self.report.failed.append((file.path, reason))
 
