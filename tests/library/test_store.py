@@ -107,7 +107,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, path, model):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder in which nobody can make files")
 def test_a_place_where_no_library_can_be_made(model):
-    with pytest.raises(LibraryError, match="cannot make a library here"):
+    with pytest.raises(LibraryError, match="no library can be opened or made here"):
         Library("/proc/self/library", model)
 
 

@@ -101,23 +101,25 @@ def translated_errors(folder: Path) -> Iterator[None]:
 def _check_folder(folder: Path, create: bool) -> None:
     """Refuse what is surely no library; make an empty one where there is none and `create` allows it."""
     database = folder / DATABASE
-    if database.is_file():
-        if database.stat().st_size == 0:
-            raise LibraryError(f"{database}: is empty, so its contents are lost; delete it and index the files again.")
-        return
-    if folder.exists() and not folder.is_dir():
-        raise LibraryError(f"{folder}: is a file; a library is a folder.")
-    if not create:
-        what = "is not a library" if folder.exists() else "there is no library here"
-        raise LibraryError(f"{folder}: {what}; make one with `splatsense add {folder} FILES`.")
-    if folder.exists() and any(not entry.name.startswith((".", DATABASE)) for entry in folder.iterdir()):
-        raise LibraryError(f"{folder}: holds other files and no library; give a new or empty folder for the library.")
     try:
+        if database.is_file():
+            if database.stat().st_size == 0:
+                raise LibraryError(f"{database}: is empty, so its contents are lost; delete it and index the files again.")
+            return
+        if folder.exists() and not folder.is_dir():
+            raise LibraryError(f"{folder}: is a file; a library is a folder.")
+        if not create:
+            what = "is not a library" if folder.exists() else "there is no library here"
+            raise LibraryError(f"{folder}: {what}; make one with `splatsense add {folder} FILES`.")
+        if folder.exists() and any(not entry.name.startswith((".", DATABASE)) for entry in folder.iterdir()):
+            raise LibraryError(f"{folder}: holds other files and no library; give a new or empty folder for the library.")
         folder.mkdir(parents=True, exist_ok=True)
         _create_database(database)
     except (OSError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise LibraryError(f"{folder}: cannot make a library here ({reason}); choose a folder you can write to.") from error
+        raise LibraryError(
+            f"{folder}: no library can be opened or made here ({reason}); choose a folder you can write to."
+        ) from error
 
 
 def _create_database(database: Path) -> None:
