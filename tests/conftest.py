@@ -43,3 +43,18 @@ def no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A CLIP-GS model with random weights: all of it runs, its answers mean nothing."""
+    import torch
+
+    from splatsense.clip_gs.encoder import GaussianEncoder, encoder_config
+    from splatsense.clip_gs.model import save_model
+    from splatsense.teachers import load_teacher
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder, GaussianEncoder(encoder_config("tiny", load_teacher("mini").dim)), "random", "mini", {})
+    return str(folder)

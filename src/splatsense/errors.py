@@ -22,3 +22,7 @@ class DataError(SplatSenseError):
 
 class CheckpointError(SplatSenseError):
     """Weights or a training checkpoint are missing, damaged, or for another model."""
+
+
+class LibraryError(SplatSenseError):
+    """A library folder cannot be opened, read or written, or does not hold what was asked for."""

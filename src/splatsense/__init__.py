@@ -1,0 +1,78 @@
+"""SplatSense: search, tag and classify 3D Gaussian splats by what they show.
+
+Everything here is imported on first use, so `import splatsense` costs nothing.
+
+Example:
+    >>> import splatsense as ss
+    >>> library = ss.Library("my_assets")
+    >>> library.add("downloads/")
+    >>> library.search("wooden chair", k=3)
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from splatsense.cameras import Cameras
+    from splatsense.clip_gs.model import ClipGS, load_model
+    from splatsense.errors import CheckpointError, DataError, FormatError, LibraryError, LimitError, SplatSenseError
+    from splatsense.gaussians import Gaussians
+    from splatsense.io import load, save
+    from splatsense.library import AddReport, Asset, Hit, Library
+    from splatsense.render import render
+
+__all__ = [
+    "AddReport",
+    "Asset",
+    "Cameras",
+    "CheckpointError",
+    "ClipGS",
+    "DataError",
+    "FormatError",
+    "Gaussians",
+    "Hit",
+    "Library",
+    "LibraryError",
+    "LimitError",
+    "SplatSenseError",
+    "load",
+    "load_model",
+    "render",
+    "save",
+]
+
+_MODULES = {
+    "splatsense.cameras": ["Cameras"],
+    "splatsense.clip_gs.model": ["ClipGS", "load_model"],
+    "splatsense.errors": ["CheckpointError", "DataError", "FormatError", "LibraryError", "LimitError", "SplatSenseError"],
+    "splatsense.gaussians": ["Gaussians"],
+    "splatsense.io": ["load", "save"],
+    "splatsense.library": ["AddReport", "Asset", "Hit", "Library"],
+    "splatsense.render": ["render"],
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__version__: str
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name not in _HOME:
+        raise AttributeError(f"module 'splatsense' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("splatsense")
+    except PackageNotFoundError:  # run from a source folder that was not installed
+        return "0.0.0+source"

@@ -1,0 +1,206 @@
+"""The command `splatsense`. Thin: every command calls one function that Python users can call too.
+
+Design
+- `COMMANDS` names them all: words on the command line, where the function lives, and one line of help. Only the module
+  of the command that was asked for is imported, and torch only where it is needed.
+- tyro turns the function's signature and docstring into flags and help.
+- Exit status: 0 done; 1 some inputs failed and are listed; 2 wrong usage or an error with a message; 130 interrupted.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from splatsense.errors import DataError, SplatSenseError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "add": ("splatsense.cli:add", "index files and folders into a library"),
+    "search": ("splatsense.cli:search", "find assets by words, by a picture or by another asset"),
+    "tags": ("splatsense.cli:tags", "say what assets show"),
+    "demo": ("splatsense.demo:demo", "build a library from the bundled splats, search it, draw the results"),
+    "convert": ("splatsense.cli:convert", "read a splat, mesh or point cloud and write a splat"),
+    "train clip-gs": ("splatsense.clip_gs.pretrain:pretrain", "train a model on triplets of splats, pictures and captions"),
+    "evaluate zero-shot": ("splatsense.clip_gs.evaluate:evaluate_zero_shot", "classify objects by the names of their classes"),
+    "evaluate retrieval": (
+        "splatsense.clip_gs.evaluate:evaluate_retrieval",
+        "find objects by text and picture, and the reverse",
+    ),
+}
+"""Command -> ("module:function", help). A command of two words shares its first word with others."""
+
+
+FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
+Paths = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")]
+QueryWords = Annotated[tuple[str, ...], tyro.conf.arg(metavar="QUERY...")]
+Count = Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="K")]
+FileOrLibrary = Annotated[Path, tyro.conf.arg(metavar="FILE|LIBRARY")]
+Source = Annotated[Path, tyro.conf.arg(metavar="FILE")]
+Output = Annotated[Path, tyro.conf.arg(metavar="OUT")]
+Labels = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL...")]
+Sheet = Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _run(given)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("\nsplatsense: stopped. What is stored is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (SplatSenseError, OSError) as error:
+        from splatsense.library.names import printable
+
+        print(f"splatsense: {printable(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_usage(""))
+        return 0 if given else 2
+    if given[0] == "--version":
+        import splatsense
+
+        print(f"splatsense {splatsense.__version__}")
+        return 0
+    words = 2 if any(name.startswith(given[0] + " ") for name in COMMANDS) else 1
+    command = " ".join(given[:words])
+    if command not in COMMANDS:
+        asks_help = words == 2 and (len(given) < 2 or given[1] in ("-h", "--help"))
+        print(_usage(given[0] + " ") if asks_help else _unknown(command), file=sys.stdout if asks_help else sys.stderr)
+        return 0 if asks_help and len(given) == 2 else 2
+    module, function = COMMANDS[command][0].split(":")
+    result = tyro.cli(
+        getattr(importlib.import_module(module), function),
+        prog=f"splatsense {command}",
+        args=given[words:],
+        config=(*FLAGS, tyro.conf.PositionalRequiredArgs) if words == 1 else FLAGS,
+    )
+    if isinstance(result, int):
+        return result
+    if result is not None:
+        print(result)
+    return 0
+
+
+def _usage(prefix: str) -> str:
+    """The list of commands whose names start with `prefix`."""
+    shown = {name: help for name, (_, help) in COMMANDS.items() if name.startswith(prefix)}
+    width = max(map(len, shown))
+    lines = [f"  {name:<{width}}  {help}" for name, help in shown.items()]
+    return "\n".join([
+        "Search, tag and classify 3D Gaussian splats by what they show.", "",
+        f"usage: splatsense {prefix}COMMAND [-h] ...", "", *lines, "",
+        "`splatsense COMMAND -h` explains a command, `splatsense --version` says which version this is.",
+    ])  # fmt: skip
+
+
+def _unknown(command: str) -> str:
+    near = difflib.get_close_matches(command, COMMANDS, n=1)
+    hint = f"Did you mean `splatsense {near[0]}`?" if near else "`splatsense --help` lists them all."
+    return f"splatsense: there is no command {command!r}. {hint}"
+
+
+def add(library: LibraryFolder, paths: Paths, retry: bool = False, model: str = "clip-gs-tiny") -> int:
+    """Index files and folders into a library: .ply .splat .obj .glb .gltf .stl, to any depth.
+
+    What is in the library already is passed over. It may be interrupted at any moment; the same command goes on.
+
+    Args:
+        library: Folder of the library; made when it does not exist. The assets stay where they are.
+        paths: Files and folders to index.
+        retry: Try files again that failed before and have not changed since.
+        model: A bundled model's name, or the folder of one.
+    """
+    from splatsense.library import Library
+    from splatsense.tables import counted, short_path, table
+
+    if not paths:
+        raise DataError("add: name at least one file or folder to index.")
+    start = time.monotonic()
+    with Library(library, model) as opened:
+        report = opened.add(paths, retry=retry)
+        print(f"{report.indexed:,} indexed, {report.skipped:,} already indexed, {len(report.failed):,} failed.")
+        print(f"{short_path(opened.path)} holds {counted(len(opened), 'asset')}; took {time.monotonic() - start:,.1f} s.")
+    if report.failed:
+        print(f"\n{counted(len(report.failed), 'input')} could not be indexed:")
+        print(table([(short_path(path), reason) for path, reason in report.failed], "<<"))
+    return 1 if report.failed else 0
+
+
+def search(library: LibraryFolder, query: QueryWords, k: Count = 10, model: str = "clip-gs-tiny", sheet: Sheet = None) -> int:
+    """Find the assets closest to words, to a picture, or to another asset.
+
+    Args:
+        library: Folder of the library.
+        query: Words; or one file: an image, or an asset.
+        k: How many to show.
+        model: A bundled model's name, or the folder of one.
+        sheet: Also draw the results into this image file.
+    """
+    from splatsense.library import Library
+    from splatsense.tables import short_path, table
+
+    text = " ".join(query)
+    with Library(library, model, create=False) as opened:
+        hits = opened.search(text, k)
+        rows = [(rank, f"{hit.score:.3f}", hit.name, short_path(hit.path)) for rank, hit in enumerate(hits, 1)]
+        print(table([("#", "score", "name", "file"), *rows], ">><<"))
+        if sheet is not None:
+            from splatsense.library.contact_sheet import SheetRow, write_contact_sheet
+
+            write_contact_sheet(sheet, [SheetRow.of(text, hits[:5], opened)])
+    return 0
+
+
+def tags(source: FileOrLibrary, labels: Labels = (), k: Count = 5, model: str = "clip-gs-tiny") -> int:
+    """Say what an asset shows, or every asset of a library: the likeliest labels and their probabilities.
+
+    Args:
+        source: An asset file, or the folder of a library.
+        labels: To choose from; by default the names of about 200 everyday objects.
+        k: How many labels to show.
+        model: A bundled model's name, or the folder of one.
+    """
+    from splatsense.library import Library
+    from splatsense.library.tags import tag
+    from splatsense.tables import table
+
+    if not source.is_dir():
+        found = tag(source, labels or None, k, model)
+        print(table([(f"{probability:.1%}", label) for label, probability in found], "><"))
+        return 0
+    with Library(source, model, create=False) as library:
+        rows = [(asset.name, ", ".join(f"{label} {p:.0%}" for label, p in library.tags(asset, labels or None, k)))
+                for asset in library.assets()]  # fmt: skip
+    print(table(rows, "<<") if rows else "This library is empty.")
+    return 0
+
+
+def convert(source: Source, output: Output) -> int:
+    """Read a splat, mesh or point cloud and write it as a splat.
+
+    Args:
+        source: .ply .splat .obj .glb .gltf .stl
+        output: .ply (exact) or .splat (8-bit colours and rotations)
+    """
+    from splatsense.io import load, save
+
+    gaussians = load(source)
+    save(gaussians, output)
+    print(f"{output}: {len(gaussians):,} Gaussians, SH degree {gaussians.sh_degree}, {output.stat().st_size / 1e6:,.1f} MB.")
+    return 0

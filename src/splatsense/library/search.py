@@ -1,0 +1,286 @@
+"""`Library`: a folder that knows your 3D assets and finds them by words, by a picture, or by another asset.
+
+Design
+- The model loads on first use, and of it only the tower a call needs.
+- `search` looks at what it is given; `search_text`, `search_image` and `search_asset` say it outright.
+- Searching is exact. A query that is a file of the library finds that file first, with a score of 1.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splatsense.errors import DataError, FormatError, LibraryError
+from splatsense.gaussians import Gaussians
+from splatsense.library import thumbnails
+from splatsense.library.embedding_model import EmbeddingModel, ImageLike, resolve_model
+from splatsense.library.index import VectorIndex, read_index, write_index
+from splatsense.library.ingest import ASSET_SUFFIXES, AddReport, Ingest, OnError, find_files, load_asset, seen_file
+from splatsense.library.names import words_of
+from splatsense.library.store import Asset, Store
+from splatsense.library.tags import chosen_labels, prompt_embeddings, rank_labels
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+AssetLike = Asset | int | str | os.PathLike[str] | Gaussians
+Query = str | os.PathLike[str] | Asset | int | Gaussians | ImageLike
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result of a search.
+
+    Attributes:
+        score: cosine between the query's and the asset's embedding, -1 to 1.
+        asset: what was found.
+    """
+
+    score: float
+    asset: Asset
+
+    @property
+    def id(self) -> int:
+        """The asset's id."""
+        return self.asset.id
+
+    @property
+    def name(self) -> str:
+        """The words of the asset's file name."""
+        return self.asset.name
+
+    @property
+    def path(self) -> Path:
+        """The asset's file."""
+        return self.asset.path
+
+
+class Library:
+    """A searchable library of 3D assets, kept in one folder. The assets stay where they are.
+
+    Args:
+        path: the library's folder; made when missing, unless `create` is false.
+        model: name of a bundled model, folder of a model, or a loaded model.
+        create: make a new library if there is none.
+
+    Raises:
+        LibraryError: the folder is not a library, is damaged, locked, not writable, or of a newer version.
+
+    Example:
+        >>> with Library("my_assets") as library:
+        ...     library.add("downloads/")
+        ...     library.search("wooden chair", k=3)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], model: str | Path | EmbeddingModel = "clip-gs-tiny",
+                 create: bool = True) -> None:  # fmt: skip
+        self.path = Path(os.path.abspath(path))
+        self._model = model
+        self._store = Store(self.path, create)
+        self._index: VectorIndex | None = None
+        self._label_vectors: tuple[tuple[str, ...], np.ndarray] | None = None
+
+    def __enter__(self) -> "Library":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self._store.count()
+
+    def __repr__(self) -> str:
+        return f"Library({str(self.path)!r})"
+
+    def close(self) -> None:
+        """Close the library's files. It cannot be used afterwards."""
+        self._index = None
+        self._store.close()
+
+    @cached_property
+    def model(self) -> EmbeddingModel:
+        """The model that embeds assets and queries."""
+        return resolve_model(self._model)
+
+    def add(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, progress: bool = True,
+            on_error: OnError = "report", retry: bool = False) -> AddReport:  # fmt: skip
+        """Index files, and folders with all that is in them.
+
+        Files that are in the library already are passed over, and so are copies of them. It may be interrupted at any
+        moment: what is stored is kept, and the same call goes on from there.
+
+        Args:
+            paths: one or more files or folders.
+            progress: show count, rate and time left on stderr.
+            on_error: "report" goes on after a file that cannot be indexed; "raise" raises its error.
+            retry: try files again that failed before and have not changed since.
+        """
+        given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+        files, missing = find_files([Path(path) for path in given], self.path)
+        if missing and on_error == "raise":
+            raise FormatError(f"{missing[0][0]}: {missing[0][1]}.")
+        report = Ingest(self._store, self.model, on_error, retry).run(files, progress)
+        report.failed[:0] = missing
+        self._vectors()
+        return report
+
+    def assets(self) -> list[Asset]:
+        """Every asset that could be read, in the order of their ids."""
+        return self._store.all_assets()
+
+    def failures(self) -> list[Asset]:
+        """Every file that could not be read, with the reason in `error`."""
+        return self._store.all_assets("failed")
+
+    def asset(self, asset_id: int) -> Asset:
+        """One asset. Raises LibraryError when there is none of this id."""
+        return self._store.assets([asset_id])[0]
+
+    def files(self) -> list[Path]:
+        """Every file the library was given and has not forgotten, copies and failed ones too."""
+        return self._store.paths()
+
+    def remove(self, asset: Asset | int) -> None:
+        """Forget an asset. Its file stays where it is, and is indexed again by the next `add` that meets it.
+
+        Raises:
+            LibraryError: there is no asset of this id.
+        """
+        found = self.asset(_id(asset))
+        self._store.remove(found.id)
+        thumbnails.thumbnail_path(self.path, found.sha256).unlink(missing_ok=True)
+
+    def search(self, query: Query, k: int = 10) -> list[Hit]:
+        """The k assets closest to a query, best first.
+
+        Args:
+            query: words; or an image (a file or a PIL image); or an asset (a file, Gaussians, an `Asset` or its id).
+                A string is a file when it ends in a suffix of an image or an asset.
+            k: at least 1.
+
+        Raises:
+            DataError: the query is empty or of a kind that cannot be searched for.
+            FormatError: the file does not exist or cannot be read.
+            LibraryError: nothing in the library is indexed with this model.
+        """
+        if isinstance(query, str) and Path(query).suffix.lower() not in IMAGE_SUFFIXES | ASSET_SUFFIXES:
+            return self.search_text(query, k)
+        if isinstance(query, (str, os.PathLike)):
+            path = Path(query)
+            if not path.is_file():
+                raise FormatError(f"{path}: no such file. To search for words that look like one, use search_text.")
+            return self.search_image(path, k) if path.suffix.lower() in IMAGE_SUFFIXES else self.search_asset(path, k)
+        if isinstance(query, (int, Asset, Gaussians)):
+            return self.search_asset(query, k)
+        return self.search_image(query, k)
+
+    def search_text(self, text: str, k: int = 10) -> list[Hit]:
+        """The k assets closest to words, best first. See `search`."""
+        return self._search(lambda: prompt_embeddings(self.model, [text])[0], k)
+
+    def search_image(self, image: str | os.PathLike[str] | ImageLike, k: int = 10) -> list[Hit]:
+        """The k assets closest to a picture: a file, a PIL image or an (H, W, 3) uint8 array. See `search`."""
+        picture = Path(image) if isinstance(image, (str, os.PathLike)) else image
+        return self._search(lambda: _row(self.model.encode_images([picture])), k)
+
+    def search_asset(self, asset: AssetLike, k: int = 10) -> list[Hit]:
+        """The k assets closest to an asset of the library, a file, or Gaussians, best first. See `search`."""
+        return self._search(lambda: self._embedding(asset), k)
+
+    def tags(self, asset: AssetLike, labels: Sequence[str] | None = None,
+             k: int = 5) -> list[tuple[str, float]]:  # fmt: skip
+        """The k likeliest labels of an asset with their probabilities, best first.
+
+        Args:
+            asset: an asset of the library, a file, or Gaussians.
+            labels: to choose from; by default about 200 names of everyday objects.
+            k: at least 1.
+        """
+        chosen = chosen_labels(labels)
+        if self._label_vectors is None or self._label_vectors[0] != chosen:
+            self._label_vectors = (chosen, prompt_embeddings(self.model, chosen))
+        return rank_labels(self._embedding(asset), self._label_vectors[1], chosen, k)
+
+    def thumbnail(self, asset: Asset | int) -> Path:
+        """A 256-pixel picture of an asset (WebP), drawn on first use and kept in the library.
+
+        Raises:
+            LibraryError: its file is gone.
+        """
+        found = self.asset(_id(asset))
+        path = thumbnails.thumbnail_path(self.path, found.sha256)
+        if not path.is_file():
+            source = self._store.moved_path(found)
+            if source is None:
+                raise LibraryError(f"{found.path}: the file is gone; add the folder it was moved to, or remove the asset.")
+            thumbnails.write(load_asset(source), path)
+        return path
+
+    def _embedding(self, asset: AssetLike) -> np.ndarray:
+        """(dim,) embedding of an asset: the stored one if there is one."""
+        if isinstance(asset, (Asset, int)):
+            found = self.asset(_id(asset))
+            stored = self._store.embedding(found.id, self.model.hash)
+            if stored is None:
+                raise LibraryError(f"{found.path}: not indexed with {self.model.name}; {self._add_hint()}.")
+            return stored
+        if isinstance(asset, (str, os.PathLike)):
+            file = seen_file(Path(asset))
+            known = self._store.known_content(file.sha256, self.model.hash)
+            stored = self._store.embedding(known.asset_id, self.model.hash) if known else None
+            if stored is not None:
+                return stored
+            asset = load_asset(file.path)
+        return _row(self.model.encode_gaussians([asset]))
+
+    def _search(self, embed: Callable[[], np.ndarray], k: int) -> list[Hit]:
+        index = self._vectors()
+        if len(index) == 0:
+            reason = f"has no assets indexed with {self.model.name}" if len(self) else "is empty"
+            raise LibraryError(f"{self.path}: this library {reason}; {self._add_hint()}.")
+        query = embed().astype(np.float32)
+        if query.shape != (index.vectors.shape[1],):
+            raise DataError(
+                f"the query has {query.size} dimensions, the library {index.vectors.shape[1]}; use one model for both."
+            )
+        ids, scores = index.top_k(query, k)
+        assets = self._store.assets(ids.tolist())
+        return [Hit(float(score), asset) for score, asset in zip(scores, assets, strict=True)]
+
+    def _vectors(self) -> VectorIndex:
+        """The index of this model as the store has it now: in memory, from its file, or written again."""
+        model = self.model.hash
+        revision = self._store.revision(model)
+        if revision is None:
+            return VectorIndex(np.zeros(0, np.int64), np.zeros((0, 0), np.float32), b"")
+        if self._index is None or self._index.revision != revision:
+            name = words_of(Path(self.model.name).name).replace(" ", "-")
+            path = self.path / f"vectors-{name}-{model[:12]}.f32"
+            found = read_index(path, revision)
+            self._index = self._write_vectors(path) if found is None else found
+        return self._index
+
+    def _write_vectors(self, path: Path) -> VectorIndex:
+        revision, ids, vectors = self._store.embeddings(self.model.hash)
+        write_index(path, ids, vectors, revision or b"")
+        index = read_index(path, revision or b"")
+        if index is None:  # another process replaced it meanwhile: what was just read serves
+            rows = np.frombuffer(b"".join(vectors), np.float32).reshape(len(ids), -1)
+            index = VectorIndex(np.array(ids, np.int64), rows, revision or b"")
+        return index
+
+    def _add_hint(self) -> str:
+        return f"index some with `splatsense add {self.path} FILES`"
+
+
+def _id(asset: Asset | int) -> int:
+    return asset.id if isinstance(asset, Asset) else asset
+
+
+def _row(embeddings: Any) -> np.ndarray:
+    return embeddings[0].detach().cpu().numpy()

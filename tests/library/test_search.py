@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from library.color_model import COLORS, ColorModel, blob
+from splatsense.errors import DataError, FormatError, LibraryError
+from splatsense.library import Hit, Library
+
+
+@pytest.fixture
+def filled(library, folder):
+    library.add(folder, progress=False)
+    return library
+
+
+def names(hits: list[Hit]) -> list[str]:
+    return [hit.path.name for hit in hits]
+
+
+@pytest.mark.parametrize("color", ["red", "green", "blue"])
+def test_words_pictures_and_assets_find_their_color(filled, tmp_path, color):
+    picture = tmp_path / f"{color}.png"
+    Image.new("RGB", (8, 8), color).save(picture)
+    pixels = np.zeros((4, 4, 3), np.uint8) + (np.array(COLORS[color]) * 255).astype(np.uint8)
+    queries = [f"a {color} thing", picture, str(picture), Image.open(picture), pixels, blob(COLORS[color], seed=77)]
+    for query in queries:
+        hits = filled.search(query, k=3)
+        assert all(color in name.lower() for name in names(hits)), query
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_hits_are_what_brute_force_finds(filled, model):
+    query = model.encode_text(["a red thing"]).numpy()[0]
+    expected = []
+    for asset in filled.assets():
+        from splatsense.io import load
+
+        expected.append((-float(model.encode_gaussians([load(asset.path)]).numpy()[0] @ query), asset.id))
+    expected.sort()
+    hits = filled.search("a red thing", k=9)
+    assert [hit.id for hit in hits] == [asset_id for _, asset_id in expected]
+    np.testing.assert_allclose([hit.score for hit in hits], [-score for score, _ in expected], atol=1e-6)
+
+
+def test_an_asset_finds_itself_first(filled):
+    asset = filled.assets()[4]
+    for query in (asset, asset.id, asset.path, str(asset.path)):
+        hits = filled.search(query, k=2)
+        assert hits[0].id == asset.id
+        assert hits[0].score == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_file_of_the_library_is_not_encoded_again(filled, model):
+    model.encoded = 0
+    filled.search(filled.assets()[0].path)
+    assert model.encoded == 0
+
+
+def test_equal_scores_come_in_the_order_of_ids(tmp_path, model):
+    class OneVector(ColorModel):
+        def encode_gaussians(self, objects, batch_size=16):
+            return super().encode_text(["red"] * len(objects))
+
+    from splatsense.io import save
+
+    (tmp_path / "in").mkdir()
+    for seed in range(20):
+        save(blob(COLORS["red"], seed), tmp_path / "in" / f"{seed}.splat")
+    with Library(tmp_path / "lib", OneVector()) as library:
+        library.add(tmp_path / "in", progress=False)
+        assert [hit.id for hit in library.search("red", k=7)] == list(range(1, 8))
+
+
+def test_more_results_than_assets(filled):
+    assert len(filled.search("red", k=1000)) == 9
+
+
+@pytest.mark.parametrize("query", ["", "   ", "\n"])
+def test_an_empty_query_is_an_error(filled, query):
+    with pytest.raises(DataError, match="empty"):
+        filled.search(query)
+
+
+def test_k_below_one_is_an_error(filled):
+    with pytest.raises(DataError, match="k must be at least 1"):
+        filled.search("red", k=0)
+
+
+def test_a_file_that_does_not_exist_is_not_taken_for_words(filled):
+    with pytest.raises(FormatError, match=r"chair\.png: no such file"):
+        filled.search("chair.png")
+
+
+def test_an_empty_library_says_how_to_fill_it(library):
+    assert len(library) == 0
+    assert library.assets() == []
+    with pytest.raises(LibraryError, match="is empty; index some with `splatsense add"):
+        library.search("red")
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate", "other", "empty"])
+def test_the_vectors_file_is_made_again_when_missing_or_damaged(filled, folder, damage):
+    before = filled.search("red", k=9)
+    path = next(filled.path.glob("vectors-*.f32"))
+    content = path.read_bytes()
+    filled.close()
+    if damage == "delete":
+        path.unlink()
+    else:
+        path.write_bytes({"truncate": content[:-5], "other": b"\1" * len(content), "empty": b""}[damage])
+    with Library(filled.path, filled.model) as library:
+        assert library.search("red", k=9) == before
+    assert path.read_bytes() == content
+
+
+def test_changes_of_another_process_are_seen(filled, model, tmp_path, write_blob):
+    assert len(filled.search("red", k=99)) == 9
+    with Library(filled.path, model) as other:
+        other.add(write_blob(tmp_path / "new.splat", "red", seed=500), progress=False)
+        other.remove(1)
+    assert {hit.id for hit in filled.search("red", k=99)} == {*range(2, 11)}
+
+
+def test_vectors_of_another_length_are_refused(filled):
+    class Wide(ColorModel):
+        def encode_text(self, texts):
+            import torch
+
+            return torch.nn.functional.normalize(torch.ones(len(texts), 5), dim=-1)
+
+    with Library(filled.path, Wide()) as library, pytest.raises(DataError, match="5 dimensions, the library 3"):
+        library.search("red")
+
+
+def test_assets_know_what_they_are(filled, folder):
+    asset = next(asset for asset in filled.assets() if asset.path.name == "GreenThing1.ply")
+    assert (asset.name, asset.gaussians) == ("green thing", 24)
+    assert asset.path == folder / "more" / "GreenThing1.ply"
+    assert asset.size == asset.path.stat().st_size
+    assert asset.bounds is not None
+    assert all(low < high for low, high in zip(*asset.bounds, strict=True))
+    assert filled.asset(asset.id) == asset
+    with pytest.raises(LibraryError, match="no asset has the id 4711"):
+        filled.asset(4711)
+
+
+def test_tags_rank_the_labels(filled):
+    red = filled.search("red", k=1)[0].asset
+    for asset in (red, red.id, red.path, blob(COLORS["red"])):
+        tags = filled.tags(asset, ["a blue thing", "a red thing", "a green thing"], k=2)
+        assert tags[0][0] == "a red thing"
+        assert len(tags) == 2
+    everything = filled.tags(red, ["red", "green", "blue"], k=9)
+    assert sum(probability for _, probability in everything) == pytest.approx(1.0)
+    with pytest.raises(DataError, match="no labels"):
+        filled.tags(red, [])

@@ -1,0 +1,124 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from splatsense.cli import COMMANDS, main
+from splatsense.gaussians import Gaussians
+from splatsense.io import load, save
+
+
+@pytest.fixture
+def assets(tmp_path):
+    folder = tmp_path / "assets"
+    folder.mkdir()
+    for seed, name in enumerate(("wooden chair", "potted_plant", "FloorLamp")):
+        generator = torch.Generator().manual_seed(seed)
+        rgb, means = torch.rand(200, 3, generator=generator), torch.randn(200, 3, generator=generator)
+        quats = torch.tensor([1.0, 0, 0, 0]).repeat(200, 1)
+        save(Gaussians.from_rgb(means, quats, torch.full((200, 3), 0.1), torch.ones(200), rgb), folder / f"{name}.ply")
+    return folder
+
+
+def spawn(*arguments: str, **options) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", "splatsense", *arguments], env=environment, text=True, **options)
+
+
+def test_help_lists_every_command_without_torch(capsys):
+    code = "import sys; from splatsense.cli import main; main(['--help']); print('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(command in done.stdout for command in COMMANDS)
+    assert done.stderr.strip() == "False"
+
+
+def test_every_command_explains_itself(capsys):
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as stopped:
+            main([*command.split(), "--help"])
+        assert stopped.value.code == 0
+        assert f"splatsense {command}" in capsys.readouterr().out
+
+
+def test_usage_errors(capsys):
+    assert main([]) == 2
+    assert main(["serach"]) == 2
+    assert "Did you mean `splatsense search`?" in capsys.readouterr().err
+    assert main(["train"]) == 2
+    assert main(["train", "--help"]) == 0
+    assert "train clip-gs" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["search"])
+    assert stopped.value.code == 2
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("splatsense ")
+
+
+def test_add_search_and_tags(assets, tmp_path, model_folder, capsys):
+    library, model = str(tmp_path / "library"), ["--model", model_folder]
+    assert main(["add", library, str(assets), *model]) == 0
+    assert "3 indexed, 0 already indexed, 0 failed" in capsys.readouterr().out
+    sheet = tmp_path / "sheet.png"
+    assert main(["search", library, "a", "wooden", "chair", "-k", "2", "--sheet", str(sheet), *model]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["#", "score", "name", "file"]
+    assert [row.split()[0] for row in rows] == ["1", "2"]
+    with Image.open(sheet) as image:
+        assert image.width > 600
+    assert main(["search", library, str(assets / "FloorLamp.ply"), *model]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["1", "1.000", "floor", "lamp"]
+    Image.fromarray(np.full((32, 32, 3), 200, np.uint8)).save(tmp_path / "query.jpg")
+    assert main(["search", library, str(tmp_path / "query.jpg"), *model]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert main(["tags", library, "--labels", "chair", "plant", "-k", "1", *model]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert main(["tags", str(assets / "FloorLamp.ply"), "--labels", "chair", "plant", *model]) == 0
+    assert "%" in capsys.readouterr().out
+
+
+def test_errors_are_messages_with_status_2(assets, tmp_path, capsys):
+    assert main(["search", str(tmp_path / "none"), "chair"]) == 2
+    assert "there is no library here" in capsys.readouterr().err
+    assert main(["add", str(assets), str(assets)]) == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert main(["add", str(tmp_path / "library"), str(assets), "--model", "nonsense"]) == 2
+    assert "nonsense" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "none.ply"), str(tmp_path / "out.splat")]) == 2
+    assert "none.ply" in capsys.readouterr().err
+
+
+def test_convert(assets, tmp_path, capsys):
+    source, output = assets / "FloorLamp.ply", tmp_path / "lamp.splat"
+    assert main(["convert", str(source), str(output)]) == 0
+    assert "200 Gaussians" in capsys.readouterr().out
+    torch.testing.assert_close(load(output).bounds, load(source).bounds)
+
+
+def test_an_interrupt_keeps_what_is_stored(assets, tmp_path, model_folder):
+    process = spawn("add", str(tmp_path / "library"), str(assets), "--model", model_folder, stderr=subprocess.PIPE)
+    while not (tmp_path / "library" / "library.sqlite").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate()[1]
+    assert process.returncode == 130
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    assert main(["add", str(tmp_path / "library"), str(assets), "--model", model_folder]) == 0
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    with spawn("--help", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
