@@ -6,9 +6,11 @@ Design
 - Everything in `Gaussians` and `features` gets gradients. Cameras are constants.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from types import ModuleType
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -145,3 +147,13 @@ def _rasteriser(backend: str, means: Tensor) -> Callable[..., tuple[Tensor, Tens
             return native.rasterise
         case _:
             raise DataError(f'render: backend must be "auto", "native" or "reference", got {backend!r}.')
+
+
+class _CallableModule(ModuleType):
+    """Makes `splatsense.render(...)` work: importing this package binds its name there to the package, not the function."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Rendering:
+        return render(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule
