@@ -21,7 +21,7 @@ from splatsense.io import save
 from splatsense.io.surface import mesh_to_gaussians
 
 COUNT, GAUSSIANS, ICON_SIZE = 64, 3500, 256
-QUERY = "BlendSwap-CC-0_leatherSofa"
+QUERY = "BlendSwap-CC-0_sofa2"
 ASSETS = Path(__file__).parent.parent / "src" / "splatsense" / "assets"
 
 

@@ -7,7 +7,9 @@ from splatsense.clip_gs.augment import AugmentConfig, augment, axis_angle, linea
 from splatsense.clip_gs.tokenizer import GaussianBatch
 from tests.clip_gs.test_tokenizer import random_gaussians
 
-OFF = AugmentConfig(turn=0.0, tilt=0.0, scale=0.0, stretch=0.0, shift=0.0, mirror=0.0, drop_color=0.0, color_jitter=0.0, splat_scale=0.0)
+OFF = AugmentConfig(
+    turn=0.0, tilt=0.0, scale=0.0, stretch=0.0, shift=0.0, mirror=0.0, drop_color=0.0, color_jitter=0.0, splat_scale=0.0
+)
 
 
 def covariances(batch: GaussianBatch) -> torch.Tensor:
@@ -23,7 +25,9 @@ def batch_of(count: int = 3) -> GaussianBatch:
 def test_similarities_and_mirrors_move_covariances_exactly(mirrored):
     batch = batch_of()
     angles = torch.tensor([0.3, 1.2, -2.0])
-    matrices = 1.7 * axis_angle(torch.nn.functional.normalize(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)), dim=-1), angles)
+    matrices = 1.7 * axis_angle(
+        torch.nn.functional.normalize(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)), dim=-1), angles
+    )
     if mirrored:
         matrices = matrices @ torch.diag(torch.tensor([-1.0, 1.0, 1.0]))
     moved = linear_map(batch, matrices)

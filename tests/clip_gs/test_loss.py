@@ -25,7 +25,11 @@ def test_image_loss_weighs_views_by_their_votes(voting):
     g, t, images, names = unit(5, 8), unit(5, 8, seed=1), unit(5, 3, 8, seed=2), torch.arange(5)
     found = ClipGSLoss(voting=voting, voting_temperature=0.5).double()(g, t, images, names)
     similarity = (t[:, None] * images).sum(-1)
-    votes = {"none": torch.full_like(similarity, 1 / 3), "raw": similarity.clamp_min(0), "softmax": (similarity / 0.5).softmax(1)}[voting]
+    votes = {
+        "none": torch.full_like(similarity, 1 / 3),
+        "raw": similarity.clamp_min(0),
+        "softmax": (similarity / 0.5).softmax(1),
+    }[voting]
     expected = torch.zeros((), dtype=torch.float64)
     for k in range(3):
         logits = g @ images[:, k].T / 0.07

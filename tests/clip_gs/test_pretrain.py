@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,20 +22,36 @@ def setup(boxes, tmp_path, teacher, monkeypatch):
     monkeypatch.setattr(pretrain_module, "encoder_config", lambda size, dim: replace(SMALL, embed_dim=dim))
     build_triplets(boxes, tmp_path / "triplets", TripletConfig(gaussians=256, views=3, size=32))
     return PretrainConfig(
-        triplets=(str(tmp_path / "triplets"),), out=str(tmp_path / "run"), epochs=6, batch_size=4, views=2, checkpoint_every=3, ema=0.5
+        triplets=(str(tmp_path / "triplets"),),
+        out=str(tmp_path / "run"),
+        epochs=6,
+        batch_size=4,
+        views=2,
+        checkpoint_every=3,
+        ema=0.5,
     )
 
 
 def read_metrics(config):
-    return [json.loads(line) for line in open(f"{config.out}/metrics.jsonl")]
+    return [json.loads(line) for line in Path(config.out, "metrics.jsonl").read_text().splitlines()]
 
 
 def test_overfits_eight_objects(setup):
     from splatsense.clip_gs.augment import AugmentConfig
 
-    gentle = AugmentConfig(turn=0.0, tilt=0.0, scale=0.0, stretch=0.0, shift=0.0, mirror=0.0, drop_color=0.0, color_jitter=0.0, splat_scale=0.0)
+    gentle = AugmentConfig(
+        turn=0.0, tilt=0.0, scale=0.0, stretch=0.0, shift=0.0, mirror=0.0, drop_color=0.0, color_jitter=0.0, splat_scale=0.0
+    )
     config = replace(
-        setup, epochs=120, batch_size=8, image_weight=0.0, augment=gentle, patch_dropout=0.0, drop_path=0.0, learning_rate=3e-3, checkpoint_every=1000
+        setup,
+        epochs=120,
+        batch_size=8,
+        image_weight=0.0,
+        augment=gentle,
+        patch_dropout=0.0,
+        drop_path=0.0,
+        learning_rate=3e-3,
+        checkpoint_every=1000,
     )
     folder = pretrain(config)
     first, last = read_metrics(config)[0], read_metrics(config)[-1]
@@ -58,14 +75,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(setup, monkeypatc
         pretrain(broken)
     monkeypatch.setattr(pretrain_module._Run, "step", original)
     pretrain(broken)
-    first, second = (open(f"{c.out}/model/model.safetensors", "rb").read() for c in (whole, broken))
+    first, second = (Path(c.out, "model", "model.safetensors").read_bytes() for c in (whole, broken))
     assert first == second
     assert read_metrics(whole) == read_metrics(broken)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(setup):
-    from pathlib import Path
-
     pretrain(setup)
     run = Path(setup.out)
     (run / CURRENT).write_bytes(b"junk")

@@ -6,14 +6,20 @@ from splatsense.clip_gs.tokenizer import CHANNELS, GaussianBatch, GaussianTokeni
 from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians
 
-SMALL = EncoderConfig(gaussians=128, patches=8, patch_size=16, width=24, depth=2, heads=2, conv_widths=(8, 8, 12), point_widths=(8, 12, 16))
+SMALL = EncoderConfig(
+    gaussians=128, patches=8, patch_size=16, width=24, depth=2, heads=2, conv_widths=(8, 8, 12), point_widths=(8, 12, 16)
+)
 
 
 def random_gaussians(count: int, seed: int = 0) -> Gaussians:
     g = torch.Generator().manual_seed(seed)
     quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=g), dim=-1)
     return Gaussians.from_rgb(
-        torch.randn(count, 3, generator=g), quats, torch.rand(count, 3, generator=g) * 0.1, torch.rand(count, generator=g), torch.rand(count, 3, generator=g)
+        torch.randn(count, 3, generator=g),
+        quats,
+        torch.rand(count, 3, generator=g) * 0.1,
+        torch.rand(count, generator=g),
+        torch.rand(count, 3, generator=g),
     )
 
 
@@ -54,8 +60,14 @@ def test_every_channel_reaches_the_tokens_and_the_point_mode_sees_only_position_
     batch = GaussianBatch.stack([random_gaussians(64)], 64)
     indices = group_patches(batch.means, 4, 16)
     names = ("means", "rotations", "scales", "opacities", "rgb")
-    assert sum(v.numel() for v in (batch.means[0, 0], batch.rotations[0, 0], batch.scales[0, 0], batch.opacities[0, 0], batch.rgb[0, 0])) == CHANNELS
-    for use_attributes, expected in ((True, {n: True for n in names}), (False, {n: n in ("means", "rgb") for n in names})):
+    assert (
+        sum(
+            v.numel()
+            for v in (batch.means[0, 0], batch.rotations[0, 0], batch.scales[0, 0], batch.opacities[0, 0], batch.rgb[0, 0])
+        )
+        == CHANNELS
+    )
+    for use_attributes, expected in ((True, dict.fromkeys(names, True)), (False, {n: n in ("means", "rgb") for n in names})):
         tokenizer = GaussianTokenizer(24, (8, 8, 12), (8, 12, 16), use_attributes)
         inputs = {name: getattr(batch, name).clone().requires_grad_() for name in names}
         tokens, _ = tokenizer(GaussianBatch(**inputs), indices)

@@ -9,7 +9,9 @@ from splatsense.errors import DataError
 
 def test_accuracies_worked_by_hand():
     classes = torch.eye(4)
-    objects = normalize(torch.tensor([[1.0, 0.2, 0.1, 0], [0.5, 0.4, 0.3, 0], [0.1, 0.2, 0.9, 0.3], [0.9, 0.8, 0.7, 0.6]]), dim=-1)
+    objects = normalize(
+        torch.tensor([[1.0, 0.2, 0.1, 0], [0.5, 0.4, 0.3, 0], [0.1, 0.2, 0.9, 0.3], [0.9, 0.8, 0.7, 0.6]]), dim=-1
+    )
     found = zero_shot(objects, classes, ["a", "b", "c", "d"], ["a", "b", "c", "d"])
     assert (found.top1, found.top3, found.top5) == (0.5, 0.75, 1.0)
     assert found.class_mean == 0.5

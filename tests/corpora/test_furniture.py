@@ -44,7 +44,9 @@ def library(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("PluginFurnitureCatalog.properties", CATALOGUE.encode("latin-1"))
         archive.writestr("pieces/a.png", png("red"))
-        archive.writestr("pieces/a/a.obj", "mtllib a.mtl\n" + TRIANGLE + "usemtl red\nf 1/1 2/2 3/3\nusemtl gone\nf 1/1 3/3 2/2\n")
+        archive.writestr(
+            "pieces/a/a.obj", "mtllib a.mtl\n" + TRIANGLE + "usemtl red\nf 1/1 2/2 3/3\nusemtl gone\nf 1/1 3/3 2/2\n"
+        )
         mtl = "newmtl red\nKd 0 0 0\nmap_Kd C:\\\\pictures\\\\Cloth.PNG\nnewmtl gone\nKd 0 1 0\nd 0.5\nmap_Kd nowhere.jpg\n"
         archive.writestr("pieces/a/a.mtl", mtl)
         archive.writestr("pieces/a/cloth.png", png((200, 30, 30)))
@@ -98,7 +100,7 @@ def test_colors_of_the_default_catalogue_come_without_an_mtllib(tmp_path):
 
 
 def test_errors_name_the_archive(tmp_path):
-    with pytest.raises(FormatError, match="no .sh3f library"):
+    with pytest.raises(FormatError, match=r"no \.sh3f library"):
         furniture(tmp_path)
     bad = tmp_path / "bad.sh3f"
     bad.write_bytes(b"not a zip")

@@ -56,7 +56,9 @@ def augment(batch: GaussianBatch, config: AugmentConfig, generator: torch.Genera
     stretch = torch.cat([stretch[:, :1] * mirror[:, None], stretch[:, 1:]], dim=1)
     batch = linear_map(batch, tilt @ turn @ torch.diag_embed(stretch))
     means = batch.means + uniform(count, 1, 3) * config.shift
-    rgb = (batch.rgb * (1 + uniform(count, 1, 3) * config.color_jitter) + uniform(count, 1, 1) * config.color_jitter).clamp(0, 1)
+    rgb = (batch.rgb * (1 + uniform(count, 1, 3) * config.color_jitter) + uniform(count, 1, 1) * config.color_jitter).clamp(
+        0, 1
+    )
     rgb = torch.where(torch.rand(count, 1, 1, generator=generator) < config.drop_color, torch.full_like(rgb, GREY), rgb)
     return replace(batch, means=means, rgb=rgb, scales=batch.scales * factor(config.splat_scale, count, 1, 1))
 

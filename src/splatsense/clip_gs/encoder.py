@@ -4,13 +4,13 @@ Follows CLIP-GS (arXiv 2412.19142, section 3.2) and Uni3D (arXiv 2310.06773): a 
 a learned CLS token, pre-norm blocks with SwiGLU as in EVA-02 (arXiv 2303.11331), a linear head on CLS.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize, scaled_dot_product_attention, silu
 
-from splatsense.clip_gs.tokenizer import GaussianBatch, GaussianTokenizer, group_patches
+from splatsense.clip_gs.tokenizer import GaussianBatch, GaussianTokenizer, PatchOrder, group_patches
 from splatsense.errors import DataError
 
 
@@ -35,7 +35,7 @@ class EncoderConfig:
     gaussians: int = 2048
     patches: int = 64
     patch_size: int = 32
-    order: str = "hilbert"
+    order: PatchOrder = "hilbert"
     width: int = 192
     depth: int = 6
     heads: int = 3
@@ -57,13 +57,13 @@ def encoder_config(size: str, embed_dim: int = 384) -> EncoderConfig:
     Raises:
         DataError: no such size.
     """
-    paper = {"gaussians": 10_000, "patches": 512, "patch_size": 64, "conv_widths": (64, 128, 256), "point_widths": (128, 256, 512)}
+    paper = EncoderConfig(10_000, 512, 64, conv_widths=(64, 128, 256), point_widths=(128, 256, 512), embed_dim=embed_dim)
     sizes = {
         "tiny": EncoderConfig(embed_dim=embed_dim),
-        "small": EncoderConfig(width=384, depth=12, heads=6, embed_dim=embed_dim, **paper),
-        "base": EncoderConfig(width=768, depth=12, heads=12, embed_dim=embed_dim, **paper),
-        "large": EncoderConfig(width=1024, depth=24, heads=16, embed_dim=embed_dim, **paper),
-        "giant": EncoderConfig(width=1408, depth=40, heads=16, embed_dim=embed_dim, **paper),
+        "small": replace(paper, width=384, depth=12, heads=6),
+        "base": replace(paper, width=768, depth=12, heads=12),
+        "large": replace(paper, width=1024, depth=24, heads=16),
+        "giant": replace(paper, width=1408, depth=40, heads=16),
     }
     if size not in sizes:
         raise DataError(f"--size {size}: expected one of {', '.join(sizes)}.")

@@ -38,7 +38,10 @@ def evaluate_zero_shot(config: EvaluateConfig) -> str:
     data = _embed(config, [item for item in objects if item.label in labels])
     classes = class_embeddings(load_model(config.model).encode_text, labels)
     truth = [item.label for item in data.objects]
-    results = {"model": zero_shot(data.model, classes, truth, labels), "render": zero_shot(data.rendered, classes, truth, labels)}
+    results = {
+        "model": zero_shot(data.model, classes, truth, labels),
+        "render": zero_shot(data.rendered, classes, truth, labels),
+    }
     model = results["model"]
     lines = [f"zero-shot, furniture {config.split} split: {len(truth)} objects, {len(labels)} classes", ""]
     lines += [f"{'class':<26}{'objects':>8}{config.model:>16}{'render+teacher':>16}"]
@@ -71,7 +74,10 @@ def evaluate_retrieval(config: EvaluateConfig) -> str:
         "text -> image (render + teacher)": recall(text, data.rendered, names),
         "chance": chance_recall(names),
     }
-    lines = [f"retrieval, furniture {config.split} split: {len(names)} objects, {len(unique)} names; the same name is a hit", ""]
+    lines = [
+        f"retrieval, furniture {config.split} split: {len(names)} objects, {len(unique)} names; the same name is a hit",
+        "",
+    ]
     lines += [f"{'':<34}" + "".join(f"{f'R@{k}':>8}" for k in KS)]
     lines += [f"{label:<34}" + "".join(f"{row[k]:>8.1%}" for k in KS) for label, row in rows.items()]
     _write(config, {"retrieval": rows, "failed": data.failed})
@@ -79,7 +85,9 @@ def evaluate_retrieval(config: EvaluateConfig) -> str:
 
 
 def _objects(config: EvaluateConfig) -> list[CorpusObject]:
-    chosen = [item for item in furniture(config.furniture) if item.split == config.split and item.key.startswith(config.holdout)]
+    chosen = [
+        item for item in furniture(config.furniture) if item.split == config.split and item.key.startswith(config.holdout)
+    ]
     if not chosen:
         raise DataError(f"--split {config.split} --holdout {config.holdout!r}: no object of the corpus is left.")
     return chosen

@@ -80,7 +80,9 @@ class ClipGS:
             weights = load_file(path)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}).") from error
-        config = {key: tuple(value) if isinstance(value, list) else value for key, value in self.card["encoder"].items()}
+        config: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in self.card["encoder"].items()
+        }
         encoder = GaussianEncoder(EncoderConfig(**config))
         encoder.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
         return encoder.eval().requires_grad_(False)
@@ -139,7 +141,13 @@ def save_model(folder: str | Path, encoder: "GaussianEncoder", name: str, teache
     weights = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in encoder.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
         save_file(weights, temporary)
-    described = {"name": name, "teacher": teacher, "encoder": asdict(encoder.config), "sha256": sha256(folder / WEIGHTS), **card}
+    described = {
+        "name": name,
+        "teacher": teacher,
+        "encoder": asdict(encoder.config),
+        "sha256": sha256(folder / WEIGHTS),
+        **card,
+    }
     with atomic_write(folder / CONFIG) as temporary:
         Path(temporary).write_text(json.dumps(described, indent=2) + "\n")
 

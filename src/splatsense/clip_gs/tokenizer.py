@@ -11,6 +11,7 @@ Differs from the paper: one serial order inside each patch instead of several or
 """
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from splatsense.geometry.sampling import farthest_point_sampling
 from splatsense.geometry.serialize import serial_order
 
 CHANNELS = 19
+PatchOrder = Literal["distance", "xyz", "hilbert", "z"]
 SERIAL_BITS = 8  # cells per axis of the serial curve: 2^8, finer than any patch
 
 
@@ -57,7 +59,9 @@ class GaussianBatch:
         The caller normalises; this only picks. The same seed picks the same Gaussians.
         """
         picked = [gaussians[_pick(len(gaussians), count, seed)] for gaussians in objects]
-        stacked = {name: torch.stack([getattr(g, name) for g in picked]) for name in ("means", "quats", "scales", "opacities", "rgb")}
+        stacked = {
+            name: torch.stack([getattr(g, name) for g in picked]) for name in ("means", "quats", "scales", "opacities", "rgb")
+        }
         return GaussianBatch(rotations=quaternion_to_matrix(stacked.pop("quats")), **stacked)
 
 
@@ -80,7 +84,7 @@ class PatchIndices:
     members: Tensor
 
 
-def group_patches(means: Tensor, patches: int, patch_size: int, order: str = "hilbert") -> PatchIndices:
+def group_patches(means: Tensor, patches: int, patch_size: int, order: PatchOrder = "hilbert") -> PatchIndices:
     """Choose patches of Gaussians by farthest point sampling and nearest neighbours.
 
     Args:
@@ -94,7 +98,9 @@ def group_patches(means: Tensor, patches: int, patch_size: int, order: str = "hi
     _, members = k_nearest_neighbours(means, means[batch, centers], patch_size)
     if order != "distance":
         permutation = serial_order(means, order, bits=SERIAL_BITS)
-        rank = torch.empty_like(permutation).scatter_(1, permutation, torch.arange(means.shape[1], device=means.device).expand_as(permutation))
+        rank = torch.empty_like(permutation).scatter_(
+            1, permutation, torch.arange(means.shape[1], device=means.device).expand_as(permutation)
+        )
         by_rank = rank[batch[..., None], members].argsort(-1)
         members = members.gather(-1, by_rank)
     return PatchIndices(centers, members)
@@ -134,7 +140,13 @@ class GaussianTokenizer(nn.Module):
         tokens = self.point_branch(torch.cat([offsets, rgb], dim=-1))
         if self.attribute_branch is not None:
             channels = torch.cat(
-                [offsets, rgb, batch.opacities[pick][..., None], sigmoid_of_log(batch.scales[pick]), batch.rotations[pick].flatten(-2)],
+                [
+                    offsets,
+                    rgb,
+                    batch.opacities[pick][..., None],
+                    sigmoid_of_log(batch.scales[pick]),
+                    batch.rotations[pick].flatten(-2),
+                ],
                 dim=-1,
             )
             convolved = self.attribute_branch(channels.flatten(0, 1).transpose(1, 2))
@@ -149,18 +161,16 @@ class PointPatchEncoder(nn.Module):
         super().__init__()
         first, second, third = widths
         self.point_layers = nn.Sequential(nn.Linear(6, first), _BatchNorm(first), nn.ReLU(), nn.Linear(first, second))
-        self.patch_layers = nn.Sequential(nn.Linear(2 * second, third), _BatchNorm(third), nn.ReLU(), nn.Linear(third, out_width))
+        self.join = nn.Linear(2 * second, third)
+        self.patch_layers = nn.Sequential(_BatchNorm(third), nn.ReLU(), nn.Linear(third, out_width))
 
     def forward(self, points: Tensor) -> Tensor:
         """(B, P, out_width) tokens of patches (B, P, S, 6) of relative positions and colours."""
         local = self.point_layers(points)
-        # The first patch layer takes [maximum, local]; its two halves apply apart, so the maximum's is done once a patch.
-        first, *rest = self.patch_layers
-        for_maximum, for_local = first.weight.chunk(2, dim=1)
-        mixed = linear(local, for_local, first.bias) + linear(local.amax(-2, keepdim=True), for_maximum)
-        for layer in rest:
-            mixed = layer(mixed)
-        return mixed.amax(-2)
+        # `join` takes [maximum, local]; its two halves apply apart, so the maximum's is done once a patch.
+        for_maximum, for_local = self.join.weight.chunk(2, dim=1)
+        mixed = linear(local, for_local, self.join.bias) + linear(local.amax(-2, keepdim=True), for_maximum)
+        return self.patch_layers(mixed).amax(-2)
 
 
 class _BatchNorm(nn.BatchNorm1d):

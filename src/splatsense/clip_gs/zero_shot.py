@@ -45,7 +45,7 @@ class ZeroShotResult:
     by_class: dict[str, tuple[int, int]]
 
 
-def class_embeddings(encode_text, names: Sequence[str]) -> Tensor:  # noqa: ANN001 - any callable from texts to (n, d)
+def class_embeddings(encode_text, names: Sequence[str]) -> Tensor:
     """(C, d) unit-length embeddings of class names.
 
     Args:
@@ -78,7 +78,9 @@ def zero_shot(embeddings: Tensor, classes: Tensor, labels: Sequence[str], names:
     ranked = scores.argsort(dim=1, descending=True, stable=True)
     place = (ranked == truth[:, None]).int().argmax(1)
     correct = place == 0
-    by_class = {n: (int(correct[truth == i].sum()), int((truth == i).sum())) for i, n in enumerate(names) if bool((truth == i).any())}
+    by_class = {
+        n: (int(correct[truth == i].sum()), int((truth == i).sum())) for i, n in enumerate(names) if bool((truth == i).any())
+    }
     return ZeroShotResult(
         top1=float(correct.double().mean()),
         top3=float((place < 3).double().mean()),

@@ -78,8 +78,8 @@ def _find_or_fetch(cache: Path) -> Path:
         except (OSError, subprocess.CalledProcessError) as error:
             reason = getattr(error, "stderr", None) or error
             raise FormatError(
-                f"the furniture libraries are not installed and could not be fetched ({str(reason).strip()}). Install the Debian "
-                "packages sweethome3d and sweethome3d-furniture, or pass the folder that holds the .sh3f files."
+                f"the furniture libraries are not installed and could not be fetched ({str(reason).strip()}). Install "
+                "the Debian packages sweethome3d and sweethome3d-furniture, or pass the folder that holds the .sh3f files."
             ) from error
     return folder
 

@@ -20,20 +20,24 @@ from splatsense.files import atomic_write
 CURRENT, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
 
 
-def save_checkpoint(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def save_checkpoint(
+    folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> None:
     """Publish a checkpoint of modules, the optimiser and a JSON-able state."""
     tensors = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     for index, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{slot}": torch.as_tensor(value) for slot, value in slots.items()}
     with atomic_write(folder / CURRENT) as temporary:
-        save_file({key: value.detach().contiguous().clone() for key, value in tensors.items()}, temporary, {"state": json.dumps(state)})
+        save_file(
+            {key: value.detach().contiguous().clone() for key, value in tensors.items()},
+            temporary,
+            {"state": json.dumps(state)},
+        )
         if (folder / CURRENT).exists():
             os.replace(folder / CURRENT, folder / PREVIOUS)
 
 
-def load_checkpoint(
-    folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
-) -> dict[str, Any] | None:
+def load_checkpoint(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
     """Restore modules and optimiser in place; the state that was saved, or None when there is no checkpoint.
 
     Raises:
