@@ -88,3 +88,12 @@ def test_a_file_without_permission_is_an_error(tmp_path):
 def test_an_unreadable_path_is_an_error(tmp_path):
     with pytest.raises(FormatError, match="cannot be read"):
         open_to_read(tmp_path / ("n" * 300))
+
+
+def test_a_writer_that_makes_its_file_private_does_not_make_the_result_private(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    with atomic_write(tmp_path / "model") as temporary:
+        temporary.write_bytes(b"weights")
+        temporary.chmod(0o600)
+    assert (tmp_path / "model").stat().st_mode == plain.stat().st_mode

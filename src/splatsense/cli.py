@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tags": ("splatsense.cli:tags", "say what assets show"),
     "demo": ("splatsense.demo:demo", "build a library from the bundled splats, search it, draw the results"),
     "convert": ("splatsense.cli:convert", "read a splat, mesh or point cloud and write a splat"),
+    "triplets furniture": ("splatsense.clip_gs.triplets:triplets_furniture", "training data from the furniture libraries"),
+    "triplets folder": ("splatsense.clip_gs.triplets:triplets_folder", "training data from a folder of meshes"),
     "train clip-gs": ("splatsense.clip_gs.pretrain:pretrain", "train a model on triplets of splats, pictures and captions"),
     "evaluate zero-shot": ("splatsense.clip_gs.evaluate:evaluate_zero_shot", "classify objects by the names of their classes"),
     "evaluate retrieval": (
@@ -50,6 +52,7 @@ Sheet = Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait ruin a shared machine
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = _run(given)

@@ -34,6 +34,7 @@ def atomic_write(path: str | os.PathLike[str], fsync: bool = False) -> Iterator[
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
     try:
         temporary.open("xb").close()
+        mode = temporary.stat().st_mode  # as the user's umask has it; some writers replace the file with a private one
     except OSError as error:
         raise FormatError(
             f"{path}: cannot be written ({error.strerror}); check that its folder exists and is writable."
@@ -42,6 +43,7 @@ def atomic_write(path: str | os.PathLike[str], fsync: bool = False) -> Iterator[
         yield temporary
         if fsync:
             _flush_to_disk(temporary)
+        temporary.chmod(mode)
         temporary.replace(path)
         if fsync:
             _flush_to_disk(path.parent)

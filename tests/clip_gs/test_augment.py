@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from clip_gs.test_tokenizer import random_gaussians
 from splatsense.clip_gs.augment import AugmentConfig, augment, axis_angle, linear_map
 from splatsense.clip_gs.tokenizer import GaussianBatch
-from tests.clip_gs.test_tokenizer import random_gaussians
 
 OFF = AugmentConfig(
     turn=0.0, tilt=0.0, scale=0.0, stretch=0.0, shift=0.0, mirror=0.0, drop_color=0.0, color_jitter=0.0, splat_scale=0.0

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from clip_gs.test_tokenizer import SMALL
 from splatsense.clip_gs import encoder as encoder_module
 from splatsense.clip_gs import pretrain as pretrain_module
 from splatsense.clip_gs.model import load_model
@@ -12,7 +13,6 @@ from splatsense.clip_gs.pretrain import PretrainConfig, pretrain
 from splatsense.clip_gs.triplets import TripletConfig, build_triplets
 from splatsense.errors import CheckpointError, DataError
 from splatsense.training.checkpoint import CURRENT, PREVIOUS
-from tests.clip_gs.test_tokenizer import SMALL
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from splatsense.clip_gs.captions import captions, clean_name, fill_template
-from splatsense.clip_gs.triplets import TripletConfig, build_triplets, embed_shard, make_triplet, read_shard, shard_paths
+from splatsense.clip_gs.shards import embed_shard, read_shard, shard_paths
+from splatsense.clip_gs.triplets import TripletConfig, build_triplets, make_triplet
 from splatsense.corpora import CorpusObject
 from splatsense.errors import DataError, FormatError
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import fields
 
 import torch
-from dense_oracle import dense_images
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from render.dense_oracle import dense_images
 from splatsense.cameras import Cameras
 from splatsense.gaussians import Gaussians
 from splatsense.render import Rendering

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import assert_matches_oracle, random_scene, with_gradients
 
+from render.scenes import assert_matches_oracle, random_scene, with_gradients
 from splatsense.cameras import Cameras
 from splatsense.gaussians import Gaussians
 from splatsense.native import LEVELS, LIBRARY_DIR, load_native

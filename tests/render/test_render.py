@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-from scenes import assert_matches_oracle, random_scene
 
+from render.scenes import assert_matches_oracle, random_scene
 from splatsense.cameras import Cameras
 from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians
@@ -156,7 +156,6 @@ def test_errors_name_what_is_wrong():
         r"cameras are constants": lambda: render(gaussians, broken_camera(K=K)),
         r"at most 65535 pixels": lambda: render(gaussians, broken_camera(width=65536)),
         r"on meta": lambda: render(gaussians.to("meta"), cameras),
-        r"degree 5": lambda: render(dataclasses.replace(gaussians, sh=torch.zeros(4, 36, 3)), cameras),
         r"backend must be": lambda: _rasteriser("cuda", gaussians.means),
         r"takes float32 on a CPU": lambda: render(gaussians_float64, cameras, backend="native"),
     }

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from splatsense.clip_gs.captions import clean_name
+from splatsense.clip_gs.shards import embed_shard, read_shard, shard_paths
 from splatsense.clip_gs.tokenizer import GaussianBatch
-from splatsense.clip_gs.triplets import embed_shard, read_shard, shard_paths
 from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians, quaternion_to_matrix
 from splatsense.teachers import Teacher

@@ -9,36 +9,29 @@ Design
 Differs from the paper: Gaussians come from surface conversion, not from optimisation.
 """
 
-import io
 import json
-import logging
 import math
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import load_file, save, save_file
-from torch import Tensor
 
 from splatsense.cameras import Cameras
 from splatsense.clip_gs.captions import captions
+from splatsense.clip_gs.shards import Triplet, add_sample
 from splatsense.corpora import CorpusObject
+from splatsense.corpora.folder import folder
+from splatsense.corpora.furniture import furniture
 from splatsense.errors import FormatError, SplatSenseError
 from splatsense.files import atomic_write
-from splatsense.gaussians import Gaussians
 from splatsense.io.surface import MIN_OPACITY, mesh_to_gaussians
 from splatsense.mesh import Material, Mesh
 from splatsense.render.mesh import render_mesh
-from splatsense.teachers import Teacher
 from splatsense.training.progress import Progress
-
-log = logging.getLogger("splatsense")
 
 FIELD_OF_VIEW = 30.0  # degrees
 MARGIN = 1.02  # room around the object's bounding ball
@@ -63,16 +56,6 @@ class TripletConfig:
     elevations: tuple[float, ...] = (10.0, 30.0)
     shading: float = 0.5
     shard_size: int = 128
-
-
-@dataclass(frozen=True)
-class Triplet:
-    """One object: Gaussians (normalised), views (V, H, W, 3) uint8 on white, and what is known about it."""
-
-    key: str
-    gaussians: Gaussians
-    views: np.ndarray
-    info: dict[str, Any]
 
 
 def view_cameras(config: TripletConfig, radius: float) -> Cameras:
@@ -124,26 +107,26 @@ def build_triplets(corpus: Sequence[CorpusObject], out: str | Path, config: Trip
         FormatError: the folder holds shards made with another configuration.
     """
     config = config or TripletConfig()
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_same_config(folder / "config.json", config)
-    failures = _read_json(folder / "failures.json", {})
+    shards = Path(out)
+    shards.mkdir(parents=True, exist_ok=True)
+    _check_same_config(shards / "config.json", config)
+    failures = _read_json(shards / "failures.json", {})
     progress = Progress("triplets", len(corpus))
     for start in range(0, len(corpus), config.shard_size):
         items = corpus[start : start + config.shard_size]
-        path = folder / f"triplets-{start // config.shard_size:05d}.tar"
+        path = shards / f"triplets-{start // config.shard_size:05d}.tar"
         if path.exists():
             progress.advance(len(items))
             continue
         with atomic_write(path) as temporary, tarfile.open(temporary, "w") as tar:
             for item in items:
                 try:
-                    _add_sample(tar, make_triplet(item, config))
+                    add_sample(tar, make_triplet(item, config))
                     failures.pop(item.key, None)
                 except SplatSenseError as error:
                     failures[item.key] = str(error)
                 progress.advance(1)
-        with atomic_write(folder / "failures.json") as temporary:
+        with atomic_write(shards / "failures.json") as temporary:
             Path(temporary).write_text(json.dumps(failures, indent=1, sort_keys=True))
     progress.close()
     return failures
@@ -163,78 +146,31 @@ def _read_json(path: Path, default: Any) -> Any:
     return json.loads(path.read_text()) if path.exists() else default
 
 
-def _add_sample(tar: tarfile.TarFile, triplet: Triplet) -> None:
-    g = triplet.gaussians
-    tensors = {"means": g.means, "quats": g.quats, "scales": g.scales, "opacities": g.opacities, "rgb": g.rgb}
-    _add_file(tar, f"{triplet.key}.gaussians.safetensors", save({k: v.half().contiguous() for k, v in tensors.items()}))
-    for index, view in enumerate(triplet.views):
-        buffer = io.BytesIO()
-        Image.fromarray(view).save(buffer, "WEBP", quality=90)
-        _add_file(tar, f"{triplet.key}.view{index:02d}.webp", buffer.getvalue())
-    _add_file(tar, f"{triplet.key}.json", json.dumps(triplet.info).encode())
+def triplets_furniture(out: Path, source: Path | None = None, config: TripletConfig | None = None) -> int:
+    """Make triplets of the Sweet Home 3D furniture libraries; a rerun goes on where one stopped.
 
-
-def _add_file(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    tar.addfile(entry, io.BytesIO(data))
-
-
-def read_shard(path: str | Path, with_views: bool = True) -> Iterator[Triplet]:
-    """The samples of one shard in order. Raises FormatError when the shard is damaged."""
-    try:
-        with tarfile.open(path) as tar:
-            groups: dict[str, dict[str, bytes]] = {}
-            for member in tar:
-                key, _, extension = member.name.partition(".")
-                if extension.endswith("webp") and not with_views:
-                    continue
-                opened = tar.extractfile(member)
-                if opened is None:
-                    continue
-                groups.setdefault(key, {})[extension] = opened.read()
-                if extension == "json":
-                    yield _parse_sample(key, groups.pop(key))
-    except (tarfile.TarError, OSError, KeyError) as error:
-        raise FormatError(f"{path}: damaged shard ({error}); remove it and build the triplets again.") from error
-
-
-def _parse_sample(key: str, files: dict[str, bytes]) -> Triplet:
-    tensors = {name: value.float() for name, value in load_safetensors(files["gaussians.safetensors"]).items()}
-    names = sorted(name for name in files if name.endswith("webp"))
-    views = [np.asarray(Image.open(io.BytesIO(files[name])).convert("RGB")) for name in names]
-    stacked = np.stack(views) if views else np.zeros((0, 1, 1, 3), np.uint8)
-    return Triplet(key, Gaussians.from_rgb(**tensors), stacked, json.loads(files["json"]))
-
-
-def shard_paths(folders: Iterable[str | Path]) -> list[Path]:
-    """All shards of some folders, in order. Raises FormatError for a folder without any."""
-    found = []
-    for folder in folders:
-        shards = sorted(Path(folder).glob("triplets-*.tar"))
-        if not shards:
-            raise FormatError(f"{folder}: no triplets-*.tar; make them with `splatsense triplets`.")
-        found += shards
-    return found
-
-
-def embed_shard(path: Path, teacher: Teacher) -> dict[str, Tensor]:
-    """Teacher embeddings of a shard's views and captions, computed once and kept beside it.
-
-    Returns:
-        "images" (n, V, d), "captions" (m, d) of all captions one after the other, "caption_counts" (n,).
+    Args:
+        out: Folder of the shards, made when missing.
+        source: Folder of the libraries; by default installed ones, or the Debian packages fetched into `cache/`.
+        config: How to make them.
     """
-    cached = path.with_suffix(f".{teacher.hash[:12]}.safetensors")
-    if cached.exists():
-        return load_file(cached)
-    triplets = list(read_shard(path))
-    texts = [caption for triplet in triplets for caption in triplet.info["captions"]]
-    pictures = [Image.fromarray(view) for triplet in triplets for view in triplet.views]
-    embedded = {
-        "images": teacher.encode_images(pictures).unflatten(0, (len(triplets), -1)).contiguous(),
-        "captions": teacher.encode_text(texts).contiguous(),
-        "caption_counts": torch.tensor([len(triplet.info["captions"]) for triplet in triplets]),
-    }
-    with atomic_write(cached) as temporary:
-        save_file(embedded, temporary)
-    return embedded
+    return _report(build_triplets(furniture(source), out, config), out)
+
+
+def triplets_folder(source: Path, out: Path, licence: str = "", config: TripletConfig | None = None) -> int:
+    """Make triplets of all meshes below a folder, named after their files or its captions.csv.
+
+    Args:
+        source: Folder of .obj, .glb, .gltf, .ply and .stl files.
+        out: Folder of the shards, made when missing.
+        licence: Of everything that captions.csv gives none for.
+        config: How to make them.
+    """
+    return _report(build_triplets(folder(source, licence), out, config), out)
+
+
+def _report(failures: dict[str, str], out: Path) -> int:
+    print(f"{out}: {len(failures)} objects could not be used." if failures else f"{out}: complete.")
+    for key, reason in failures.items():
+        print(f"  {key}: {reason}")
+    return 1 if failures else 0

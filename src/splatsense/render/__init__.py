@@ -101,8 +101,6 @@ def _check_gaussians(gaussians: Gaussians, features: Tensor, background: Tensor 
     means = gaussians.means
     if not means.is_floating_point():
         raise DataError(f"render: Gaussians.means is {means.dtype}; floating-point tensors are needed.")
-    if gaussians.sh_degree > 4:
-        raise DataError(f"render: spherical harmonics of degree {gaussians.sh_degree}; at most 4 are supported.")
     if features.ndim != 2 or len(features) != len(gaussians):
         raise DataError(f"render: features has shape {tuple(features.shape)}, expected ({len(gaussians)}, C).")
     if background is not None and tuple(background.shape) != (3,):

@@ -1,0 +1,61 @@
+"""How fast the bundled model embeds objects, and where the time goes.
+
+    python benchmarks/clip_gs.py [--objects 64] [--gaussians 4096]
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import statistics
+import time
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+from splatsense.clip_gs.model import load_model
+from splatsense.clip_gs.tokenizer import GaussianBatch, group_patches
+from splatsense.gaussians import Gaussians
+from splatsense.native import native_level
+
+
+def random_object(count: int, seed: int) -> Gaussians:
+    g = torch.Generator().manual_seed(seed)
+    means = torch.nn.functional.normalize(torch.randn(count, 3, generator=g), dim=-1) * torch.rand(3, generator=g)
+    quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=g), dim=-1)
+    scales, opacities = torch.full((count, 3), 0.02), torch.full((count,), 0.9)
+    return Gaussians.from_rgb(means, quats, scales, opacities, torch.rand(count, 3, generator=g))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--objects", type=int, default=64)
+    parser.add_argument("--gaussians", type=int, default=4096)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    model = load_model("clip-gs-tiny")
+    config = model.encoder.config
+    objects = [random_object(options.gaussians, seed) for seed in range(options.objects)]
+    batch = GaussianBatch.stack(objects, config.gaussians)
+    jobs = {
+        "embed": lambda: model.encode_gaussians(objects),
+        "of which grouping": lambda: group_patches(batch.means, config.patches, config.patch_size, config.order),
+    }
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for repeat in range(options.repeats + 1):
+        for name, job in jobs.items():
+            start = time.perf_counter()
+            job()
+            if repeat:
+                times[name].append(time.perf_counter() - start)
+    print(f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, native {native_level()}")
+    print(f"{options.objects} objects of {options.gaussians} Gaussians in memory")
+    for name, values in times.items():
+        median = statistics.median(values)
+        spread = f"{min(values) * 1e3:,.0f}-{max(values) * 1e3:,.0f}"
+        print(f"{name:<20}{median * 1e3:>8,.0f} ms ({spread}){options.objects / median:>10,.1f} objects/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Copies a trained model into the package and completes its card with data, licences and measured figures.
+
+    splatsense evaluate zero-shot --model RUN/model --out zero-shot.json
+    splatsense evaluate retrieval --model RUN/model --out retrieval.json
+    python tools/publish_model.py RUN/model zero-shot.json retrieval.json
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from splatsense import __version__
+from splatsense.clip_gs.model import CONFIG, WEIGHTS
+
+BUNDLED = Path(__file__).parent.parent / "src" / "splatsense" / "weights"
+FACTS = {
+    "method": "CLIP-GS (arXiv 2412.19142), our implementation",
+    "licence": "Apache-2.0",
+    "data": [
+        "Sweet Home 3D furniture libraries, train split (Scopia, BlendSwap-CC-BY, Reallusion, default catalogue): CC-BY 3.0",
+        "32 model packs by Quaternius: CC0 1.0",
+    ],
+    "input": "Gaussians made from mesh surfaces, not fitted to photographs; objects with y up",
+    "limits": "Trained on some two thousand low-polygon objects, mostly furniture. The teacher is not CLIP.",
+}
+
+
+def main() -> None:
+    """Write `weights/<name>/`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("figures", type=Path, nargs="+")
+    options = parser.parse_args()
+    card = json.loads((options.model / CONFIG).read_text())
+    card["training"].pop("triplets", None)
+    metrics = {}
+    for path in options.figures:
+        metrics |= {name: value for name, value in json.loads(path.read_text()).items() if name in ("zero_shot", "retrieval")}
+    folder = BUNDLED / card["name"]
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(options.model / WEIGHTS, folder / WEIGHTS)
+    described = {**card, **FACTS, "code_version": __version__, "metrics": {"furniture test split": metrics}}
+    (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
+    print(f"{folder}: {(folder / WEIGHTS).stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
