@@ -1,6 +1,6 @@
 """How fast the bundled model embeds objects, and where the time goes.
 
-    python benchmarks/clip_gs.py [--objects 64] [--gaussians 4096]
+python benchmarks/clip_gs.py [--objects 64] [--gaussians 4096]
 """
 
 import argparse
@@ -49,7 +49,9 @@ def main() -> None:
             job()
             if repeat:
                 times[name].append(time.perf_counter() - start)
-    print(f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, native {native_level()}")
+    print(
+        f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, native {native_level()}"
+    )
     print(f"{options.objects} objects of {options.gaussians} Gaussians in memory")
     for name, values in times.items():
         median = statistics.median(values)

@@ -1,8 +1,8 @@
 """Copies a trained model into the package and completes its card with data, licences and measured figures.
 
-    splatsense evaluate zero-shot --model RUN/model --out zero-shot.json
-    splatsense evaluate retrieval --model RUN/model --out retrieval.json
-    python tools/publish_model.py RUN/model zero-shot.json retrieval.json
+splatsense evaluate zero-shot --model RUN/model --out zero-shot.json
+splatsense evaluate retrieval --model RUN/model --out retrieval.json
+python tools/publish_model.py RUN/model zero-shot.json retrieval.json
 """
 
 import argparse

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from typing import TextIO
 
 LOG_INTERVAL = 30.0  # seconds between lines when stderr is not a terminal
 TERMINAL_INTERVAL = 0.2
@@ -17,9 +16,9 @@ class Progress:
         done: units already done before (a resumed run); not counted in the rate.
     """
 
-    def __init__(self, label: str, total: int, done: int = 0, stream: TextIO | None = None) -> None:
+    def __init__(self, label: str, total: int, done: int = 0) -> None:
         self.label, self.total, self.done = label, total, done
-        self._stream = stream or sys.stderr
+        self._stream = sys.stderr
         self._first, self._start, self._shown = done, time.monotonic(), float("-inf")
         self._live = self._stream.isatty()
 
