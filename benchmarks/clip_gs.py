@@ -49,9 +49,8 @@ def main() -> None:
             job()
             if repeat:
                 times[name].append(time.perf_counter() - start)
-    print(
-        f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, native {native_level()}"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"{datetime.date.today()}, {machine}, {os.cpu_count()} cores, native {native_level()}")
     print(f"{options.objects} objects of {options.gaussians} Gaussians in memory")
     for name, values in times.items():
         median = statistics.median(values)
