@@ -18,7 +18,7 @@ from splatsense.library import Hit, Library
 from splatsense.library.contact_sheet import SheetRow, write_contact_sheet
 from splatsense.tables import counted, short_path, table
 
-QUERIES = ("a wooden chair", "something to sleep in", "a reading lamp", "a potted plant", "a bathtub")
+QUERIES = ("a wooden chair", "a desk lamp", "a potted plant", "a grand piano", "a refrigerator")
 SHOWN = 5
 
 

@@ -132,5 +132,18 @@ def test_the_saved_model_loads_and_embeds_as_the_average_did(setup, boxes, teach
         load_model("no-such-model")
 
 
+def test_a_run_starts_from_the_weights_of_another(setup, teacher):
+    folder = pretrain(setup)
+    first = load_model(folder).encoder
+    config = replace(setup, init=str(folder), out=setup.out + "-2")
+    data = pretrain_module.TripletSet(config.triplets, teacher, lambda key, info: True)
+    second = pretrain_module._Run(config, data).encoder
+    for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    other = encoder_module.GaussianEncoder(replace(SMALL, embed_dim=teacher.dim, width=48))
+    with pytest.raises(CheckpointError, match="another size"):
+        pretrain_module.start_from(other, str(folder))
+
+
 def test_sizes_come_from_the_recipe():
     assert encoder_module.encoder_config("tiny", 16).embed_dim == 16

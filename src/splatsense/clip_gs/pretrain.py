@@ -21,8 +21,8 @@ from splatsense.clip_gs.augment import AugmentConfig, augment
 from splatsense.clip_gs.dataset import TripletSet
 from splatsense.clip_gs.encoder import GaussianEncoder, encoder_config
 from splatsense.clip_gs.loss import ClipGSLoss, Voting
-from splatsense.clip_gs.model import save_model
-from splatsense.errors import DataError
+from splatsense.clip_gs.model import load_model, save_model
+from splatsense.errors import CheckpointError, DataError
 from splatsense.teachers import load_teacher
 from splatsense.training.checkpoint import load_checkpoint, save_checkpoint
 from splatsense.training.metrics import MetricsLog
@@ -43,6 +43,8 @@ class PretrainConfig:
     """frozen image and text towers"""
     name: str = "clip-gs-tiny"
     """name written into the saved model"""
+    init: str = ""
+    """model folder or bundled name whose weights to start from; the paper starts from a point-cloud model's"""
     holdout: str = ""
     """leave out train objects whose key starts with this, to make choices on"""
     epochs: int = 60
@@ -129,6 +131,14 @@ def _plain(config: PretrainConfig) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items() if name != "out"}
 
 
+def start_from(encoder: GaussianEncoder, model: str) -> None:
+    """Copy the weights of a saved model into an encoder. Raises CheckpointError when it is of another shape."""
+    try:
+        encoder.load_state_dict(load_model(model).encoder.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(f"--init {model}: of another size or configuration ({error}).") from error
+
+
 class _Run:
     """The moving parts of a run: network, its average, loss, optimiser and the schedule."""
 
@@ -140,6 +150,8 @@ class _Run:
         torch.manual_seed(config.seed)
         network = encoder_config(config.size, load_teacher(config.teacher).dim)
         self.encoder = GaussianEncoder(network, config.drop_path, config.patch_dropout).to(self.device)
+        if config.init:
+            start_from(self.encoder, config.init)
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.loss = ClipGSLoss(config.voting, image_weight=config.image_weight).to(self.device)
         self.modules: dict[str, nn.Module] = {"encoder": self.encoder, "average": self.average, "loss": self.loss}
