@@ -58,6 +58,9 @@ class TripletConfig:
     shard_size: int = 128
 
 
+DEFAULT = TripletConfig()
+
+
 def view_cameras(config: TripletConfig, radius: float) -> Cameras:
     """An orbit around a ball of some radius that fills the picture; the elevations alternate from view to view."""
     distance = MARGIN * radius / math.sin(math.radians(FIELD_OF_VIEW / 2))
@@ -92,7 +95,7 @@ def _opaque(material: Material) -> Material:
     return replace(material, color=np.append(material.color[:3] * opacity + 1 - opacity, 1).astype(np.float32))
 
 
-def build_triplets(corpus: Sequence[CorpusObject], out: str | Path, config: TripletConfig | None = None) -> dict[str, str]:
+def build_triplets(corpus: Sequence[CorpusObject], out: str | Path, config: TripletConfig = DEFAULT) -> dict[str, str]:
     """Write the shards of a corpus that are not there yet.
 
     Args:
@@ -106,7 +109,6 @@ def build_triplets(corpus: Sequence[CorpusObject], out: str | Path, config: Trip
     Raises:
         FormatError: the folder holds shards made with another configuration.
     """
-    config = config or TripletConfig()
     shards = Path(out)
     shards.mkdir(parents=True, exist_ok=True)
     _check_same_config(shards / "config.json", config)
@@ -146,7 +148,7 @@ def _read_json(path: Path, default: Any) -> Any:
     return json.loads(path.read_text()) if path.exists() else default
 
 
-def triplets_furniture(out: Path, source: Path | None = None, config: TripletConfig | None = None) -> int:
+def triplets_furniture(out: Path, source: Path | None = None, config: TripletConfig = DEFAULT) -> int:
     """Make triplets of the Sweet Home 3D furniture libraries; a rerun goes on where one stopped.
 
     Args:
@@ -157,7 +159,7 @@ def triplets_furniture(out: Path, source: Path | None = None, config: TripletCon
     return _report(build_triplets(furniture(source), out, config), out)
 
 
-def triplets_folder(source: Path, out: Path, licence: str = "", config: TripletConfig | None = None) -> int:
+def triplets_folder(source: Path, out: Path, licence: str = "", config: TripletConfig = DEFAULT) -> int:
     """Make triplets of all meshes below a folder, named after their files or its captions.csv.
 
     Args:
