@@ -26,6 +26,15 @@ FACTS = {
 }
 
 
+def training_history(card: dict) -> list[dict]:
+    """Settings of every stage, the first one first, without the paths of the machine it ran on."""
+    training = dict(card["training"])
+    training.pop("triplets", None)
+    start = training.pop("init", "")
+    before = training_history(json.loads((Path(start) / CONFIG).read_text())) if start else []
+    return [*before, {**training, "objects": card["objects"], "steps": card["steps"]}]
+
+
 def main() -> None:
     """Write `weights/<name>/`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -33,7 +42,7 @@ def main() -> None:
     parser.add_argument("figures", type=Path, nargs="+")
     options = parser.parse_args()
     card = json.loads((options.model / CONFIG).read_text())
-    card["training"].pop("triplets", None)
+    card["training"] = training_history(card)
     metrics = {}
     for path in options.figures:
         metrics |= {name: value for name, value in json.loads(path.read_text()).items() if name in ("zero_shot", "retrieval")}
