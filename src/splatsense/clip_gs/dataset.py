@@ -16,7 +16,7 @@ from splatsense.clip_gs.captions import clean_name
 from splatsense.clip_gs.shards import embed_shard, read_shard, shard_paths
 from splatsense.clip_gs.tokenizer import GaussianBatch
 from splatsense.errors import DataError
-from splatsense.gaussians import Gaussians, quaternion_to_matrix
+from splatsense.gaussians import quaternion_to_matrix
 from splatsense.teachers import Teacher
 from splatsense.training.progress import Progress
 
@@ -84,10 +84,6 @@ class TripletSet:
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    def gaussians(self, index: int) -> Gaussians:
-        """One object with all its Gaussians."""
-        return Gaussians.from_rgb(**{name: column[index].float() for name, column in self._columns.items()})
 
     def batch(self, rows: Tensor, gaussians: int, views: int, generator: torch.Generator) -> TrainingBatch:
         """Objects `rows` (N,) with a fresh random subset of Gaussians, one random caption and random views each."""

@@ -3,6 +3,9 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from splatsense.clip_gs.captions import clean_name
 from splatsense.clip_gs.evaluation_set import EvaluationSet, embed_objects
@@ -35,20 +38,21 @@ def evaluate_zero_shot(config: EvaluateConfig) -> str:
     """Zero-shot classification of the labelled objects of a split, as a printed table."""
     objects = _objects(config)
     labels = [name for name in evaluation_labels() if any(item.label == name for item in objects)]
-    data = _embed(config, [item for item in objects if item.label in labels])
-    classes = class_embeddings(load_model(config.model).encode_text, labels)
+    model = load_model(config.model)
+    data = embed_objects(model, [item for item in objects if item.label in labels])
+    classes = class_embeddings(model.encode_text, labels)
     truth = [item.label for item in data.objects]
     results = {
         "model": zero_shot(data.model, classes, truth, labels),
         "render": zero_shot(data.rendered, classes, truth, labels),
     }
-    model = results["model"]
+    ours = results["model"]
     lines = [f"zero-shot, furniture {config.split} split: {len(truth)} objects, {len(labels)} classes", ""]
-    lines += [f"{'class':<26}{'objects':>8}{config.model:>16}{'render+teacher':>16}"]
-    for name, (hits, count) in model.by_class.items():
+    lines += [f"{'class':<26}{'objects':>8}{model.name:>16}{'render+teacher':>16}"]
+    for name, (hits, count) in ours.by_class.items():
         lines.append(f"{name:<26}{count:>8}{hits:>16}{results['render'].by_class[name][0]:>16}")
     lines += ["", f"{'':<26}{'top-1':>8}{'top-3':>8}{'top-5':>8}{'class mean':>12}"]
-    for label, result in ((config.model, model), ("render + teacher, 12 views", results["render"])):
+    for label, result in ((model.name, ours), ("render + teacher, 12 views", results["render"])):
         lines.append(f"{label:<26}{result.top1:>8.1%}{result.top3:>8.1%}{result.top5:>8.1%}{result.class_mean:>12.1%}")
     top = [min(k / len(labels), 1.0) for k in (1, 3, 5)]
     lines.append(f"{'chance':<26}{top[0]:>8.1%}{top[1]:>8.1%}{top[2]:>8.1%}{top[0]:>12.1%}")
@@ -59,12 +63,11 @@ def evaluate_zero_shot(config: EvaluateConfig) -> str:
 def evaluate_retrieval(config: EvaluateConfig) -> str:
     """Retrieval in four directions over all objects of a split with a class, as a printed table."""
     labels = set(evaluation_labels())
-    data = _embed(config, [item for item in _objects(config) if item.label in labels])
+    model = load_model(config.model)
+    data = embed_objects(model, [item for item in _objects(config) if item.label in labels])
     names = [clean_name(item.name) for item in data.objects]
     unique = list(dict.fromkeys(names))
-    by_name = dict(zip(unique, class_embeddings(load_model(config.model).encode_text, unique), strict=True))
-    import torch
-
+    by_name = dict(zip(unique, class_embeddings(model.encode_text, unique), strict=True))
     text = torch.stack([by_name[name] for name in names])
     rows = {
         "text -> 3D": recall(text, data.model, names),
@@ -93,15 +96,11 @@ def _objects(config: EvaluateConfig) -> list[CorpusObject]:
     return chosen
 
 
-def _embed(config: EvaluateConfig, objects: list[CorpusObject]) -> EvaluationSet:
-    return embed_objects(load_model(config.model), objects)
-
-
 def _failures(data: EvaluationSet) -> list[str]:
     return ["", *(f"left out: {key}: {reason}" for key, reason in data.failed.items())] if data.failed else []
 
 
-def _write(config: EvaluateConfig, figures: dict) -> None:
+def _write(config: EvaluateConfig, figures: dict[str, Any]) -> None:
     if config.out:
         with atomic_write(config.out) as temporary:
             Path(temporary).write_text(json.dumps({"model": config.model, "split": config.split, **figures}, indent=1))

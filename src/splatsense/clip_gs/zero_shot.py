@@ -4,7 +4,7 @@ A class embedding is the mean over prompt templates of the normalised text embed
 such as "shelf / bookcase" lists synonyms; each goes through every template.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +45,7 @@ class ZeroShotResult:
     by_class: dict[str, tuple[int, int]]
 
 
-def class_embeddings(encode_text, names: Sequence[str]) -> Tensor:
+def class_embeddings(encode_text: Callable[[Sequence[str]], Tensor], names: Sequence[str]) -> Tensor:
     """(C, d) unit-length embeddings of class names.
 
     Args:

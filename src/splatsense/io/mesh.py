@@ -108,7 +108,7 @@ def _resolver(read_file: ReadFile) -> Any:
             return self
 
         def write(self, name: str, data: bytes) -> None:
-            raise NotImplementedError("meshes are only read")
+            raise io.UnsupportedOperation("meshes are only read")
 
     return RecordingResolver()
 

@@ -105,7 +105,10 @@ def sample_texture(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
     y = (1 - uv[:, 1] % 1) * height - 0.5
     x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
     fx, fy = (x - x0)[:, None], (y - y0)[:, None]
-    texel = lambda ix, iy: texture[iy % height, ix % width].astype(np.float32) / 255  # noqa: E731
+
+    def texel(column: np.ndarray, row: np.ndarray) -> np.ndarray:
+        return texture[row % height, column % width].astype(np.float32) / 255
+
     top = texel(x0, y0) * (1 - fx) + texel(x0 + 1, y0) * fx
     bottom = texel(x0, y0 + 1) * (1 - fx) + texel(x0 + 1, y0 + 1) * fx
     return top * (1 - fy) + bottom * fy
