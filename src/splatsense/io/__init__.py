@@ -36,7 +36,16 @@ __all__ = [
     "write_splat",
 ]
 
-WRITERS: dict[str, Callable[[Gaussians, Path], None]] = {".ply": write_ply, ".splat": write_splat}
+READERS: dict[str, Callable[[Path], Gaussians]] = {
+    "splat": read_splat,
+}
+"""By the kind that `_sniffing.sniff` gives. PLY may hold a splat, points or a mesh and is told apart in `load`."""
+
+WRITERS: dict[str, Callable[[Gaussians, Path], None]] = {
+    ".ply": write_ply,
+    ".splat": write_splat,
+}
+"""By extension."""
 
 
 def load(path: str | os.PathLike[str]) -> Gaussians:
@@ -52,8 +61,8 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
     """
     path = Path(path)
     kind = _sniffing.sniff(path)
-    if kind == "splat":
-        return read_splat(path)
+    if kind in READERS:
+        return READERS[kind](path)
     if kind == "ply":
         header = read_header(path)
         # A splat may carry faces, and an incomplete one deserves read_ply's account of what it lacks.
