@@ -2,7 +2,15 @@ import pytest
 import torch
 
 from splatsense.clip_gs.encoder import EncoderConfig, GaussianEncoder, encoder_config
-from splatsense.clip_gs.tokenizer import CHANNELS, GaussianBatch, GaussianTokenizer, group_patches, sigmoid_of_log
+from splatsense.clip_gs.tokenizer import (
+    CHANNELS,
+    GaussianBatch,
+    GaussianTokenizer,
+    PatchIndices,
+    drop_patches,
+    group_patches,
+    sigmoid_of_log,
+)
 from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians
 
@@ -114,3 +122,17 @@ def test_sizes_and_their_errors():
         encoder_config("huge")
     with pytest.raises(DataError, match="multiple of heads"):
         EncoderConfig(width=10, heads=3)
+
+
+def test_drop_patches_keeps_centres_with_their_members() -> None:
+    indices = PatchIndices(torch.arange(8).repeat(3, 1), torch.arange(8)[:, None].repeat(3, 1, 5))
+    kept = drop_patches(indices, 0.5)
+    assert kept.centers.shape == (3, 4)
+    assert kept.members.shape == (3, 4, 5)
+    assert torch.equal(kept.members, kept.centers[..., None].expand(-1, -1, 5))
+    assert all(len(row.unique()) == 4 for row in kept.centers)
+
+
+def test_drop_patches_leaves_at_least_one() -> None:
+    indices = PatchIndices(torch.arange(4)[None], torch.arange(12).view(1, 4, 3))
+    assert drop_patches(indices, 0.99).centers.shape == (1, 1)

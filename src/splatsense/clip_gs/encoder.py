@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize, scaled_dot_product_attention, silu
 
-from splatsense.clip_gs.tokenizer import GaussianBatch, GaussianTokenizer, PatchOrder, group_patches
+from splatsense.clip_gs.tokenizer import GaussianBatch, GaussianTokenizer, PatchOrder, drop_patches, group_patches
 from splatsense.errors import DataError
 
 
@@ -149,12 +149,10 @@ class GaussianEncoder(nn.Module):
         """(B, embed_dim) unit-length float32 embeddings of B objects of `config.gaussians` Gaussians each."""
         config = self.config
         indices = group_patches(batch.means, config.patches, config.patch_size, config.order)
+        if self.training and self.patch_dropout > 0:
+            indices = drop_patches(indices, self.patch_dropout)
         tokens, centers = self.tokenizer(batch, indices)
         tokens = tokens + self.position[1](gelu(self.position[0](centers)))
-        if self.training and self.patch_dropout > 0:
-            keep = max(1, round(config.patches * (1 - self.patch_dropout)))
-            chosen = torch.rand(tokens.shape[:2], device=tokens.device).topk(keep).indices
-            tokens = tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[-1]))
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
         for block in self.blocks:
             x = block(x)

@@ -106,6 +106,19 @@ def group_patches(means: Tensor, patches: int, patch_size: int, order: PatchOrde
     return PatchIndices(centers, members)
 
 
+def drop_patches(indices: PatchIndices, fraction: float) -> PatchIndices:
+    """Leave out a random `fraction` of each object's patches, at most all but one (patch dropout of the CLIP-GS recipe).
+
+    Before the tokenizer rather than after it as in Uni3D: the same tokens enter the transformer, and those left out
+    cost nothing.
+    """
+    patches = indices.centers.shape[1]
+    keep = max(1, round(patches * (1 - fraction)))
+    chosen = torch.rand(indices.centers.shape, device=indices.centers.device).topk(keep).indices
+    members = indices.members.gather(1, chosen[..., None].expand(-1, -1, indices.members.shape[-1]))
+    return PatchIndices(indices.centers.gather(1, chosen), members)
+
+
 class GaussianTokenizer(nn.Module):
     """Patches of Gaussians to tokens: the refinement block.
 
