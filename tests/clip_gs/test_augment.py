@@ -8,7 +8,16 @@ from splatsense.clip_gs.augment import AugmentConfig, augment, axis_angle, linea
 from splatsense.clip_gs.tokenizer import GaussianBatch
 
 OFF = AugmentConfig(
-    turn=0.0, tilt=0.0, scale=0.0, stretch=0.0, shift=0.0, mirror=0.0, drop_color=0.0, color_jitter=0.0, splat_scale=0.0
+    turn=0.0,
+    any_turn=0.0,
+    tilt=0.0,
+    scale=0.0,
+    stretch=0.0,
+    shift=0.0,
+    mirror=0.0,
+    drop_color=0.0,
+    color_jitter=0.0,
+    splat_scale=0.0,
 )
 
 
@@ -54,3 +63,13 @@ def test_switched_off_it_changes_nothing_and_the_seed_decides():
     assert torch.equal(first.means, again.means)
     assert not torch.equal(first.means, other.means)
     assert 0 <= first.rgb.min() <= first.rgb.max() <= 1
+
+
+def test_most_objects_turn_a_little_and_some_by_any_angle():
+    batch = GaussianBatch.stack([random_gaussians(4)] * 2000, 4)
+    turned = augment(batch, replace(OFF, turn=20.0, any_turn=0.25), torch.Generator().manual_seed(0))
+    x, z = turned.means[:, 0, 0], turned.means[:, 0, 2]
+    before = torch.atan2(batch.means[:, 0, 0], batch.means[:, 0, 2])
+    angles = (torch.atan2(x, z) - before + torch.pi).remainder(2 * torch.pi) - torch.pi
+    far = (angles.abs() > torch.deg2rad(torch.tensor(20.01))).float().mean()
+    assert far == pytest.approx(0.25 * (1 - 20 / 180), abs=0.03)

@@ -147,3 +147,18 @@ def test_a_run_starts_from_the_weights_of_another(setup, teacher):
 
 def test_sizes_come_from_the_recipe():
     assert encoder_module.encoder_config("tiny", 16).embed_dim == 16
+
+
+def test_weights_say_how_often_a_folder_is_drawn(setup, boxes, teacher, tmp_path):
+    build_triplets(boxes[:4], tmp_path / "rare", TripletConfig(gaussians=256, views=3, size=32))
+    config = replace(setup, triplets=(*setup.triplets, str(tmp_path / "rare")), weights=(1.0, 0.25), batch_size=9, epochs=400)
+    data = pretrain_module.TripletSet(config.triplets, teacher, lambda key, info: True)
+    run = pretrain_module._Run(config, data)
+    assert run.per_epoch == 1
+    drawn = torch.cat([run._rows(step) for step in range(400)]).bincount(minlength=12) / 400
+    assert drawn[:8].min() > 0.75
+    assert drawn[8:].max() < 0.5
+    with pytest.raises(DataError, match="--weights"):
+        replace(config, weights=(1.0,))
+    with pytest.raises(DataError, match="--weights"):
+        replace(config, weights=(1.0, 0.0))

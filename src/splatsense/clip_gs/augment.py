@@ -17,7 +17,9 @@ class AugmentConfig:
     """Ranges of the augmentation; 0 switches a part off.
 
     Attributes:
-        turn: rotate about the up axis (y) by up to this many degrees.
+        turn: rotate about the up axis (y) by up to this many degrees. Catalogues show objects from the front, which helps to
+            recognise them, so it is small;
+        any_turn: and this is the probability of any angle instead, for the files that face somewhere else.
         tilt: rotate about a random axis by up to this many degrees.
         scale: factor drawn from [1 / (1 + scale), 1 + scale], the same for all axes.
         stretch: further factor of the same form, drawn for every axis.
@@ -28,14 +30,15 @@ class AugmentConfig:
         splat_scale: factor on the sizes of the Gaussians alone, of the form of `scale`; files differ in it.
     """
 
-    turn: float = 180.0
+    turn: float = 20.0
+    any_turn: float = 0.2
     tilt: float = 10.0
     scale: float = 0.25
     stretch: float = 0.25
     shift: float = 0.1
     mirror: float = 0.5
-    drop_color: float = 0.5
-    color_jitter: float = 0.15
+    drop_color: float = 0.3
+    color_jitter: float = 0.2
     splat_scale: float = 1.0
 
 
@@ -49,7 +52,8 @@ def augment(batch: GaussianBatch, config: AugmentConfig, generator: torch.Genera
     def factor(spread: float, *shape: int) -> Tensor:
         return torch.exp(uniform(*shape) * math.log(1 + spread))
 
-    turn = axis_angle(torch.tensor([0.0, 1.0, 0.0]).expand(count, 3), uniform(count) * math.radians(config.turn))
+    limit = torch.where(torch.rand(count, generator=generator) < config.any_turn, 180.0, config.turn)
+    turn = axis_angle(torch.tensor([0.0, 1.0, 0.0]).expand(count, 3), uniform(count) * limit.deg2rad())
     tilt = axis_angle(normalize(torch.randn(count, 3, generator=generator), dim=-1), uniform(count) * math.radians(config.tilt))
     mirror = torch.where(torch.rand(count, generator=generator) < config.mirror, -1.0, 1.0)
     stretch = factor(config.stretch, count, 3) * factor(config.scale, count, 1)

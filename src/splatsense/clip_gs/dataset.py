@@ -48,6 +48,11 @@ class TripletSet:
         teacher: whose embeddings are the targets; computed once and cached beside the shards.
         keep: decides by key and info which objects are used.
 
+    Attributes:
+        keys: of the N objects.
+        infos: what their shards say about them.
+        folders: (N,) index of the folder each comes from.
+
     Raises:
         DataError: nothing is left.
     """
@@ -58,14 +63,16 @@ class TripletSet:
         columns: dict[str, list[Tensor]] = {name: [] for name in FIELDS}
         self._images: list[Tensor] = []
         self._captions: list[Tensor] = []
-        paths = shard_paths(folders)
+        paths = [(index, path) for index, folder in enumerate(folders) for path in shard_paths([folder])]
         progress = Progress("loading shards", len(paths))
-        for path in paths:
+        numbers: list[int] = []
+        for folder, path in paths:
             embedded = embed_shard(path, teacher)
             texts = embedded["captions"].split(embedded["caption_counts"].tolist())
             for index, triplet in enumerate(read_shard(path, with_views=False)):
                 if not keep(triplet.key, triplet.info):
                     continue
+                numbers.append(folder)
                 self.keys.append(triplet.key)
                 self.infos.append(triplet.info)
                 for name in FIELDS:
@@ -76,6 +83,7 @@ class TripletSet:
         progress.close()
         if not self.keys:
             raise DataError(f"{', '.join(map(str, folders))}: no object is left to use; check the splits and --holdout.")
+        self.folders = torch.tensor(numbers)
         count = max(len(column) for column in columns["means"])
         self._columns = {name: torch.stack([_repeat_to(value, count) for value in values]) for name, values in columns.items()}
         self._views = min(len(views) for views in self._images)

@@ -47,9 +47,11 @@ class PretrainConfig:
     """model folder or bundled name whose weights to start from; the paper starts from a point-cloud model's"""
     holdout: str = ""
     """leave out train objects whose key starts with this, to make choices on"""
+    weights: tuple[float, ...] = ()
+    """how often objects of each triplets folder are drawn, 0 to 1; by default all are drawn once an epoch"""
     epochs: int = 60
     """passes over the objects"""
-    batch_size: int = 96
+    batch_size: int = 32
     """objects per step; each is the others' negative"""
     views: int = 5
     """K, pictures per object and step"""
@@ -65,9 +67,9 @@ class PretrainConfig:
     """fraction of the steps"""
     clip_gradient: float = 5.0
     """norm that gradients are clipped to"""
-    patch_dropout: float = 0.5
+    patch_dropout: float = 0.75
     """fraction of tokens left out"""
-    drop_path: float = 0.2
+    drop_path: float = 0.1
     """stochastic depth of the last block"""
     ema: float = 0.998
     """decay of the moving average of the weights per step"""
@@ -84,6 +86,10 @@ class PretrainConfig:
         for name in ("epochs", "batch_size", "views", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise DataError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
+        if self.weights and len(self.weights) != len(self.triplets):
+            raise DataError(f"--weights: needs one number for each of the {len(self.triplets)} triplets folders.")
+        if not all(0 < weight <= 1 for weight in self.weights):
+            raise DataError("--weights: each must lie in (0, 1].")
         if not 0 <= self.patch_dropout < 1 or not 0 <= self.drop_path < 1 or not 0 <= self.ema < 1:
             raise DataError("--patch-dropout, --drop-path and --ema must lie in [0, 1).")
 
@@ -145,7 +151,9 @@ class _Run:
     def __init__(self, config: PretrainConfig, data: TripletSet) -> None:
         self.config, self.data = config, data
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.per_epoch = max(1, len(data) // config.batch_size)
+        weights = torch.tensor(config.weights or [1.0] * len(config.triplets))
+        self.chances = weights[data.folders]
+        self.per_epoch = max(1, int(self.chances.sum()) // config.batch_size)
         self.steps = config.epochs * self.per_epoch
         torch.manual_seed(config.seed)
         network = encoder_config(config.size, load_teacher(config.teacher).dim)
@@ -188,7 +196,8 @@ class _Run:
 
     def _rows(self, step: int) -> Tensor:
         epoch, position = divmod(step, self.per_epoch)
-        order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(self.config.seed * 7919 + epoch))
+        generator = torch.Generator().manual_seed(self.config.seed * 7919 + epoch)
+        order = torch.multinomial(self.chances, len(self.data), generator=generator)
         size = min(self.config.batch_size, len(order))
         return order[position * size : (position + 1) * size]
 
