@@ -11,9 +11,10 @@ LLOYD_STEPS = 16
 def value_codebook(values: np.ndarray, entries: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Few numbers that stand for many.
 
-    One-dimensional k-means (Lloyd 1982) on the sorted values, where a step costs `entries` binary searches. It starts once
-    from equal steps over the range and once from quantiles, and the better end wins. A step never makes the error larger,
-    so the root mean square error is at most half of one of `entries - 1` equal steps over the range.
+    One-dimensional k-means (Lloyd 1982) on the sorted values, where a step costs `entries` binary searches. It starts from
+    equal steps over the range, from quantiles, and from the density^(1/3) that is best for many entries (Panter and Dite
+    1951), and the best end wins. A step never makes the error larger, so the root mean square error is at most half of one
+    of `entries - 1` equal steps over the range.
 
     Args:
         values: finite float32 of any shape.
@@ -29,7 +30,12 @@ def value_codebook(values: np.ndarray, entries: int = 256) -> tuple[np.ndarray, 
     else:
         sums = np.append(0.0, np.cumsum(ordered - ordered[0]))
         squares = np.append(0.0, np.cumsum((ordered - ordered[0]) ** 2))
-        starts = (np.linspace(ordered[0], ordered[-1], entries), np.quantile(ordered, (np.arange(entries) + 0.5) / entries))
+        even, gaps = np.linspace(0, 1, entries), np.cumsum(np.diff(ordered, prepend=ordered[0]) ** (2 / 3))
+        starts = (
+            ordered[0] + even * (ordered[-1] - ordered[0]),
+            np.quantile(ordered, even),
+            np.interp(even * gaps[-1], gaps, ordered),
+        )
         ends = [_lloyd(ordered, sums, squares, start) for start in starts]
         codebook = min(ends, key=lambda end: end[1])[0]
     codebook = codebook.astype(np.float32)
@@ -58,7 +64,7 @@ def vector_palette(vectors: np.ndarray, entries: int) -> tuple[np.ndarray, np.nd
 
     Args:
         vectors: (N, D) finite float32.
-        entries: most vectors of the palette; rounded down to a power of two when N exceeds it.
+        entries: most vectors of the palette; a power of two.
 
     Returns:
         The palette (P, D) float32, P <= entries, and for each vector the int64 index of its entry.
@@ -67,19 +73,22 @@ def vector_palette(vectors: np.ndarray, entries: int) -> tuple[np.ndarray, np.nd
     label = label.reshape(-1)
     if len(distinct) <= entries:
         return distinct, label
-    order = np.arange(len(vectors))
+    rows, order = vectors.astype(np.float32), np.arange(len(vectors))
     edges = np.array([0, len(vectors)])
     while 2 * (len(edges) - 1) <= entries:
         starts, count = edges[:-1], np.diff(edges)
-        rows = vectors[order]
-        mean = np.add.reduceat(rows, starts, axis=0) / count[:, None]
+        variance = _mean(rows * rows, edges) - _mean(rows, edges) ** 2
         node = np.repeat(np.arange(len(count)), count)
-        variance = np.add.reduceat((rows - mean[node]) ** 2, starts, axis=0)
         along = np.take_along_axis(rows, variance.argmax(1)[node][:, None], 1)[:, 0]
-        order = order[np.lexsort((along, node))]
+        turn = np.lexsort((along, node))
+        rows, order = rows[turn], order[turn]
         edges = np.unique(np.concatenate([edges, starts + count // 2]))
-    count = np.diff(edges)
-    palette = (np.add.reduceat(vectors[order], edges[:-1], axis=0) / count[:, None]).astype(np.float32)
+    palette, count = _mean(rows, edges), np.diff(edges)
     label = np.empty(len(vectors), np.int64)
     label[order] = np.repeat(np.arange(len(count)), count)
     return palette, label
+
+
+def _mean(rows: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """(P, D) float32 means of the rows between one edge and the next."""
+    return np.add.reduceat(rows, edges[:-1], axis=0) / np.diff(edges).astype(np.float32)[:, None]

@@ -8,7 +8,7 @@ Design
   entries, the SH bands are 8-bit indices into codebooks (version 2) or 8 bits over a range (version 1).
 - Writing, in `_sog_writer`, sorts the Gaussians along a Z curve; `write_sog` returns the order.
 - Reading checks every count before it allocates: `meta.json` against the size of the file, images against `meta.json`.
-  It takes at most three times the memory of the Gaussians it returns, and what `_archive` allows for the archive.
+  It takes at most four times the memory of the Gaussians it returns, and what `_archive` allows for the archive.
 
 Precision of a round trip
 - Positions: half a step of 1/65535 of the range of `log(1 + |x|)` on that axis.
