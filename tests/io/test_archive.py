@@ -103,8 +103,7 @@ def test_the_cap_is_on_all_members_together(tmp_path, monkeypatch):
         for name in names[:2]:
             archive.read(name, 1 << 20)
         with pytest.raises(LimitError, match="with member 'zeros2'"):
-            for name in names[2:]:
-                archive.read(name, 1 << 20)
+            archive.read("zeros2", 1 << 20)
 
 
 def test_a_member_longer_than_makes_sense(tmp_path):
@@ -127,7 +126,7 @@ def test_declared_sizes_that_lie(tmp_path):
     with pytest.raises(FormatError, match="member 'one' is damaged"):
         read_all(tmp_path / "a.zip")
     (tmp_path / "a.zip").write_bytes(declare(data, 200_000))
-    with pytest.raises(FormatError, match="member 'one' is (damaged|cut off)"):
+    with pytest.raises(FormatError, match=r"member 'one' is (damaged|cut off)"):
         read_all(tmp_path / "a.zip")
     (tmp_path / "a.zip").write_bytes(declare(zipped(("one", bytes(10)), method=zipfile.ZIP_STORED), 1 << 30))
     with pytest.raises(FormatError, match="is stored, but its 10 bytes are declared as 1073741824"):

@@ -19,7 +19,7 @@ import numpy as np
 
 from splatsense.errors import FormatError, LimitError
 from splatsense.files import open_to_read
-from splatsense.io._json import Json, integer, objects, parse_object
+from splatsense.io._json import Json, integer, member, objects, parse_object
 
 MAGIC = b"glTF"
 JSON_CHUNK, BINARY_CHUNK = 0x4E4F534A, 0x004E4942
@@ -38,11 +38,18 @@ class Document:
     json: Json
     binary: memoryview | None
     size: int
+    _lists: dict[str, list[Json]] = field(default_factory=dict)
     _buffers: dict[object, memoryview] = field(default_factory=dict)
 
+    def entries(self, kind: str) -> list[Json]:
+        """The list `kind` of the file ("accessors", "nodes", ...), checked once; empty if there is none."""
+        if kind not in self._lists:
+            self._lists[kind] = objects(self.json, kind, str(self.path))
+        return self._lists[kind]
+
     def get(self, kind: str, index: object, referrer: str) -> tuple[Json, str]:
-        """Entry `index` of the list `kind` ("accessors", "nodes", ...), and what errors call it."""
-        entries = objects(self.json, kind, str(self.path))
+        """Entry `index` of the list `kind`, and what errors call it."""
+        entries = self.entries(kind)
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(entries):
             raise FormatError(f"{self.path}: {referrer} refers to {kind}[{index!r}] of {len(entries)}; export the file again.")
         return entries[index], f"{self.path}: {kind}[{index}]"
@@ -50,7 +57,7 @@ class Document:
     def view(self, index: object, referrer: str) -> tuple[memoryview, int]:
         """The bytes of a buffer view, and its stride, 0 when its elements follow each other."""
         view, where = self.get("bufferViews", index, referrer)
-        compressions = [name for name in view.get("extensions", {}) if "compression" in name]
+        compressions = [name for name in member(view, "extensions", where) if "compression" in name]
         if compressions:
             raise FormatError(
                 f"{where}: is compressed with {compressions[0]}, which this version does not read; export it plain."
@@ -75,13 +82,14 @@ class Document:
             kind: "SCALAR", "VEC3" or "VEC4".
         """
         accessor, where = self.get("accessors", index, referrer)
-        if accessor.get("type") != kind or accessor.get("componentType") not in COMPONENTS:
-            found = f"{accessor.get('type')} of component type {accessor.get('componentType')}"
+        code = integer(accessor, "componentType", where, 0)
+        if accessor.get("type") != kind or code not in COMPONENTS:
+            found = f"{accessor.get('type')!s:.40} of component type {code}"
             raise FormatError(f"{where}: {referrer} is {found}, not {kind}; export the file again.")
         if "sparse" in accessor or "bufferView" not in accessor:
             how = "sparse" if "sparse" in accessor else "without a buffer view"
             raise FormatError(f"{where}: {referrer} is {how}, which Gaussians cannot be; export the file again.")
-        dtype, width = np.dtype(COMPONENTS[accessor["componentType"]]), WIDTHS[kind]
+        dtype, width = np.dtype(COMPONENTS[code]), WIDTHS[kind]
         data, stride = self.view(accessor["bufferView"], where)
         stride = stride or dtype.itemsize * width
         offset = integer(accessor, "byteOffset", where, 0, default=0)

@@ -57,7 +57,7 @@ def is_gltf_splat(path: Path) -> bool:
         with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if data.find(b"gaussian_splat") < 0:
                 return False
-    meshes = objects(read_document(path).json, "meshes", str(path))
+    meshes = read_document(path).entries("meshes")
     return any(_is_splat(primitive) for mesh in meshes for primitive in _primitives(mesh, str(path)))
 
 
@@ -102,15 +102,15 @@ def _is_splat(primitive: Json) -> bool:
 def _placed_meshes(document: Document) -> Iterator[tuple[object, np.ndarray, str]]:
     """For each mesh that a node of the scene places: its index, the (4, 4) float64 world matrix, and the node's name."""
     path, scene = document.path, document.json.get("scene", 0)
-    if not document.json.get("nodes"):
-        for index in range(len(objects(document.json, "meshes", str(path)))):
+    if not document.entries("nodes"):
+        for index in range(len(document.entries("meshes"))):
             yield index, np.eye(4), str(path)
         return
-    if document.json.get("scenes"):
+    if document.entries("scenes"):
         roots = document.get("scenes", scene, str(path))[0].get("nodes", [])
     else:
-        children = {child for node in objects(document.json, "nodes", str(path)) for child in _children(node, str(path))}
-        roots = [index for index in range(len(document.json["nodes"])) if index not in children]
+        children = {child for node in document.entries("nodes") for child in _children(node, str(path))}
+        roots = [index for index in range(len(document.entries("nodes"))) if index not in children]
     waiting = [(index, np.eye(4)) for index in reversed(_children({"children": roots}, f"{path}: scene"))]
     visited: set[int] = set()
     while waiting:
