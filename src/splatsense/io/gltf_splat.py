@@ -210,7 +210,10 @@ def _read_primitive(document: Document, primitive: Json, where: str) -> Gaussian
 
 
 def _decompress(blob: memoryview, where: str) -> Gaussians:
-    """The Gaussians of an SPZ payload: the place for an SPZ reader."""
+    """The Gaussians of an SPZ payload: the place for an SPZ reader.
+
+    Both drafts of the compression extension want the axes of SPZ (right, up, back) turned to left, up, front.
+    """
     raise FormatError(f"{where}: {len(blob)} bytes of SPZ inside glTF are not read yet; export it uncompressed or as .ply.")
 
 
