@@ -3,8 +3,9 @@
 Design
 - `load` looks at the first bytes of a file, then at the extension; a wrong name is no obstacle, a wrong content is an
   error that says what the file seems to be. Meshes and point clouds become Gaussians on the way in.
-- One module per format holds its `read_x` and `write_x`; `_ply_container` knows PLY without knowing what it means,
-  `_sniffing` tells formats apart, `_cleaning` drops Gaussians that are not numbers.
+- One module per format holds its `read_x` and `write_x`, long writers apart; `_ply_container` and `_gltf_container` know
+  their formats without knowing what they mean, `_archive` opens zip files that cannot be trusted, `_sniffing` tells formats
+  apart, `_cleaning` drops Gaussians that are not numbers.
 - A file keeps its own axes and units; `Gaussians.normalized()` brings an object to the common frame.
 """
 
@@ -15,12 +16,17 @@ from pathlib import Path
 from splatsense.errors import FormatError
 from splatsense.gaussians import Gaussians
 from splatsense.io import _sniffing
+from splatsense.io._gltf_writer import write_gltf
 from splatsense.io._ply_container import read_header
+from splatsense.io._sog_writer import write_sog
+from splatsense.io.gltf_splat import is_gltf_splat, read_gltf
 from splatsense.io.mesh import load_mesh
 from splatsense.io.ply import is_mesh, is_splat, read_ply, read_point_cloud, write_ply
 from splatsense.io.point_cloud import PointCloud, point_cloud_to_gaussians
+from splatsense.io.sog import read_sog
 from splatsense.io.splat import read_splat, write_splat
 from splatsense.io.surface import mesh_to_gaussians
+from splatsense.io.tensors import read_npz, read_safetensors, write_npz, write_safetensors
 
 __all__ = [
     "PointCloud",
@@ -28,22 +34,38 @@ __all__ = [
     "load_mesh",
     "mesh_to_gaussians",
     "point_cloud_to_gaussians",
+    "read_gltf",
+    "read_npz",
     "read_ply",
     "read_point_cloud",
+    "read_safetensors",
+    "read_sog",
     "read_splat",
     "save",
+    "write_gltf",
+    "write_npz",
     "write_ply",
+    "write_safetensors",
+    "write_sog",
     "write_splat",
 ]
 
 READERS: dict[str, Callable[[Path], Gaussians]] = {
+    "npz": read_npz,
+    "safetensors": read_safetensors,
+    "sog": read_sog,
     "splat": read_splat,
 }
 """By the kind that `_sniffing.sniff` gives. PLY may hold a splat, points or a mesh and is told apart in `load`."""
 
-WRITERS: dict[str, Callable[[Gaussians, Path], None]] = {
+WRITERS: dict[str, Callable[[Gaussians, Path], object]] = {
     ".ply": write_ply,
     ".splat": write_splat,
+    ".sog": write_sog,
+    ".glb": write_gltf,
+    ".gltf": write_gltf,
+    ".npz": write_npz,
+    ".safetensors": write_safetensors,
 }
 """By extension."""
 
@@ -51,12 +73,14 @@ WRITERS: dict[str, Callable[[Gaussians, Path], None]] = {
 def load(path: str | os.PathLike[str]) -> Gaussians:
     """Read a splat, mesh or point cloud as Gaussians.
 
-    Splats: `.ply`, `.splat`. Meshes, sampled on their surface: `.obj`, `.glb`, `.gltf`, `.stl`, `.ply` with faces. Point
-    clouds: `.ply` with vertices alone. Gaussians with values that are not finite or a quaternion of zeros are left out
-    with a warning in the log that gives their number.
+    Splats: `.ply`, `.splat`, `.sog` (also as a folder or its `meta.json`), `.glb` and `.gltf` with KHR_gaussian_splatting,
+    and our own `.npz` and `.safetensors`. Meshes, sampled on their surface: `.obj`, `.glb`, `.gltf`, `.stl`, `.ply` with
+    faces. Point clouds: `.ply` with vertices alone. Gaussians with values that are not finite or a quaternion of zeros are
+    left out with a warning in the log that gives their number.
 
     Raises:
         FormatError: the file is missing, empty, cut off, damaged, or of a format that is not supported.
+        LimitError: it claims, or would inflate to, more than a file of its size can mean.
         DataError: nothing in it is usable.
     """
     path = Path(path)
@@ -68,13 +92,17 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
         # A splat may carry faces, and an incomplete one deserves read_ply's account of what it lacks.
         if is_splat(header) or not is_mesh(header):
             return read_ply(path) if is_splat(header) else point_cloud_to_gaussians(read_point_cloud(path))
+    if kind in ("glb", "gltf") and is_gltf_splat(path):
+        return read_gltf(path)
     return mesh_to_gaussians(load_mesh(path, kind))
 
 
 def save(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
-    """Write Gaussians to `.ply` (exact) or `.splat` (8-bit colours and rotations), as the extension says.
+    """Write Gaussians in the format of the extension.
 
-    The file appears under its name only when it is complete.
+    `.ply`, `.glb`, `.gltf`, `.npz` and `.safetensors` are exact or nearly so; `.sog` is small (16-bit positions, the rest
+    8-bit) and changes the order, which `write_sog` returns; `.splat` has 8-bit colours and rotations, and no view-dependent
+    colour. The file appears under its name only when it is complete.
 
     Raises:
         FormatError: the extension is not one of these, or the folder cannot be written.

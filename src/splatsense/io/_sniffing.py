@@ -1,14 +1,17 @@
 """Which format a file has: by its first bytes, then by its extension, with an error that says what it is instead."""
 
+import os
 import re
 from pathlib import Path
 
 from splatsense.errors import FormatError
 from splatsense.files import open_to_read
+from splatsense.io._archive import open_archive
+from splatsense.io.sog import META
 
 MESHES = (".obj", ".glb", ".gltf", ".stl")
-SUPPORTED = (".ply", ".splat", *MESHES)
-LATER = (".spz", ".ksplat", ".sog", ".las", ".laz", ".pcd", ".xyz", ".pts", ".e57", ".splatv", ".fbx", ".usdz")
+SUPPORTED = (".ply", ".splat", ".sog", ".npz", ".safetensors", *MESHES)
+LATER = (".spz", ".ksplat", ".las", ".laz", ".pcd", ".xyz", ".pts", ".e57", ".splatv", ".fbx", ".usdz")
 
 FOREIGN = (
     (re.compile(rb"\x89PNG\r\n"), "a PNG image"),
@@ -29,11 +32,15 @@ FOREIGN = (
 
 
 def sniff(path: Path) -> str:
-    """The format of `path`: "ply", "splat", "obj", "glb", "gltf" or "stl".
+    """The format of `path`: "ply", "splat", "sog", "npz", "safetensors", "obj", "glb", "gltf" or "stl".
+
+    A folder with a `meta.json`, and that file, are "sog"; zip archives are told apart by what they hold.
 
     Raises:
         FormatError: it cannot be read, is empty, or is not of a supported format; says which it seems to be.
     """
+    if os.path.isfile(path / META) or path.name.casefold() == META:
+        return "sog"
     with open_to_read(path) as handle:
         start = handle.read(512)
     if not start:
@@ -43,6 +50,10 @@ def sniff(path: Path) -> str:
         return "ply"
     if start.startswith(b"glTF"):
         return "glb"
+    if start.startswith(b"PK") and (kind := _archive_kind(path, suffix)):
+        return kind
+    if start[8:9] == b"{" and 0 < int.from_bytes(start[:8], "little") <= path.stat().st_size - 8:
+        return "safetensors"
     if suffix in LATER:
         raise FormatError(
             f"{path}: {suffix} files are not supported yet; convert it to .ply, for example with SuperSplat or MeshLab."
@@ -55,6 +66,18 @@ def sniff(path: Path) -> str:
             f"{path}: unknown format {suffix or '(no extension)'}; supported are {', '.join(SUPPORTED)} "
             "(splats, point clouds and meshes)."
         )
-    if suffix in (".ply", ".glb"):
+    if suffix in (".ply", ".glb", ".sog", ".npz"):
         raise FormatError(f"{path}: is not a {suffix} file: it starts with {start[:12]!r}. Copy or export it again.")
     return suffix[1:]
+
+
+def _archive_kind(path: Path, suffix: str) -> str | None:
+    """What a zip archive holds, "sog" or "npz", or None; a name of either kind decides, so that its reader explains."""
+    if suffix in (".sog", ".npz"):
+        return suffix[1:]
+    try:
+        with open_archive(path) as archive:
+            names = [name.rsplit("/", 1)[-1] for name in archive.names]
+    except FormatError:
+        return None
+    return "sog" if META in names else "npz" if "means.npy" in names else None
