@@ -57,6 +57,8 @@ class PretrainConfig:
     """K, pictures per object and step"""
     voting: Voting = "softmax"
     """how views are weighed: none, raw or softmax"""
+    image_map: float = 0.0
+    """weight of image targets fitted to the captions beside the teacher's own, see image_targets; 0 is the paper"""
     image_weight: float = 1.0
     """factor on the image loss; 0 trains on captions alone"""
     learning_rate: float = 1e-3
@@ -86,6 +88,8 @@ class PretrainConfig:
         for name in ("epochs", "batch_size", "views", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise DataError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
+        if self.image_map < 0:
+            raise DataError(f"--image-map: must be at least 0, got {self.image_map}.")
         if self.weights and len(self.weights) != len(self.triplets):
             raise DataError(f"--weights: needs one number for each of the {len(self.triplets)} triplets folders.")
         if not all(0 < weight <= 1 for weight in self.weights):
@@ -153,6 +157,8 @@ class _Run:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         weights = torch.tensor(config.weights or [1.0] * len(config.triplets))
         self.chances = weights[data.folders]
+        if config.image_map > 0:
+            data.map_images(config.image_map, self.chances)
         self.per_epoch = max(1, int(self.chances.sum()) // config.batch_size)
         self.steps = config.epochs * self.per_epoch
         torch.manual_seed(config.seed)
