@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import itertools
 from collections.abc import Sequence
 from ctypes import c_float, c_int32, c_int64, c_void_p
 from typing import Any
@@ -13,7 +14,9 @@ from torch.autograd.function import once_differentiable
 from splatsense.cameras import Cameras
 from splatsense.errors import LimitError, SplatSenseError
 from splatsense.native import load_native
-from splatsense.render.reference import EPS_2D, NEAR_PLANE
+from splatsense.render.packed import Packed
+from splatsense.render.reference import Images
+from splatsense.render.settings import RasterSettings
 
 GRADIENT_BYTES = 256 << 20  # scratch memory of the backward pass; with less it takes more passes
 
@@ -22,11 +25,15 @@ class _Input(ctypes.Structure):
     """SsRasteriseInput of native/splatsense.h."""
 
     _fields_ = (
+        ("objects", c_int64),
         ("gaussians", c_int64),
         ("views", c_int64),
         ("feature_channels", c_int64),
         ("width", c_int64),
         ("height", c_int64),
+        ("gaussian_begin", c_void_p),
+        ("view_begin", c_void_p),
+        ("color_begin", c_void_p),
         ("color_views", c_int64),
         ("gradient_bytes", c_int64),
         ("means", c_void_p),
@@ -39,6 +46,10 @@ class _Input(ctypes.Structure):
         ("K", c_void_p),
         ("eps2d", c_float),
         ("near_plane", c_float),
+        ("far_plane", c_float),
+        ("radius_clip", c_float),
+        ("antialiased", c_int32),
+        ("median_depth", c_int32),
         ("threads", c_int32),
     )
 
@@ -71,73 +82,92 @@ def _addresses(tensors: Sequence[Tensor | None]) -> Any:
     return (c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
 
 
-def _input(gaussians: Sequence[Tensor], cameras: Sequence[Tensor], width: int, height: int) -> Any:
-    means, colors, features = gaussians[0], gaussians[4], gaussians[5]
-    sizes = (len(means), len(cameras[0]), features.shape[1], width, height, len(colors), GRADIENT_BYTES)
-    arrays = (tensor.data_ptr() for tensor in (*gaussians, *cameras))
-    return ctypes.byref(_Input(*sizes, *arrays, EPS_2D, NEAR_PLANE, torch.get_num_threads()))
+def _begins(counts: Sequence[int]) -> Any:
+    """Where each of parts that lie one after the other begins, and where the last one ends."""
+    return (c_int64 * (len(counts) + 1))(0, *itertools.accumulate(counts))
 
 
-def _check(status: int, gaussians: int, images: tuple[int, ...]) -> None:
+def _input(packed: Packed, settings: RasterSettings) -> Any:
+    begins = [_begins(counts) for counts in (packed.gaussians, packed.views, packed.color_rows)]
+    sizes = (len(packed.gaussians), len(packed.means), len(packed.K), packed.features.shape[1], packed.width, packed.height)
+    color_views = len(packed.K) if packed.view_colors else 1
+    arrays = (tensor.data_ptr() for tensor in packed[:8])
+    limits = (settings.eps2d, settings.near_plane, settings.far_plane, settings.radius_clip)
+    flags = (settings.antialiased, settings.depth == "median", torch.get_num_threads())
+    # ctypes keeps no reference to an array that was cast, but a Structure keeps `begins` alive as an attribute.
+    value = _Input(*sizes, *map(ctypes.addressof, begins), color_views, GRADIENT_BYTES, *arrays, *limits, *flags)
+    value.begins = begins
+    return value
+
+
+def _check(status: int, packed: Packed) -> None:
     if status:
-        views, height, width = images
         raise LimitError(
-            f"Out of memory rasterising {gaussians} Gaussians into {views} images of {width} x {height}; "
-            "take fewer views at a time, smaller images or fewer Gaussians."
+            f"Out of memory rasterising {len(packed.means)} Gaussians into {len(packed.K)} images of "
+            f"{packed.width} x {packed.height}; take fewer objects or views at a time, smaller images or fewer Gaussians."
         )
 
 
 class _Rasterise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, width: int, height: int, world_to_camera: Tensor, K: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, settings: RasterSettings, rest: tuple[Any, ...], *inputs: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        gaussians = tuple(tensor.contiguous() for tensor in inputs)
-        cameras = (world_to_camera, K)
-        shape = (len(K), height, width)
-        channels = ((3,), (gaussians[5].shape[1],), (), ())
-        images = tuple(gaussians[0].new_empty(shape + channel) for channel in channels)
+        tensors = tuple(tensor.contiguous() for tensor in inputs)
+        packed = Packed(*tensors, *rest)
+        shape = (len(packed.K), packed.height, packed.width)
+        channels = ((3,), (packed.features.shape[1],), (), ())
+        images = tuple(packed.means.new_empty(shape + channel) for channel in channels)
         native = load_native()
         if native is None:
             raise SplatSenseError("splatsense was installed without its native library; use the reference backend.")
         state = _State(_declare(native))
         kept = ctypes.byref(state.pointer) if any(ctx.needs_input_grad) else None
-        status = state.library.ss_rasterise_forward(_input(gaussians, cameras, width, height), _addresses(images), kept)
-        _check(status, len(gaussians[0]), shape)
+        status = state.library.ss_rasterise_forward(_input(packed, settings), _addresses(images), kept)
+        _check(status, packed)
         if kept:
-            ctx.state = state
-            ctx.save_for_backward(*gaussians, *cameras, *images)
+            ctx.state, ctx.settings, ctx.rest = state, settings, rest
+            ctx.save_for_backward(*tensors, *images)
         return images
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *image_gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        saved = ctx.saved_tensors  # raises if one of them was changed in place
-        gaussians, cameras, images = saved[:6], saved[6:8], saved[8:]
-        views, height, width = shape = tuple(images[2].shape)
+        tensors, images = ctx.saved_tensors[:8], ctx.saved_tensors[8:]  # raises if one of them was changed in place
+        packed = Packed(*tensors, *ctx.rest)
         given = [None if gradient is None else gradient.contiguous() for gradient in image_gradients]
-        gradients = tuple(torch.empty_like(tensor) if views else torch.zeros_like(tensor) for tensor in gaussians)
+        # The gradients of an object without a view are not written.
+        empty = torch.empty_like if all(packed.views) else torch.zeros_like
+        gradients = [empty(tensor) for tensor in packed[:6]]
+        of_cameras = empty(packed.world_to_camera) if ctx.needs_input_grad[2 + 6] else None
         status = ctx.state.library.ss_rasterise_backward(
-            _input(gaussians, cameras, width, height),
+            _input(packed, ctx.settings),
             ctx.state.pointer,
             _addresses(images),
             _addresses(given),
-            _addresses(gradients),
+            _addresses([*gradients, of_cameras]),
         )
-        _check(status, len(gaussians[0]), shape)
-        return None, None, None, None, *gradients
+        _check(status, packed)
+        return None, None, *gradients, of_cameras, None
 
 
-def rasterise(
-    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, features: Tensor, cameras: Cameras
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Images of Gaussians; arguments and result as `reference.rasterise`, but float32 on a CPU.
+def rasterise_packed(packed: Packed, settings: RasterSettings) -> Images:
+    """As `reference.rasterise_packed`, but for float32 tensors on a CPU; differentiable once.
 
-    Differentiable once in everything but the cameras. The result is the same to the last bit for any number of threads,
-    which is `torch.get_num_threads()`.
+    The result is the same to the last bit for any number of threads, which is `torch.get_num_threads()`, and for objects
+    drawn together or one at a time.
 
     Raises:
         LimitError: memory ran out.
         SplatSenseError: there is no native library.
     """
-    transforms, K = cameras.world_to_camera.contiguous(), cameras.K.contiguous()
-    return _Rasterise.apply(cameras.width, cameras.height, transforms, K, means, quats, scales, opacities, colors, features)  # type: ignore[return-value]
+    return _Rasterise.apply(settings, packed[8:], *packed[:8])  # type: ignore[return-value]
+
+
+def rasterise(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, features: Tensor, cameras: Cameras,
+    settings: RasterSettings = RasterSettings(),
+) -> Images:  # fmt: skip
+    """As `reference.rasterise`, but for float32 tensors on a CPU: `rasterise_packed` of one object."""
+    sizes = (cameras.width, cameras.height, len(colors) != 1, (len(means),), (len(cameras),))
+    tensors = (means, quats, scales, opacities, colors.reshape(-1, 3), features, cameras.world_to_camera, cameras.K)
+    return rasterise_packed(Packed(*tensors, *sizes), settings)
