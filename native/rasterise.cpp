@@ -92,7 +92,7 @@ SsRasteriseInput object_input(const SsRasteriseInput& in, int64_t b) {
   SsRasteriseInput o = in;
   const int64_t g = in.gaussian_begin[b], v = in.view_begin[b];
   o.objects = 1, o.gaussians = in.gaussian_begin[b + 1] - g, o.views = in.view_begin[b + 1] - v;
-  o.color_views = in.color_views == 1 ? 1 : o.views;
+  o.color_views = in.color_begin[b + 1] - in.color_begin[b] == o.gaussians ? 1 : o.views;
   o.means += 3 * g, o.quats += 4 * g, o.scales += 3 * g, o.opacities += g, o.features += in.feature_channels * g;
   o.colors += 3 * in.color_begin[b];
   o.world_to_camera += 16 * v, o.K += 9 * v;

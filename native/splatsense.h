@@ -54,15 +54,15 @@ SS_API int ss_k_nearest_neighbours(const float* points, const float* queries, in
 struct SsRasteriseInput {
   int64_t objects, gaussians, views, feature_channels, width, height;  // B N V C W H
   const int64_t *gaussian_begin, *view_begin, *color_begin;            // (B + 1) first Gaussian, view and row of colors
-  int64_t color_views;     // 1: one colour per Gaussian for all views; otherwise one per view of its object, (V,N,3) of each
   int64_t gradient_bytes;  // scratch memory of an object's backward pass at a time, unless one row of tiles needs more
   const float *means, *quats, *scales, *opacities;  // (N,3) (N,4) wxyz, (N,3) (N)
-  const float *colors, *features;                   // (rows,3) (N,C)
+  const float *colors, *features;                   // of each object (N,3), or (V,N,3) if they depend on the view; (N,C)
   const float *world_to_camera, *K;                 // (V,4,4) (V,3,3)
   float eps2d, near_plane, far_plane;               // px^2 added to both variances on screen; smallest and largest z drawn
   float radius_clip;                                // not drawn: Gaussians that reach no further, in whole px, along x and y
   int32_t antialiased, median_depth;                // flags
   int32_t threads;                                  // at most this many
+  int64_t color_views;                              // set inside, for one object: 1 or its V
 };
 struct SsRasteriseImages {
   float *color, *features, *depth, *alpha;  // (V,H,W,3) (V,H,W,C) (V,H,W) (V,H,W)

@@ -128,26 +128,27 @@ def render_batch(
 
 
 def _pack(gaussians: Sequence[Gaussians], cameras: Sequence[Cameras], features: Sequence[Tensor]) -> Packed:
-    view_colors = any(each.sh_degree > 0 for each in gaussians)
-    colors = [_colors(*each, view_colors) for each in zip(gaussians, cameras, strict=True)]
+    colors = [_colors(*each) for each in zip(gaussians, cameras, strict=True)]
     names = ("means", "quats", "scales", "opacities")
     return Packed(
-        *(torch.cat([getattr(each, name) for each in gaussians]) for name in names),
-        torch.cat(colors),
-        torch.cat(list(features)),
-        torch.cat([each.world_to_camera for each in cameras]),
-        torch.cat([each.K for each in cameras]),
+        *(_cat([getattr(each, name) for each in gaussians]) for name in names),
+        _cat(colors),
+        _cat(features),
+        _cat([each.world_to_camera for each in cameras]),
+        _cat([each.K for each in cameras]),
         cameras[0].width,
         cameras[0].height,
-        view_colors,
-        tuple(map(len, gaussians)),
-        tuple(map(len, cameras)),
+        *(tuple(map(len, parts)) for parts in (gaussians, cameras, colors)),
     )
 
 
-def _colors(gaussians: Gaussians, cameras: Cameras, view_colors: bool) -> Tensor:
+def _cat(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))  # torch.cat copies even one
+
+
+def _colors(gaussians: Gaussians, cameras: Cameras) -> Tensor:
     """(N, 3), or (V N, 3) if colours depend on the view."""
-    if not view_colors:
+    if gaussians.sh_degree == 0:
         return sh_to_rgb(gaussians.sh, gaussians.means.detach())
     return sh_to_rgb(gaussians.sh, gaussians.means - cameras.centers[:, None]).flatten(0, 1)
 
@@ -171,9 +172,9 @@ def _check_gaussians(gaussians: Gaussians, features: Tensor, like: Tensor) -> No
         raise DataError(f"render: Gaussians.means is {like.dtype}; floating-point tensors are needed.")
     if features.ndim != 2 or len(features) != len(gaussians):
         raise DataError(f"render: features has shape {tuple(features.shape)}, expected ({len(gaussians)}, C).")
-    names = ("means", "quats", "scales", "opacities", "sh")
-    for name, tensor in {"features": features, **{f"Gaussians.{name}": getattr(gaussians, name) for name in names}}.items():
-        _check_like(name, tensor, like)
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        _check_like(f"Gaussians.{name}", getattr(gaussians, name), like)
+    _check_like("features", features, like)
 
 
 def _check_background(background: Tensor | None, views: int, like: Tensor) -> None:

@@ -50,8 +50,8 @@ def rasteriser(backend: str, means: Tensor, settings: RasterSettings) -> Callabl
 
 def _refusal(backend: Literal["native", "gsplat"], means: Tensor, settings: RasterSettings) -> SplatSenseError | None:
     """Why a backend cannot draw this."""
-    device = "cpu" if backend == "native" else "cuda"
-    if means.device.type != device or means.dtype != torch.float32:
+    device = "CPU" if backend == "native" else "CUDA"
+    if means.device.type != device.lower() or means.dtype != torch.float32:
         return DataError(f'render: backend="{backend}" takes float32 on {device}, got {means.dtype} on {means.device}.')
     if backend == "native" and load_native() is None:
         return SplatSenseError('render: backend="native", but splatsense was installed without its native library.')

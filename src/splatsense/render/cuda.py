@@ -23,7 +23,7 @@ def rasterise_packed(packed: Packed, settings: RasterSettings) -> Images:
 
     Objects of equal numbers of Gaussians and of views are drawn by one call, others one by one.
     """
-    even = len(set(packed.gaussians)) == 1 and len(set(packed.views)) == 1
+    even = all(len(set(counts)) == 1 for counts in (packed.gaussians, packed.views, packed.color_rows))
     parts = [_rasterise_even(each, settings) for each in ([packed] if even else packed.objects())]
     color, feature, depth, alpha = (torch.cat(images) for images in zip(*parts, strict=True))
     return color, feature, depth, alpha
@@ -49,7 +49,7 @@ def rasterization_arguments(packed: Packed, settings: RasterSettings) -> dict[st
         return tensor.unflatten(0, (objects, -1))
 
     colors, features = each(packed.colors), each(packed.features)
-    if packed.view_colors:
+    if packed.color_rows[0] != gaussians:
         colors = colors.unflatten(1, (views, gaussians))
         features = features[:, None].expand(-1, views, -1, -1)
     # gsplat draws a Gaussian of opacity NaN as opaque; one of opacity 0 is culled before anything else of it is read.

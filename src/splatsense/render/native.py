@@ -34,7 +34,6 @@ class _Input(ctypes.Structure):
         ("gaussian_begin", c_void_p),
         ("view_begin", c_void_p),
         ("color_begin", c_void_p),
-        ("color_views", c_int64),
         ("gradient_bytes", c_int64),
         ("means", c_void_p),
         ("quats", c_void_p),
@@ -51,6 +50,7 @@ class _Input(ctypes.Structure):
         ("antialiased", c_int32),
         ("median_depth", c_int32),
         ("threads", c_int32),
+        ("color_views", c_int64),  # native code's own
     )
 
 
@@ -90,13 +90,11 @@ def _begins(counts: Sequence[int]) -> Any:
 def _input(packed: Packed, settings: RasterSettings) -> Any:
     begins = [_begins(counts) for counts in (packed.gaussians, packed.views, packed.color_rows)]
     sizes = (len(packed.gaussians), len(packed.means), len(packed.K), packed.features.shape[1], packed.width, packed.height)
-    color_views = len(packed.K) if packed.view_colors else 1
     arrays = (tensor.data_ptr() for tensor in packed[:8])
     limits = (settings.eps2d, settings.near_plane, settings.far_plane, settings.radius_clip)
     flags = (settings.antialiased, settings.depth == "median", torch.get_num_threads())
-    # ctypes keeps no reference to an array that was cast, but a Structure keeps `begins` alive as an attribute.
-    value = _Input(*sizes, *map(ctypes.addressof, begins), color_views, GRADIENT_BYTES, *arrays, *limits, *flags)
-    value.begins = begins
+    value = _Input(*sizes, *map(ctypes.addressof, begins), GRADIENT_BYTES, *arrays, *limits, *flags)
+    value.begins = begins  # keeps them alive as long as their addresses
     return value
 
 
@@ -168,6 +166,7 @@ def rasterise(
     settings: RasterSettings = RasterSettings(),
 ) -> Images:  # fmt: skip
     """As `reference.rasterise`, but for float32 tensors on a CPU: `rasterise_packed` of one object."""
-    sizes = (cameras.width, cameras.height, len(colors) != 1, (len(means),), (len(cameras),))
-    tensors = (means, quats, scales, opacities, colors.reshape(-1, 3), features, cameras.world_to_camera, cameras.K)
-    return rasterise_packed(Packed(*tensors, *sizes), settings)
+    colors = colors.flatten(0, 1)
+    tensors = (means, quats, scales, opacities, colors, features, cameras.world_to_camera, cameras.K)
+    counts = ((len(means),), (len(cameras),), (len(colors),))
+    return rasterise_packed(Packed(*tensors, cameras.width, cameras.height, *counts), settings)

@@ -18,33 +18,25 @@ class Packed(NamedTuple):
     scales: Float[Tensor, "n 3"]
     opacities: Float[Tensor, " n"]
     colors: Float[Tensor, "rows 3"]
-    """One per Gaussian; or, if `view_colors`, one per Gaussian of each object for each of its views: view after view."""
+    """Each object's: one per Gaussian, or one per Gaussian for each of its views, view after view."""
     features: Float[Tensor, "n c"]
     world_to_camera: Float[Tensor, "v 4 4"]
     K: Float[Tensor, "v 3 3"]
     width: int
     height: int
-    view_colors: bool
     gaussians: tuple[int, ...]
     """(B,) how many Gaussians each object has."""
     views: tuple[int, ...]
     """(B,) how many views each object has."""
-
-    @property
-    def color_rows(self) -> list[int]:
-        """(B,) how many rows of `colors` each object has."""
-        if not self.view_colors:
-            return list(self.gaussians)
-        return [gaussians * views for gaussians, views in zip(self.gaussians, self.views, strict=True)]
+    color_rows: tuple[int, ...]
+    """(B,) how many rows of `colors` each object has."""
 
     def objects(self) -> "Iterator[Packed]":
         """Each object as a batch of one."""
         of_gaussians = [tensor.split(list(self.gaussians)) for tensor in (*self[:4], self.features)]
         of_views = [tensor.split(list(self.views)) for tensor in (self.world_to_camera, self.K)]
-        sizes = zip(self.gaussians, self.views, strict=True)
-        for *four, features, colors, transforms, K, (gaussians, views) in zip(
-            *of_gaussians, self.colors.split(self.color_rows), *of_views, sizes, strict=True
-        ):
-            yield Packed(
-                *four, colors, features, transforms, K, self.width, self.height, self.view_colors, (gaussians,), (views,)
-            )
+        colors = self.colors.split(list(self.color_rows))
+        sizes = zip(self.gaussians, self.views, self.color_rows, strict=True)
+        for *four, features, color, transforms, K, counts in zip(*of_gaussians, colors, *of_views, sizes, strict=True):
+            gaussians, views, rows = ((count,) for count in counts)
+            yield Packed(*four, color, features, transforms, K, self.width, self.height, gaussians, views, rows)

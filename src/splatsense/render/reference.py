@@ -218,8 +218,8 @@ def rasterise_packed(packed: Packed, settings: RasterSettings) -> Images:
     """`rasterise` of each object by its own cameras; images in the order of the cameras."""
     images = []
     for one in packed.objects():
-        rows = one.views[0] if one.view_colors else 1
-        colors = one.colors.reshape(rows, one.gaussians[0], 3)
+        color_views = one.color_rows[0] // one.gaussians[0] if one.gaussians[0] else 1
+        colors = one.colors.reshape(color_views, one.gaussians[0], 3)
         cameras = Cameras(one.world_to_camera, one.K, one.width, one.height)
         images.append(rasterise(*one[:4], colors, one.features, cameras, settings))
     color, feature, depth, alpha = (torch.cat(parts) for parts in zip(*images, strict=True))
