@@ -66,7 +66,9 @@ def _view(
 ) -> tuple[Tensor, ...]:
     width, height = cameras.width, cameras.height
     centers = (torch.cat([g.means, torch.ones_like(g.means[:, :1])], dim=1) @ world_to_camera.T)[:, :3]
-    order = [i for i in centers[:, 2].argsort(stable=True).tolist() if settings.near_plane <= centers[i, 2] <= settings.far_plane]
+    order = [
+        i for i in centers[:, 2].argsort(stable=True).tolist() if settings.near_plane <= centers[i, 2] <= settings.far_plane
+    ]
     direction = g.means + world_to_camera[:3, :3].T @ world_to_camera[:3, 3]
     colors = legendre_colors(g.sh, direction)
     covariances = rotation_matrices(g.quats) @ torch.diag_embed(g.scales.square()) @ rotation_matrices(g.quats).transpose(1, 2)

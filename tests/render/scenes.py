@@ -11,6 +11,7 @@ from render.dense_oracle import dense_images
 from splatsense.cameras import Cameras
 from splatsense.gaussians import Gaussians
 from splatsense.render import RasterSettings, Rendering
+from splatsense.render.settings import DEFAULT_SETTINGS
 
 
 def random_scene(
@@ -58,7 +59,7 @@ def with_camera_gradients(cameras: Cameras, dtype: torch.dtype) -> tuple[Cameras
 
 def assert_matches_oracle(
     gaussians: Gaussians, features: Tensor, cameras: Cameras, draw: Callable[..., Rendering], dtype: torch.dtype,
-    gradient_tolerance: float = 1e-4, settings: RasterSettings = RasterSettings(),
+    gradient_tolerance: float = 1e-4, settings: RasterSettings = DEFAULT_SETTINGS,
 ) -> None:  # fmt: skip
     """Images within 2e-5 and gradients within 1e-4 of the float64 oracle, away from pixels that a threshold splits."""
     exact, exact_leaves = with_gradients(gaussians, features, torch.float64)

@@ -20,11 +20,11 @@ Scene = tuple[Gaussians, Tensor, Cameras]
 def objects(degrees: tuple[int, ...], features: int = 3) -> list[Scene]:
     """Objects of unequal sizes and numbers of views; one of them is empty and one has no view."""
     sizes = [(40, 2), (0, 1), (300, 1), (17, 3), (25, 0), (90, 2)]
-    return [
-        random_scene(n, features, max(views, 1), 33, 21, degrees[i % len(degrees)], seed=i)[:2]
-        + (random_scene(n, features, max(views, 1), 33, 21, seed=i)[2][:views],)
-        for i, (n, views) in enumerate(sizes)
-    ]
+    scenes = []
+    for i, (n, views) in enumerate(sizes):
+        gaussians, feature, cameras = random_scene(n, features, max(views, 1), 33, 21, degrees[i % len(degrees)], seed=i)
+        scenes.append((gaussians, feature, cameras[:views]))
+    return scenes
 
 
 def leaves_of(scenes: list[Scene], dtype: torch.dtype) -> tuple[list[Gaussians], list[Cameras], list[Tensor], list[Tensor]]:
@@ -47,9 +47,7 @@ def gradients(leaves: list[Tensor]) -> list[Tensor]:
 def assert_same_as_a_loop(scenes: list[Scene], settings: RasterSettings, backend: str) -> None:
     background = torch.tensor([0.3, 0.6, 0.1])
     gaussians, cameras, features, leaves = leaves_of(scenes, torch.float32)
-    together = render_batch(
-        gaussians, cameras, features=features, background=background, settings=settings, backend=backend
-    )
+    together = render_batch(gaussians, cameras, features=features, background=background, settings=settings, backend=backend)
     weights = [torch.randn(getattr(together, name).shape, generator=torch.Generator().manual_seed(0)) for name in IMAGES]
     backward(together, weights)
     gaussians, cameras, features, alone_leaves = leaves_of(scenes, torch.float32)
@@ -104,11 +102,9 @@ def test_errors_name_what_is_wrong():
     cases = {
         r"2 Gaussians, 1 Cameras": lambda: render_batch([gaussians] * 2, [cameras]),
         r"at least one object": lambda: render_batch([], []),
-        r"1 Gaussians, 1 Cameras and 2 features": lambda: render_batch([gaussians], [cameras], features=[feature] * 2),
+        r"1 Gaussians, 1 Cameras, 2 features": lambda: render_batch([gaussians], [cameras], features=[feature] * 2),
         r"one image size, got 8 x 8, 9 x 8": lambda: render_batch([gaussians] * 2, [cameras, wider]),
-        r"differ in their channels": lambda: render_batch(
-            [gaussians] * 2, [cameras] * 2, features=[feature, feature[:, :1]]
-        ),
+        r"differ in their channels": lambda: render_batch([gaussians] * 2, [cameras] * 2, features=[feature, feature[:, :1]]),
         r"means is torch.float32 on cpu, but": lambda: render_batch([gaussians, floats], [cameras] * 2),
         r"expected \(3,\) or \(2, 3\)": lambda: render_batch([gaussians] * 2, [cameras] * 2, background=torch.zeros(4, 3)),
     }

@@ -129,9 +129,7 @@ def gsplat_in_pytorch(means, quats, scales, opacities, colors, viewmats, Ks, wid
         for v in range(len(Ks[b])):
             color = of_views[min(v, len(of_views) - 1)]
             camera = Cameras(viewmats[b, v : v + 1], Ks[b, v : v + 1], width, height)
-            parts.append(
-                reference.rasterise(*gaussians, color[None, :, :3], color[:, 3:], camera, RasterSettings(**options))
-            )
+            parts.append(reference.rasterise(*gaussians, color[None, :, :3], color[:, 3:], camera, RasterSettings(**options)))
         color, feature, depth, alpha = (torch.cat(each) for each in zip(*parts, strict=True))
         images.append((torch.cat([color, feature, (depth * alpha)[..., None]], dim=-1), alpha[..., None]))
     return torch.stack([image for image, _ in images]), torch.stack([alpha for _, alpha in images]), {}
@@ -179,7 +177,7 @@ def test_what_draws_cuda_tensors(cuda_means, monkeypatch, caplog):
     assert caplog.text.count("no median depth") == 1
     with pytest.raises(DataError, match="no median depth"):
         backends.rasteriser("gsplat", cuda_means, RasterSettings(depth="median"))
-    with pytest.raises(DataError, match='backend="native" takes float32 on CPU, got torch.float32 on cuda'):
+    with pytest.raises(DataError, match=r'backend="native" takes float32 on CPU, got torch.float32 on cuda'):
         backends.rasteriser("native", cuda_means, RasterSettings())
     found = None
     with caplog.at_level(logging.WARNING, logger="splatsense"):
@@ -191,7 +189,7 @@ def test_what_draws_cuda_tensors(cuda_means, monkeypatch, caplog):
 
 def test_backends_that_do_not_fit():
     means = torch.zeros(1, 3)
-    with pytest.raises(DataError, match='backend="gsplat" takes float32 on CUDA, got torch.float32 on cpu'):
+    with pytest.raises(DataError, match=r'backend="gsplat" takes float32 on CUDA, got torch.float32 on cpu'):
         backends.rasteriser("gsplat", means, RasterSettings())
     with pytest.raises(DataError, match="backend must be"):
         backends.rasteriser("vulkan", means, RasterSettings())

@@ -12,6 +12,7 @@ from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians
 from splatsense.render import RasterSettings, reference, render
 
+
 def floats(gaussians: Gaussians) -> Gaussians:
     return Gaussians(*(tensor.float() for tensor in vars(gaussians).values()))
 

@@ -23,8 +23,8 @@ from splatsense.cameras import Cameras
 from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians
 from splatsense.render.backends import Backend, rasteriser
-from splatsense.render.packed import Packed
-from splatsense.render.settings import DepthKind, RasterSettings
+from splatsense.render.packed import Layout, Packed
+from splatsense.render.settings import DEFAULT_SETTINGS, DepthKind, RasterSettings
 from splatsense.spherical_harmonics import sh_to_rgb
 
 __all__ = ["DepthKind", "RasterSettings", "Rendering", "render", "render_batch"]
@@ -55,7 +55,7 @@ def render(
     *,
     features: Float[Tensor, "n c"] | None = None,
     background: Float[Tensor, "*v rgb"] | None = None,
-    settings: RasterSettings = RasterSettings(),
+    settings: RasterSettings = DEFAULT_SETTINGS,
     backend: Backend = "auto",
 ) -> Rendering:
     """Images of Gaussians seen by cameras, differentiable in everything but the intrinsics `cameras.K`.
@@ -87,7 +87,7 @@ def render_batch(
     *,
     features: Sequence[Float[Tensor, "_ c"]] | None = None,
     background: Float[Tensor, "*v rgb"] | None = None,
-    settings: RasterSettings = RasterSettings(),
+    settings: RasterSettings = DEFAULT_SETTINGS,
     backend: Backend = "auto",
 ) -> Rendering:
     """`render` of B objects at once, each seen by its own cameras: the same images and gradients, to the last bit on a CPU.
@@ -111,35 +111,39 @@ def render_batch(
         LimitError: memory ran out.
         SplatSenseError: `backend` is not installed.
     """
-    features = [each.means.new_empty(len(each), 0) for each in gaussians] if features is None else features
     _check_batch(gaussians, cameras, features)
     means = gaussians[0].means
-    cameras = [Cameras(each.world_to_camera.to(means.dtype), each.K.to(means.dtype), each.width, each.height) for each in cameras]
-    for one, camera, feature in zip(gaussians, cameras, features, strict=True):
-        _check_gaussians(one, feature, means)
-        _check_cameras(camera, means.device)
-    views = sum(map(len, cameras))
-    _check_background(background, views, means)
-    draw = rasteriser(backend, means, settings)
-    color, feature, depth, alpha = draw(_pack(gaussians, cameras, features), settings)
+    for one, camera in zip(gaussians, cameras, strict=True):
+        _check_gaussians(one, means)
+        _check_devices(camera, means.device)
+    for one, feature in zip(gaussians, features or (), strict=features is not None):
+        _check_features(feature, len(one), means)
+    packed = _pack(gaussians, cameras, features)
+    _check_cameras(packed)
+    _check_background(background, len(packed.K), means)
+    color, feature, depth, alpha = rasteriser(backend, means, settings)(packed, settings)
     if background is not None:
-        color = color + (1 - alpha)[..., None] * background.expand(views, 3)[:, None, None]
+        color = color + (1 - alpha)[..., None] * background.expand(len(packed.K), 3)[:, None, None]
     return Rendering(color, depth, alpha, feature)
 
 
-def _pack(gaussians: Sequence[Gaussians], cameras: Sequence[Cameras], features: Sequence[Tensor]) -> Packed:
-    colors = [_colors(*each) for each in zip(gaussians, cameras, strict=True)]
-    names = ("means", "quats", "scales", "opacities")
-    return Packed(
-        *(_cat([getattr(each, name) for each in gaussians]) for name in names),
-        _cat(colors),
-        _cat(features),
-        _cat([each.world_to_camera for each in cameras]),
-        _cat([each.K for each in cameras]),
-        cameras[0].width,
-        cameras[0].height,
-        *(tuple(map(len, parts)) for parts in (gaussians, cameras, colors)),
+def _pack(gaussians: Sequence[Gaussians], cameras: Sequence[Cameras], features: Sequence[Tensor] | None) -> Packed:
+    means, quats, scales, opacities = (
+        _cat([getattr(each, name) for each in gaussians]) for name in ("means", "quats", "scales", "opacities")
     )
+    dtype, counts = means.dtype, tuple(map(len, gaussians))
+    cameras = [Cameras(each.world_to_camera.to(dtype), each.K.to(dtype), each.width, each.height) for each in cameras]
+    if all(each.sh_degree == 0 for each in gaussians):
+        colors, color_rows = sh_to_rgb(_cat([each.sh for each in gaussians]), means.detach()), counts
+    else:
+        parts = [_colors(*each) for each in zip(gaussians, cameras, strict=True)]
+        colors, color_rows = _cat(parts), tuple(map(len, parts))
+    return Packed(
+        means, quats, scales, opacities, colors,
+        means.new_empty(len(means), 0) if features is None else _cat(features),
+        _cat([each.world_to_camera for each in cameras]), _cat([each.K for each in cameras]),
+        Layout(cameras[0].width, cameras[0].height, counts, tuple(map(len, cameras)), color_rows),
+    )  # fmt: skip
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:
@@ -153,27 +157,31 @@ def _colors(gaussians: Gaussians, cameras: Cameras) -> Tensor:
     return sh_to_rgb(gaussians.sh, gaussians.means - cameras.centers[:, None]).flatten(0, 1)
 
 
-def _check_batch(gaussians: Sequence[Gaussians], cameras: Sequence[Cameras], features: Sequence[Tensor]) -> None:
-    if not len(gaussians) == len(cameras) == len(features) > 0:
+def _check_batch(gaussians: Sequence[Gaussians], cameras: Sequence[Cameras], features: Sequence[Tensor] | None) -> None:
+    counts = {"Gaussians": len(gaussians), "Cameras": len(cameras)} | ({} if features is None else {"features": len(features)})
+    if min(counts.values()) == 0 or len(set(counts.values())) > 1:
         raise DataError(
-            f"render_batch: got {len(gaussians)} Gaussians, {len(cameras)} Cameras and {len(features)} features; "
+            f"render_batch: got {', '.join(f'{count} {name}' for name, count in counts.items())}; "
             "one of each is needed for every object, and at least one object."
         )
-    sizes = {(each.width, each.height) for each in cameras}
+    sizes = sorted({(each.width, each.height) for each in cameras})
     if len(sizes) > 1:
-        raise DataError(f"render_batch: all cameras need one image size, got {', '.join(f'{w} x {h}' for w, h in sorted(sizes))}.")
-    channels = {tuple(each.shape[1:]) for each in features}
+        raise DataError(f"render_batch: all cameras need one image size, got {', '.join(f'{w} x {h}' for w, h in sizes)}.")
+    channels = sorted({tuple(each.shape[1:]) for each in features or ()})
     if len(channels) > 1:
-        raise DataError(f"render_batch: features differ in their channels: {sorted(channels)}.")
+        raise DataError(f"render_batch: features differ in their channels: {channels}.")
 
 
-def _check_gaussians(gaussians: Gaussians, features: Tensor, like: Tensor) -> None:
+def _check_gaussians(gaussians: Gaussians, like: Tensor) -> None:
     if not like.is_floating_point():
         raise DataError(f"render: Gaussians.means is {like.dtype}; floating-point tensors are needed.")
-    if features.ndim != 2 or len(features) != len(gaussians):
-        raise DataError(f"render: features has shape {tuple(features.shape)}, expected ({len(gaussians)}, C).")
     for name in ("means", "quats", "scales", "opacities", "sh"):
         _check_like(f"Gaussians.{name}", getattr(gaussians, name), like)
+
+
+def _check_features(features: Tensor, count: int, like: Tensor) -> None:
+    if features.ndim != 2 or len(features) != count:
+        raise DataError(f"render: features has shape {tuple(features.shape)}, expected ({count}, C).")
     _check_like("features", features, like)
 
 
@@ -187,22 +195,28 @@ def _check_background(background: Tensor | None, views: int, like: Tensor) -> No
 
 def _check_like(name: str, tensor: Tensor, like: Tensor) -> None:
     if tensor.dtype != like.dtype or tensor.device != like.device:
-        raise DataError(f"render: {name} is {tensor.dtype} on {tensor.device}, but Gaussians.means is {like.dtype} on {like.device}.")
+        raise DataError(
+            f"render: {name} is {tensor.dtype} on {tensor.device}, but Gaussians.means is {like.dtype} on {like.device}."
+        )
 
 
-def _check_cameras(cameras: Cameras, device: torch.device) -> None:
+def _check_devices(cameras: Cameras, device: torch.device) -> None:
     transforms, K = cameras.world_to_camera, cameras.K
     if transforms.device != device or K.device != device:
         raise DataError(
             f"render: the cameras are on {transforms.device}, the Gaussians on {device}; move one with .to(device)."
         )
+
+
+def _check_cameras(packed: Packed) -> None:
+    K = packed.K
     if K.requires_grad:
         raise DataError("render: the intrinsics K get no gradient; detach them.")
-    if cameras.width > MAX_SIZE or cameras.height > MAX_SIZE:
+    if packed.layout.width > MAX_SIZE or packed.layout.height > MAX_SIZE:
         raise DataError(
-            f"render: images of {cameras.width} x {cameras.height}; at most {MAX_SIZE} pixels a side are supported."
+            f"render: images of {packed.layout.width} x {packed.layout.height}; at most {MAX_SIZE} pixels a side are supported."
         )
-    if not bool(transforms.isfinite().all() & K.isfinite().all()):
+    if not bool(packed.world_to_camera.isfinite().all() & K.isfinite().all()):
         raise DataError("render: world_to_camera or K holds NaN or infinity.")
     if not bool((K[:, [0, 1], [0, 1]] > 0).all() & (K[:, 0, 1] == 0).all()):
         raise DataError("render: K needs positive focal lengths and no skew.")

@@ -23,15 +23,15 @@ def rasterise_packed(packed: Packed, settings: RasterSettings) -> Images:
 
     Objects of equal numbers of Gaussians and of views are drawn by one call, others one by one.
     """
-    even = all(len(set(counts)) == 1 for counts in (packed.gaussians, packed.views, packed.color_rows))
+    layout = packed.layout
+    even = all(len(set(counts)) == 1 for counts in (layout.gaussians, layout.views, layout.color_rows))
     parts = [_rasterise_even(each, settings) for each in ([packed] if even else packed.objects())]
     color, feature, depth, alpha = (torch.cat(images) for images in zip(*parts, strict=True))
     return color, feature, depth, alpha
 
 
 def _rasterise_even(packed: Packed, settings: RasterSettings) -> Images:
-    views, gaussians, objects = packed.views[0], packed.gaussians[0], len(packed.views)
-    if views * gaussians * objects == 0:
+    if len(packed.means) == 0 or len(packed.K) == 0:
         return _empty(packed)
     from gsplat import rasterization  # pyright: ignore[reportMissingImports]
 
@@ -43,13 +43,14 @@ def _rasterise_even(packed: Packed, settings: RasterSettings) -> Images:
 
 def rasterization_arguments(packed: Packed, settings: RasterSettings) -> dict[str, Any]:
     """What `gsplat.rasterization` takes, for objects of equal sizes: B objects of N Gaussians and C views each."""
-    objects, gaussians, views = len(packed.views), packed.gaussians[0], packed.views[0]
+    layout = packed.layout
+    objects, gaussians, views = len(layout.views), layout.gaussians[0], layout.views[0]
 
     def each(tensor: Tensor) -> Tensor:
         return tensor.unflatten(0, (objects, -1))
 
     colors, features = each(packed.colors), each(packed.features)
-    if packed.color_rows[0] != gaussians:
+    if layout.color_rows[0] != gaussians:
         colors = colors.unflatten(1, (views, gaussians))
         features = features[:, None].expand(-1, views, -1, -1)
     # gsplat draws a Gaussian of opacity NaN as opaque; one of opacity 0 is culled before anything else of it is read.
@@ -63,8 +64,8 @@ def rasterization_arguments(packed: Packed, settings: RasterSettings) -> dict[st
         "colors": torch.cat([colors, features], dim=-1),
         "viewmats": each(packed.world_to_camera),
         "Ks": each(packed.K),
-        "width": packed.width,
-        "height": packed.height,
+        "width": layout.width,
+        "height": layout.height,
         "near_plane": settings.near_plane,
         "far_plane": settings.far_plane,
         "radius_clip": settings.radius_clip,
@@ -77,7 +78,7 @@ def rasterization_arguments(packed: Packed, settings: RasterSettings) -> dict[st
 
 def _empty(packed: Packed) -> Images:
     """Images without Gaussians, or no images; part of the graph all the same."""
-    size = (len(packed.K), packed.height, packed.width)
+    size = (len(packed.K), packed.layout.height, packed.layout.width)
     nothing = sum((tensor[:0].sum() for tensor in packed[:7]), packed.means.new_zeros(()))
     blank = nothing + packed.means.new_zeros(*size, 3 + packed.features.shape[1])
     depth = nothing + packed.means.new_zeros(size)

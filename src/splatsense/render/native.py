@@ -14,9 +14,9 @@ from torch.autograd.function import once_differentiable
 from splatsense.cameras import Cameras
 from splatsense.errors import LimitError, SplatSenseError
 from splatsense.native import load_native
-from splatsense.render.packed import Packed
+from splatsense.render.packed import Layout, Packed
 from splatsense.render.reference import Images
-from splatsense.render.settings import RasterSettings
+from splatsense.render.settings import DEFAULT_SETTINGS, RasterSettings
 
 GRADIENT_BYTES = 256 << 20  # scratch memory of the backward pass; with less it takes more passes
 
@@ -88,8 +88,9 @@ def _begins(counts: Sequence[int]) -> Any:
 
 
 def _input(packed: Packed, settings: RasterSettings) -> Any:
-    begins = [_begins(counts) for counts in (packed.gaussians, packed.views, packed.color_rows)]
-    sizes = (len(packed.gaussians), len(packed.means), len(packed.K), packed.features.shape[1], packed.width, packed.height)
+    layout = packed.layout
+    begins = [_begins(counts) for counts in (layout.gaussians, layout.views, layout.color_rows)]
+    sizes = (len(layout.views), len(packed.means), len(packed.K), packed.features.shape[1], layout.width, layout.height)
     arrays = (tensor.data_ptr() for tensor in packed[:8])
     limits = (settings.eps2d, settings.near_plane, settings.far_plane, settings.radius_clip)
     flags = (settings.antialiased, settings.depth == "median", torch.get_num_threads())
@@ -101,18 +102,18 @@ def _input(packed: Packed, settings: RasterSettings) -> Any:
 def _check(status: int, packed: Packed) -> None:
     if status:
         raise LimitError(
-            f"Out of memory rasterising {len(packed.means)} Gaussians into {len(packed.K)} images of "
-            f"{packed.width} x {packed.height}; take fewer objects or views at a time, smaller images or fewer Gaussians."
+            f"Out of memory rasterising {len(packed.means)} Gaussians into {len(packed.K)} images of {packed.layout.width} x "
+            f"{packed.layout.height}; take fewer objects or views at a time, smaller images or fewer Gaussians."
         )
 
 
 class _Rasterise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, settings: RasterSettings, rest: tuple[Any, ...], *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, settings: RasterSettings, layout: Layout, *inputs: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         tensors = tuple(tensor.contiguous() for tensor in inputs)
-        packed = Packed(*tensors, *rest)
-        shape = (len(packed.K), packed.height, packed.width)
+        packed = Packed(*tensors, layout=layout)
+        shape = (len(packed.K), layout.height, layout.width)
         channels = ((3,), (packed.features.shape[1],), (), ())
         images = tuple(packed.means.new_empty(shape + channel) for channel in channels)
         native = load_native()
@@ -123,7 +124,7 @@ class _Rasterise(torch.autograd.Function):
         status = state.library.ss_rasterise_forward(_input(packed, settings), _addresses(images), kept)
         _check(status, packed)
         if kept:
-            ctx.state, ctx.settings, ctx.rest = state, settings, rest
+            ctx.state, ctx.settings, ctx.layout = state, settings, layout
             ctx.save_for_backward(*tensors, *images)
         return images
 
@@ -131,10 +132,10 @@ class _Rasterise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *image_gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         tensors, images = ctx.saved_tensors[:8], ctx.saved_tensors[8:]  # raises if one of them was changed in place
-        packed = Packed(*tensors, *ctx.rest)
+        packed = Packed(*tensors, layout=ctx.layout)
         given = [None if gradient is None else gradient.contiguous() for gradient in image_gradients]
         # The gradients of an object without a view are not written.
-        empty = torch.empty_like if all(packed.views) else torch.zeros_like
+        empty = torch.empty_like if all(ctx.layout.views) else torch.zeros_like
         gradients = [empty(tensor) for tensor in packed[:6]]
         of_cameras = empty(packed.world_to_camera) if ctx.needs_input_grad[2 + 6] else None
         status = ctx.state.library.ss_rasterise_backward(
@@ -158,15 +159,15 @@ def rasterise_packed(packed: Packed, settings: RasterSettings) -> Images:
         LimitError: memory ran out.
         SplatSenseError: there is no native library.
     """
-    return _Rasterise.apply(settings, packed[8:], *packed[:8])  # type: ignore[return-value]
+    return _Rasterise.apply(settings, packed.layout, *packed[:8])  # type: ignore[return-value]
 
 
 def rasterise(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, features: Tensor, cameras: Cameras,
-    settings: RasterSettings = RasterSettings(),
+    settings: RasterSettings = DEFAULT_SETTINGS,
 ) -> Images:  # fmt: skip
     """As `reference.rasterise`, but for float32 tensors on a CPU: `rasterise_packed` of one object."""
     colors = colors.flatten(0, 1)
     tensors = (means, quats, scales, opacities, colors, features, cameras.world_to_camera, cameras.K)
-    counts = ((len(means),), (len(cameras),), (len(colors),))
-    return rasterise_packed(Packed(*tensors, cameras.width, cameras.height, *counts), settings)
+    layout = Layout(cameras.width, cameras.height, (len(means),), (len(cameras),), (len(colors),))
+    return rasterise_packed(Packed(*tensors, layout=layout), settings)

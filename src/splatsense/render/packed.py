@@ -10,6 +10,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+class Layout(NamedTuple):
+    """What lies where in `Packed`, of B objects."""
+
+    width: int
+    height: int
+    gaussians: tuple[int, ...]
+    """(B,) how many Gaussians each object has."""
+    views: tuple[int, ...]
+    """(B,) how many views each object has."""
+    color_rows: tuple[int, ...]
+    """(B,) how many colours each object has: one per Gaussian, or one per Gaussian for each of its views, view after view."""
+
+
 class Packed(NamedTuple):
     """B objects of N Gaussians and V views together."""
 
@@ -18,25 +31,15 @@ class Packed(NamedTuple):
     scales: Float[Tensor, "n 3"]
     opacities: Float[Tensor, " n"]
     colors: Float[Tensor, "rows 3"]
-    """Each object's: one per Gaussian, or one per Gaussian for each of its views, view after view."""
     features: Float[Tensor, "n c"]
     world_to_camera: Float[Tensor, "v 4 4"]
     K: Float[Tensor, "v 3 3"]
-    width: int
-    height: int
-    gaussians: tuple[int, ...]
-    """(B,) how many Gaussians each object has."""
-    views: tuple[int, ...]
-    """(B,) how many views each object has."""
-    color_rows: tuple[int, ...]
-    """(B,) how many rows of `colors` each object has."""
+    layout: Layout
 
     def objects(self) -> "Iterator[Packed]":
         """Each object as a batch of one."""
-        of_gaussians = [tensor.split(list(self.gaussians)) for tensor in (*self[:4], self.features)]
-        of_views = [tensor.split(list(self.views)) for tensor in (self.world_to_camera, self.K)]
-        colors = self.colors.split(list(self.color_rows))
-        sizes = zip(self.gaussians, self.views, self.color_rows, strict=True)
-        for *four, features, color, transforms, K, counts in zip(*of_gaussians, colors, *of_views, sizes, strict=True):
-            gaussians, views, rows = ((count,) for count in counts)
-            yield Packed(*four, color, features, transforms, K, self.width, self.height, gaussians, views, rows)
+        width, height, gaussians, views, rows = self.layout
+        counts = [*[gaussians] * 4, rows, gaussians, views, views]
+        parts = zip(*(tensor.split(list(count)) for tensor, count in zip(self[:8], counts, strict=True)), strict=True)
+        for b, tensors in enumerate(parts):
+            yield Packed(*tensors, layout=Layout(width, height, (gaussians[b],), (views[b],), (rows[b],)))

@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from splatsense.cameras import Cameras
 from splatsense.gaussians import quaternion_to_matrix
 from splatsense.render.packed import Packed
-from splatsense.render.settings import RasterSettings
+from splatsense.render.settings import DEFAULT_SETTINGS, RasterSettings
 
 MIN_ALPHA = 1 / 255
 MAX_ALPHA = 0.999
@@ -187,7 +187,7 @@ def rasterise(
     colors: Float[Tensor, "color_views n 3"],
     features: Float[Tensor, "n c"],
     cameras: Cameras,
-    settings: RasterSettings = RasterSettings(),
+    settings: RasterSettings = DEFAULT_SETTINGS,
 ) -> Images:
     """Colour, features, depth and alpha of Gaussians seen by V cameras.
 
@@ -195,10 +195,10 @@ def rasterise(
     """
     images = []
     for v, (world_to_camera, K) in enumerate(zip(cameras.world_to_camera, cameras.K, strict=True)):
-        gaussians, view = (means, quats, scales, opacities), (world_to_camera, K, cameras.width, cameras.height, settings)
+        view = (world_to_camera, K, cameras.width, cameras.height, settings)
         with torch.no_grad():
-            keep = project(*gaussians, *view).drawn(settings).nonzero()[:, 0]
-        splats = project(*(tensor[keep] for tensor in gaussians), *view)
+            keep = project(means, quats, scales, opacities, *view).drawn(settings).nonzero()[:, 0]
+        splats = project(means[keep], quats[keep], scales[keep], opacities[keep], *view)
         color = colors[v if len(colors) > 1 else 0][keep]
         channels = torch.cat([splats.z[:, None], torch.ones_like(splats.z)[:, None], color, features[keep]], dim=-1)
         images.append(rasterise_view(splats, channels, cameras.width, cameras.height, settings.depth == "median"))
@@ -218,9 +218,9 @@ def rasterise_packed(packed: Packed, settings: RasterSettings) -> Images:
     """`rasterise` of each object by its own cameras; images in the order of the cameras."""
     images = []
     for one in packed.objects():
-        color_views = one.color_rows[0] // one.gaussians[0] if one.gaussians[0] else 1
-        colors = one.colors.reshape(color_views, one.gaussians[0], 3)
-        cameras = Cameras(one.world_to_camera, one.K, one.width, one.height)
+        gaussians = len(one.means)
+        colors = one.colors.reshape(len(one.colors) // gaussians if gaussians else 1, gaussians, 3)
+        cameras = Cameras(one.world_to_camera, one.K, one.layout.width, one.layout.height)
         images.append(rasterise(*one[:4], colors, one.features, cameras, settings))
     color, feature, depth, alpha = (torch.cat(parts) for parts in zip(*images, strict=True))
     return color, feature, depth, alpha

@@ -39,3 +39,6 @@ class RasterSettings:
         for name in ("radius_clip", "eps2d"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise DataError(f"RasterSettings.{name} must be finite and at least 0, got {getattr(self, name)}.")
+
+
+DEFAULT_SETTINGS = RasterSettings()
