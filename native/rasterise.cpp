@@ -1,6 +1,7 @@
 // The rasteriser's C ABI: batches of objects, channel groups, threads, and reuse of memory between calls.
 #include "rasterise.h"
 
+#include <atomic>
 #include <mutex>
 
 int group_count(const SsRasteriseInput& in) {
@@ -38,11 +39,13 @@ class Pool {
     bytes_ -= item->bytes();
     return item;
   }
-  void give(std::unique_ptr<T> item) {
+  void give(std::unique_ptr<T> item) noexcept try {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (bytes_ + item->bytes() > LIMIT) return;
-    bytes_ += item->bytes();
+    const size_t bytes = item->bytes();
+    if (bytes_ + bytes > LIMIT) return;
     items_.push_back(std::move(item));
+    bytes_ += bytes;
+  } catch (const std::bad_alloc&) {  // no room in the pool itself: the item is freed
   }
 
  private:
@@ -107,10 +110,11 @@ SsRasteriseImages object_images(const SsRasteriseInput& in, const SsRasteriseIma
 
 SsRasteriseGradients object_gradients(const SsRasteriseInput& in, const SsRasteriseGradients& out, int64_t b) {
   const int64_t g = in.gaussian_begin[b];
+  float* world_to_camera = out.world_to_camera ? out.world_to_camera + 16 * in.view_begin[b] : nullptr;
   return {out.means + 3 * g,     out.quats + 4 * g,
           out.scales + 3 * g,    out.opacities + g,
           out.colors + 3 * in.color_begin[b], out.features + in.feature_channels * g,
-          out.world_to_camera ? out.world_to_camera + 16 * in.view_begin[b] : nullptr};
+          world_to_camera};
 }
 
 // A small image takes less time than waking a second thread beside a busy neighbour.
@@ -126,13 +130,13 @@ template <class Body>
 int for_objects(const SsRasteriseInput& in, Body&& body) {
   const int threads = useful_threads(in, in.views);
   const bool together = in.objects >= threads;
-  int failed = 0;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (together && threads > 1) reduction(| : failed)
+  std::atomic<int> failed{0};
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (together && threads > 1)
   for (int64_t b = 0; b < in.objects; b++) {
     try {
       body(b, together ? 1 : useful_threads(object_input(in, b), 1));
     } catch (const std::bad_alloc&) {
-      failed |= 1;
+      failed = 1;
     }
   }
   return failed;
