@@ -77,3 +77,8 @@ SS_API int ss_rasterise_forward(const SsRasteriseInput* input, const SsRasterise
 SS_API int ss_rasterise_backward(const SsRasteriseInput* input, void* state, const SsRasteriseImages* images,
                                  const SsRasteriseImages* image_gradients, const SsRasteriseGradients* gradients);
 SS_API void ss_rasterise_free(void* state);
+
+// ---- spherical_harmonics.cpp: colours (V,N,3) = sum over K of basis (V,N,K) and sh (N,K,3), and the gradients of both
+SS_API void ss_sh_sum(const float* basis, const float* sh, int64_t views, int64_t gaussians, int64_t terms, float* colors);
+SS_API void ss_sh_sum_backward(const float* basis, const float* sh, const float* gradient, int64_t views, int64_t gaussians,
+                               int64_t terms, float* basis_gradient, float* sh_gradient);

@@ -4,8 +4,8 @@ Design
 - One definition, `reference.py` in plain PyTorch; two fast implementations, `native.py` over C++ for CPUs and `cuda.py` over
   gsplat for CUDA devices; `backends.py` picks one.
 - A batch of objects is packed, one after the other (`packed.py`); a single object is a batch of one.
-- Spherical harmonics become colours here, in PyTorch, so that backends see plain colours and autograd does the rest. The
-  background is laid under the images here, too.
+- Spherical harmonics become colours first (`colors.py`), so that backends see plain colours and autograd does the rest. The
+  background is laid under the images here.
 - Everything but the intrinsics gets gradients: `Gaussians`, `features`, `background` and `world_to_camera`.
 """
 
@@ -23,6 +23,7 @@ from splatsense.cameras import Cameras
 from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians
 from splatsense.render.backends import Backend, rasteriser
+from splatsense.render.colors import view_colors
 from splatsense.render.packed import Layout, Packed
 from splatsense.render.settings import DEFAULT_SETTINGS, DepthKind, RasterSettings
 from splatsense.spherical_harmonics import sh_to_rgb
@@ -154,7 +155,7 @@ def _colors(gaussians: Gaussians, cameras: Cameras) -> Tensor:
     """(N, 3), or (V N, 3) if colours depend on the view."""
     if gaussians.sh_degree == 0:
         return sh_to_rgb(gaussians.sh, gaussians.means.detach())
-    return sh_to_rgb(gaussians.sh, gaussians.means - cameras.centers[:, None]).flatten(0, 1)
+    return view_colors(gaussians.sh, gaussians.means - cameras.centers[:, None]).flatten(0, 1)
 
 
 def _check_batch(gaussians: Sequence[Gaussians], cameras: Sequence[Cameras], features: Sequence[Tensor] | None) -> None:
