@@ -2,7 +2,9 @@
 //   project_view   (projection.cpp)  each Gaussian's ellipse on screen, and the rectangle of tiles it touches
 //   bin_view       (binning.cpp)     for each tile, its Gaussians from front to back
 //   forward_view   (forward.cpp)     tiles to images
+//   median_view    (median.cpp)      tiles to median depth, if asked for
 // and back through
+//   median_backward (median.cpp)     gradients of median depth to the Gaussians it shows
 //   backward_tiles (backward.cpp)    image gradients to gradients of each ellipse in each tile
 //   backward_view  (gather.cpp)      their sums over tiles
 //   project_backward (projection.cpp)  on to the Gaussians.
@@ -79,9 +81,14 @@ struct View {
   Buffer<int64_t> tile_end;      // (tiles) where the forward pass found every pixel finished
   Buffer<int32_t> ids;           // Gaussians of each tile, front to back
   Buffer<uint16_t> masks;        // which of the tile's blocks each of them reaches
+  Buffer<int32_t> median_ids;    // (H, W) the Gaussian that median depth shows, or -1
+  // scratch of the backward pass
+  Buffer<float> median_gradients;  // (N) dL/dz through median depth
+  Buffer<float> camera_sums;       // (N / LANES, CAMERA_SUMS) dL/d(world_to_camera) of LANES Gaussians each
+  size_t bytes() const;
 };
 
-// All memory of one forward and backward pass. States are reused from call to call (rasterise.cpp).
+// One object's views, and the scratch memory of a thread that works on them. Reused from call to call (rasterise.cpp).
 struct State {
   std::vector<std::unique_ptr<View>> views;
   // scratch of binning
@@ -144,8 +151,11 @@ void backward_tiles(const SsRasteriseInput& in, int64_t v, const ChannelGroup& g
 void backward_view(const SsRasteriseInput& in, int64_t v, const Grid& grid, State& state, const SsRasteriseImages& images,
                    const SsRasteriseImages& image_gradients, const SsRasteriseGradients& out, int threads);
 
+void median_view(const SsRasteriseInput& in, const Grid& grid, View& view, float* depth, int threads);
+void median_backward(const SsRasteriseInput& in, View& view, const float* depth_gradient);
+
 // Turns rows of [moments, dL/dz] of the LANES Gaussians from `first` into gradients of means, quats, scales and
-// opacities, and assigns or adds them.
-constexpr int SUMS = 8;
+// opacities, and assigns or adds them; and into the camera's, which go to `view.camera_sums`: rotation, then translation.
+constexpr int SUMS = 8, CAMERA_SUMS = 12;
 void project_backward(const SsRasteriseInput& in, const Camera& camera, const View& view, int64_t first,
                       const float (*rows)[SUMS], bool add, const SsRasteriseGradients& out);
