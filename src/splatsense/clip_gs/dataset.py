@@ -98,6 +98,10 @@ class TripletSet:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def mean_captions(self) -> Tensor:
+        """(N, d) mean of each object's captions, unit length."""
+        return torch.stack([normalize(texts.mean(0), dim=0) for texts in self._captions])
+
     def map_images(self, weight: float, chances: Tensor) -> None:
         """Add `weight` times the targets of `cross_fitted_targets` to the views' embeddings, and make them unit length again.
 
@@ -110,8 +114,7 @@ class TripletSet:
         """
         if len(self._features) != len(self) or len(self._names.unique()) < 2:
             raise DataError("--image-map: needs a teacher with pooled image features and objects of several names; use 0.")
-        captions = torch.stack([normalize(texts.mean(0), dim=0) for texts in self._captions])
-        fitted = cross_fitted_targets(self._features, captions, self._names, chances)
+        fitted = cross_fitted_targets(self._features, self.mean_captions(), self._names, chances)
         self._images = [normalize(own + weight * other, dim=-1) for own, other in zip(self._images, fitted, strict=True)]
         self._features = []
 
