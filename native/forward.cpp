@@ -30,24 +30,27 @@ SS_INLINE void composite_block(const Tile<D>& tile, int b, BlockState<D>& state)
 
 template <int D>
 void write_block(const Tile<D>& tile, int64_t v, int b, const BlockState<D>& s, const SsRasteriseImages& images) {
-  const ChannelGroup& group = tile.group;
-  const int64_t view = v * tile.in.width * tile.in.height, features = tile.in.feature_channels;
-  float *const color = images.color + 3 * view, *const alpha = images.alpha + view, *const depth = images.depth + view;
-  float* const feature = images.features + view * features + group.feature;
-  alignas(64) float pixels[LANES][D], alphas[LANES], depths[LANES];
-  to_pixels<D>(s.channels, pixels[0], D);
+  const int64_t view = v * tile.in.width * tile.in.height;
+  const ChannelArrays<float> channels(tile.in, tile.group, images.color, images.features);
+  alignas(64) float alphas[LANES], depths[LANES];
   const Floats least = broadcast(MIN_DEPTH_ALPHA);
   store(alphas, s.alpha);
   store(depths, keep(at_least(s.alpha, least), s.channels[3] / max(s.alpha, least)));
-  tile.for_rows(b, [&](int lane, int64_t pixel, int count) {
-    if (group.first) {
-      for (int i = 0; i < count; i++) std::memcpy(color + 3 * (pixel + i), pixels[lane + i], 3 * sizeof(float));
-      copy_short(alpha + pixel, alphas + lane, count);
-      copy_short(depth + pixel, depths + lane, count);
+  tile.for_rows(b, [&](int lane, int64_t pixel, auto count, auto exact) {
+    pixel += view;
+    if (channels.first) {
+      store_quad(images.alpha + pixel, load_quad(alphas + lane, count), count);
+      store_quad(images.depth + pixel, load_quad(depths + lane, count), count);
     }
-    if (D == COLOR_CHANNELS && group.first) return;
-    const int skip = group.first ? COLOR_CHANNELS : 0;
-    for (int i = 0; i < count; i++) copy_short(feature + (pixel + i) * features, pixels[lane + i] + skip, group.features);
+#pragma GCC unroll 9
+    for (int k = 0; k < D; k += 4) {
+      Quad rows[4];  // of four channels; transposed, of four pixels
+      for (int i = 0; i < 4; i++) rows[i] = load_quad(reinterpret_cast<const float*>(s.channels + k + i) + lane, BLOCK_WIDTH);
+      transpose4(rows[0], rows[1], rows[2], rows[3]);
+      for (int i = 0; i < count; i++) {
+        channels.store(pixel + i, k, rows[i], exact);
+      }
+    }
   });
 }
 

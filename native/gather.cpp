@@ -54,15 +54,15 @@ void gather(const SsRasteriseInput& in, int64_t v, const Camera& camera, const S
     for (; slot < end; slot += stride) {
       for (int k = 0; k < stride; k += LANES) store(sum + k, load(sum + k) + load(slot + k));
     }
-    const float* channels = sum + MOMENTS;
-    std::copy(sum, sum + MOMENTS, rows[l]);
+    float channels[MAX_CHANNELS];
+    for (int k = 0; k < pass.group.channels(); k++) channels[k] = sum[channel_at(k)];
+    for (int k = 0; k < MOMENTS; k++) rows[l][k] = sum[moment_at(k)];
     if (pass.group.first) {
       put(colors + 3 * id, 3, channels, pass.first_row > 0 || (shared_colors && v > 0));
       rows[l][MOMENTS] = channels[3];
-      channels += COLOR_CHANNELS;
     }
     float* features = out.features + id * in.feature_channels + pass.group.feature;
-    put(features, pass.group.features, channels, pass.first_row > 0 || v > 0);
+    put(features, pass.group.features, channels + (pass.group.first ? COLOR_CHANNELS : 0), pass.first_row > 0 || v > 0);
     if (!pass.first) put(rows[l], SUMS, state.partial.get() + SUMS * id, true);
     if (!pass.last) put(state.partial.get() + SUMS * id, SUMS, rows[l], false);
   }

@@ -103,10 +103,13 @@ struct Grid {
   int tiles() const { return tiles_x * tiles_y; }
 };
 
-// Rows of gradients: six moments of dL/ds over the pixels (s is minus the log density; offsets are from the mean),
-// [1, dx, dy, dx^2, dx dy, dy^2], then one gradient per channel, padded to whole vectors.
-constexpr int MOMENTS = 6;
-constexpr int row_floats(int channels) { return (MOMENTS + channels + LANES - 1) / LANES * LANES; }
+// Rows of gradients. Six moments of dL/ds over the pixels (s is minus the log density; offsets are from the mean),
+// [1, dx, dy, dx^2, dx dy, dy^2], alternate with the gradients of the first eight channels; the other channels follow.
+// A row is whole cache lines.
+constexpr int MOMENTS = 6, PAIRS = 8;
+constexpr int moment_at(int moment) { return 2 * moment; }
+constexpr int channel_at(int channel) { return channel < PAIRS ? 2 * channel + 1 : channel + PAIRS; }
+constexpr int row_floats(int channels) { return (channel_at(channels - 1) + 16) / 16 * 16; }
 
 // Channels are numbered r, g, b, z, feature 0, ... and composited in groups of at most this many.
 constexpr int COLOR_CHANNELS = 4, MAX_CHANNELS = 36;
