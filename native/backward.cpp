@@ -55,22 +55,23 @@ void TileGradient<D>::load_block(int b, int64_t v, const SsRasteriseImages& imag
   const ChannelArrays<float> image(tile.in, tile.group, images.color, images.features);
   const ChannelArrays<float> image_grad(tile.in, tile.group, gradients.color, gradients.features);
   const bool first = tile.group.first;
-  alignas(64) float alpha[LANES]{}, depth[LANES]{}, grad_a[LANES]{}, grad_z[LANES]{}, total[LANES]{};
-  const auto load_plane = [&](const float* plane, float* lanes) {
-    if (!plane || !first) return;
-    tile.for_rows(b, [&](int lane, int64_t pixel, auto count, auto) {
-      store_quad(lanes + lane, load_quad(plane + view + pixel, count), BLOCK_WIDTH);
-    });
+  const auto load_plane = [&](const float* plane) {
+    Quad rows[BLOCK_HEIGHT]{};
+    if (plane && first) {
+      tile.for_rows(b, [&](int lane, int64_t pixel, auto count, auto) {
+        rows[lane / BLOCK_WIDTH] = load_quad(plane + view + pixel, count);
+      });
+    }
+    return join_rows(rows);
   };
-  load_plane(images.alpha, alpha);
-  load_plane(images.depth, depth);
-  load_plane(gradients.alpha, grad_a);
-  load_plane(gradients.depth, grad_z);
+  const Floats alpha = load_plane(images.alpha), depth = load_plane(images.depth), grad_a = load_plane(gradients.alpha);
   // depth = sum of weight z / alpha. Its share of R is 0.
   const Floats least = broadcast(MIN_DEPTH_ALPHA);
-  store(grad_z, keep(at_least(load(alpha), least), load(grad_z) / max(load(alpha), least)));
-  grad_alpha[b] = load(grad_a) - load(grad_z) * load(depth);
+  alignas(64) float grad_z[LANES];
+  store(grad_z, keep(at_least(alpha, least), load_plane(gradients.depth) / max(alpha, least)));
+  grad_alpha[b] = grad_a - load(grad_z) * depth;
 
+  Quad totals[BLOCK_HEIGHT]{};
   std::memset(grad_channels[b], 0, sizeof grad_channels[b]);
   tile.for_rows(b, [&](int lane, int64_t pixel, auto count, auto exact) {
     Quad shares[4]{};
@@ -92,9 +93,9 @@ void TileGradient<D>::load_block(int b, int64_t v, const SsRasteriseImages& imag
       for (int i = 0; i < 4; i++) store_quad(reinterpret_cast<float*>(grad_channels[b] + k + i) + lane, grad[i], BLOCK_WIDTH);
     }
     transpose4(shares[0], shares[1], shares[2], shares[3]);
-    store_quad(total + lane, shares[0] + shares[1] + (shares[2] + shares[3]), BLOCK_WIDTH);
+    totals[lane / BLOCK_WIDTH] = shares[0] + shares[1] + (shares[2] + shares[3]);
   });
-  remaining[b] = load(total) + load(grad_a) * load(alpha);
+  remaining[b] = join_rows(totals) + grad_a * alpha;
 }
 
 // Weights and dL/ds of the chunk's Gaussians in one block. Returns how many were composited before the block finished.
@@ -171,16 +172,16 @@ float* TileGradient<D>::slot(int64_t i, const State& state, int first_row) const
 template <int D>
 void TileGradient<D>::store_rows(int64_t begin, int64_t end, const State& state, int first_row) {
   for (int64_t i = begin; i < end; i++) {
-    float* row = rows[i - begin];
+    const float* row = rows[i - begin];
     const float mx = tile.entries[i - begin].mean_x, my = tile.entries[i - begin].mean_y;
     const float sum = row[moment_at(0)], x = row[moment_at(1)], y = row[moment_at(2)];
-    row[moment_at(1)] = x - mx * sum;
-    row[moment_at(2)] = y - my * sum;
-    row[moment_at(3)] += mx * (mx * sum - 2 * x);
-    row[moment_at(4)] += mx * my * sum - mx * y - my * x;
-    row[moment_at(5)] += my * (my * sum - 2 * y);
+    Quad quads[L::ROW / 4];
+    for (int k = 0; k < L::ROW; k += 4) std::memcpy(&quads[k / 4], row + k, sizeof(Quad));
+    quads[0] += Quad{0, 0, -mx * sum, 0};
+    quads[1] += Quad{-my * sum, 0, mx * (mx * sum - 2 * x), 0};
+    quads[2] += Quad{mx * (my * sum - y) - my * x, 0, my * (my * sum - 2 * y), 0};
     float* out = slot(i, state, first_row);
-    for (int k = 0; k < L::ROW; k += LANES) stream(out + k, load(row + k));
+    for (int k = 0; k < L::ROW; k += LANES) stream(out + k, join(quads + k / 4));
   }
 }
 

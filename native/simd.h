@@ -177,6 +177,19 @@ SS_INLINE void interleave(Quad a, Quad b, Quad& low, Quad& high) {
   low = SS_SHUFFLE(a, b, 0, 4, 1, 5);
   high = SS_SHUFFLE(a, b, 2, 6, 3, 7);
 }
+// LANES / 4 quads as one vector. (Storing them and loading the whole would wait for the stores.)
+SS_INLINE Floats join(const Quad* quads) {
+#if defined(__AVX512F__)
+  const __m512 low = _mm512_insertf32x4(_mm512_castps128_ps512((__m128)quads[0]), (__m128)quads[1], 1);
+  return (Floats)_mm512_insertf32x4(_mm512_insertf32x4(low, (__m128)quads[2], 2), (__m128)quads[3], 3);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_insertf128_ps(_mm256_castps128_ps256((__m128)quads[0]), (__m128)quads[1], 1);
+#else
+  return quads[0];
+#endif
+}
+// The first halves of two quads.
+SS_INLINE Quad join_halves(Quad a, Quad b) { return SS_SHUFFLE(a, b, 0, 1, 4, 5); }
 // Another fourth element. (Assigning it would go through memory, and wait.)
 SS_INLINE Quad with_fourth(Quad a, float fourth) { return SS_SHUFFLE(a, (Quad{} + fourth), 0, 1, 2, 7); }
 #undef SS_SHUFFLE

@@ -82,6 +82,13 @@ struct ChannelArrays {
   }
 };
 
+// The lanes of a block, from a quad for each of its rows.
+SS_INLINE Floats join_rows(const Quad* rows) {
+  if (BLOCK_WIDTH == 4) return join(rows);
+  const Quad halves[] = {join_halves(rows[0], rows[1])};
+  return join(halves);
+}
+
 // One tile and, in turn, each chunk of its Gaussians, sorted into a list for each block.
 template <int D>
 struct Tile {
@@ -124,12 +131,11 @@ struct Tile {
   }
   // 1 inside the image, 0 outside: the transmittance before the first Gaussian.
   Floats inside(int b) const {
-    alignas(64) float lanes[LANES]{};
-    for_rows(b, [&](int lane, int64_t, auto count, auto) {
-      for (int i = 0; i < count; i++) lanes[lane + i] = 1;
-    });
-    return load(lanes);
+    const Mask in_x = greater(broadcast(width - TILE_WIDTH * 0.5f), TABLES.x[b]);
+    const Mask in_y = greater(broadcast(height - TILE_HEIGHT * 0.5f), TABLES.y[b]);
+    return keep(in_x & in_y, broadcast(1.0f));
   }
+
   void load_entry(int32_t id, Entry<D>& e, const Splat& s) const {
     e.mean_x = s.x - center_x, e.mean_y = s.y - center_y;
     e.p = s.p, e.q = s.q, e.r = s.r, e.log2_opacity = s.log2_opacity;
