@@ -225,9 +225,8 @@ void backward_tiles(const SsRasteriseInput& in, int64_t v, const ChannelGroup& g
                     int threads) {
   with_channels(group.channels(), [&](auto channels) {
     constexpr int D = decltype(channels)::value;
-#pragma omp parallel for schedule(dynamic, 2) num_threads(threads) if (threads > 1)
-    for (int t = first_row * grid.tiles_x; t < last_row * grid.tiles_x; t++) {
-      backward_tile<D>(in, v, group, grid, state, images, gradients, first_row, t);
-    }
+    parallel_for(threads, (last_row - first_row) * grid.tiles_x, [&](int64_t t) {
+      backward_tile<D>(in, v, group, grid, state, images, gradients, first_row, first_row * grid.tiles_x + int(t));
+    });
   });
 }

@@ -88,7 +88,6 @@ void forward_view(const SsRasteriseInput& in, int64_t v, const ChannelGroup& gro
                   const SsRasteriseImages& images, int threads) {
   with_channels(group.channels(), [&](auto channels) {
     constexpr int D = decltype(channels)::value;
-#pragma omp parallel for schedule(dynamic, 2) num_threads(threads) if (threads > 1)
-    for (int t = 0; t < grid.tiles(); t++) composite_tile<D>(in, v, group, grid, view, t, images);
+    parallel_for(threads, grid.tiles(), [&](int64_t t) { composite_tile<D>(in, v, group, grid, view, int(t), images); });
   });
 }

@@ -87,7 +87,8 @@ void backward_view(const SsRasteriseInput& in, int64_t v, const Grid& grid, Stat
     state.slot_begin[in.gaussians] = slots;
     state.slots.reserve(slots * pass.group.row_floats());
     backward_tiles(in, v, pass.group, grid, state, images, image_gradients, pass.first_row, pass.last_row, threads);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t first = 0; first < in.gaussians; first += LANES) gather(in, v, camera, state, pass, out, first);
+    parallel_for(threads, parts(in.gaussians), [&](int64_t part) {
+      for_part(in.gaussians, part, [&](int64_t first) { gather(in, v, camera, state, pass, out, first); });
+    });
   }
 }

@@ -13,6 +13,7 @@
 #include <new>
 #include <vector>
 
+#include "parallel.h"
 #include "simd.h"
 #include "splatsense.h"
 
@@ -134,6 +135,14 @@ struct ChannelGroup {
 };
 int group_count(const SsRasteriseInput& in);
 ChannelGroup channel_group(const SsRasteriseInput& in, int index);
+
+// Gaussians are dealt to threads in parts, and worked on LANES at a time from `first` on.
+constexpr int64_t PART = 1024;
+constexpr int64_t parts(int64_t gaussians) { return (gaussians + PART - 1) / PART; }
+template <class Body>
+void for_part(int64_t gaussians, int64_t part, Body&& body) {
+  for (int64_t first = part * PART; first < std::min(gaussians, (part + 1) * PART); first += LANES) body(first);
+}
 
 void project_view(const SsRasteriseInput& in, const Camera& camera, const Grid& grid, View& view, int threads);
 void bin_view(int64_t gaussians, const Grid& grid, View& view, State& scratch, int threads);
