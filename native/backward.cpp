@@ -122,7 +122,7 @@ int TileGradient<D>::replay_block(int b) {
     store_pairs(pairs[j], keep(passes, -o.alpha * grad_a), o.weight);
     t = o.transmittance;
     j++;
-    if (!any(greater(t, Floats{}))) break;
+    if (!any(open(t))) break;
   }
   transmittance[b] = t;
   remaining[b] = rest;
@@ -205,7 +205,7 @@ void backward_tile(const SsRasteriseInput& in, int64_t v, const ChannelGroup& gr
     std::memset(gradient.rows, 0, sizeof gradient.rows[0] * size_t(stop - begin));
     gradient.tile.load_chunk(begin, stop, true);
     for (int b = 0; b < BLOCKS; b++) {
-      if (gradient.tile.count[b] == 0 || !any(greater(gradient.transmittance[b], Floats{}))) continue;
+      if (gradient.tile.count[b] == 0 || !any(open(gradient.transmittance[b]))) continue;
       gradient.sum_block(b, gradient.replay_block(b));
     }
     gradient.store_rows(begin, stop, state, first_row);

@@ -23,7 +23,7 @@ SS_INLINE void composite_block(const Tile<D>& tile, int b, BlockState<D>& state)
       s.alpha += o.weight;
       s.transmittance = o.transmittance;
     }
-    if (!any(greater(s.transmittance, Floats{}))) break;
+    if (!any(open(s.transmittance))) break;
   }
   state = s;
 }
@@ -59,22 +59,22 @@ void composite_tile(const SsRasteriseInput& in, int64_t v, const ChannelGroup& g
                     const SsRasteriseImages& images) {
   Tile<D> tile(in, group, grid, view, v, t);
   alignas(64) BlockState<D> state[BLOCKS];
-  unsigned open = 0;  // blocks with a pixel that is not finished
+  unsigned unfinished = 0;  // blocks with a pixel that is not finished
   for (int b = 0; b < BLOCKS; b++) {
     state[b] = BlockState<D>{};
     state[b].transmittance = tile.inside(b);
-    open |= unsigned(tile.block_x(b) < tile.width && tile.block_y(b) < tile.height) << b;
+    unfinished |= unsigned(tile.block_x(b) < tile.width && tile.block_y(b) < tile.height) << b;
   }
   const int64_t end = view.tile_begin[t + 1];
   int64_t begin = view.tile_begin[t];
-  while (begin < end && open) {
+  while (begin < end && unfinished) {
     const int64_t stop = std::min(begin + CHUNK, end);
     tile.load_chunk(begin, stop, !group.first);
     if (group.first) std::copy(tile.masks, tile.masks + (stop - begin), view.masks.get() + begin);
     for (int b = 0; b < BLOCKS; b++) {
-      if (!(open >> b & 1) || tile.count[b] == 0) continue;
+      if (!(unfinished >> b & 1) || tile.count[b] == 0) continue;
       composite_block(tile, b, state[b]);
-      if (!any(greater(state[b].transmittance, Floats{}))) open &= ~(1u << b);
+      if (!any(open(state[b].transmittance))) unfinished &= ~(1u << b);
     }
     begin = stop;
   }

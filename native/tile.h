@@ -183,8 +183,11 @@ struct Tile {
   }
 };
 
-// One Gaussian over one block of pixels: weight = alpha T, then T *= 1 - alpha. A pixel whose T would not stay above
-// MIN_TRANSMITTANCE is finished: it takes nothing and its T becomes 0.
+SS_INLINE Mask open(Floats transmittance) { return greater(transmittance, broadcast(MIN_TRANSMITTANCE)); }
+
+// One Gaussian over one block of pixels: weight = alpha T, then T *= 1 - alpha. A pixel whose T does not stay above
+// MIN_TRANSMITTANCE takes nothing and is finished: as T never grows, it needs no mark, and Gaussians wait for nothing of
+// the one before but its T.
 struct Blend {
   Floats alpha;  // before the clamp to MAX_ALPHA; 0 below MIN_ALPHA
   Floats weight;
@@ -196,9 +199,7 @@ SS_INLINE Blend blend(const Entry<D>& e, Floats x, Floats y, Floats transmittanc
   Blend o;
   o.alpha = keep(at_least(log2_a, broadcast(LOG2_MIN_ALPHA)), exp2(log2_a));
   o.weight = min(o.alpha, broadcast(MAX_ALPHA)) * transmittance;
-  const Floats left = transmittance - o.weight;
-  const Mask open = greater(left, broadcast(MIN_TRANSMITTANCE));
-  o.weight = keep(open, o.weight);
-  o.transmittance = keep(open, left);
+  o.transmittance = transmittance - o.weight;
+  o.weight = keep(open(o.transmittance), o.weight);
   return o;
 }
