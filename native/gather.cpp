@@ -39,24 +39,27 @@ SS_INLINE void put(float* values, int count, const float* gradients, bool add) {
 }
 
 // Sums of the LANES Gaussians from `first`, on to the outputs or to `partial` for the next pass.
+template <int D>
 void gather(const SsRasteriseInput& in, int64_t v, const Camera& camera, const State& state, const Pass& pass,
             const SsRasteriseGradients& out, int64_t first) {
-  constexpr int LONGEST = row_floats(MAX_CHANNELS);
-  const int stride = pass.group.row_floats();
+  constexpr int ROW = row_floats(D);
   const bool shared_colors = in.color_views == 1;
   float* colors = out.colors + (shared_colors ? 0 : 3 * in.gaussians * v);
   float rows[LANES][SUMS]{};
   for (int l = 0; l < LANES && first + l < in.gaussians; l++) {
     const int64_t id = first + l;
-    alignas(64) float sum[LONGEST]{};
-    const float* slot = state.slots.get() + state.slot_begin[id] * stride;
-    const float* end = state.slots.get() + state.slot_begin[id + 1] * stride;
-    for (; slot < end; slot += stride) {
-      for (int k = 0; k < stride; k += LANES) store(sum + k, load(sum + k) + load(slot + k));
+    Floats sum[ROW / LANES]{};
+    const float* slot = state.slots.get() + state.slot_begin[id] * ROW;
+    const float* end = state.slots.get() + state.slot_begin[id + 1] * ROW;
+    for (; slot < end; slot += ROW) {
+#pragma GCC unroll 12
+      for (int k = 0; k < ROW / LANES; k++) sum[k] += load(slot + k * LANES);
     }
-    float channels[MAX_CHANNELS];
-    for (int k = 0; k < pass.group.channels(); k++) channels[k] = sum[channel_at(k)];
-    for (int k = 0; k < MOMENTS; k++) rows[l][k] = sum[moment_at(k)];
+    alignas(64) float gradients[ROW];
+    for (int k = 0; k < ROW / LANES; k++) store(gradients + k * LANES, sum[k]);
+    float channels[D];
+    for (int k = 0; k < D; k++) channels[k] = gradients[channel_at(k)];
+    for (int k = 0; k < MOMENTS; k++) rows[l][k] = gradients[moment_at(k)];
     if (pass.group.first) {
       put(colors + 3 * id, 3, channels, pass.first_row > 0 || (shared_colors && v > 0));
       rows[l][MOMENTS] = channels[3];
@@ -87,8 +90,12 @@ void backward_view(const SsRasteriseInput& in, int64_t v, const Grid& grid, Stat
     state.slot_begin[in.gaussians] = slots;
     state.slots.reserve(slots * pass.group.row_floats());
     backward_tiles(in, v, pass.group, grid, state, images, image_gradients, pass.first_row, pass.last_row, threads);
-    parallel_for(threads, parts(in.gaussians), [&](int64_t part) {
-      for_part(in.gaussians, part, [&](int64_t first) { gather(in, v, camera, state, pass, out, first); });
+    with_channels(pass.group.channels(), [&](auto channels) {
+      parallel_for(threads, parts(in.gaussians), [&](int64_t part) {
+        for_part(in.gaussians, part, [&](int64_t first) {
+          gather<decltype(channels)::value>(in, v, camera, state, pass, out, first);
+        });
+      });
     });
   }
 }
