@@ -295,7 +295,9 @@ def main(arguments: Arguments) -> None:
     contestants = contestants_of(arguments)
     peak = matmul_flops()
     print(f"{cpu_name()}, matmul {peak / 1e9:.0f} Gflop/s, native build {native_level()}, {datetime.date.today()}")
-    print(f"{'scene':26} {'pass':8} {'backend':10} {'median ms':>9} {'quartiles':>17} {'ratio':>6} {'Mpairs/s':>8} {'matmul':>6}")
+    print(
+        f"{'scene':26} {'pass':8} {'backend':10} {'median ms':>9} {'quartiles':>17} {'ratio':>6} {'Mpairs/s':>8} {'of mm':>6}"
+    )
     for size, backward in itertools.product(SCALING if arguments.scaling else SIZES, (False, True)):
         n, width, height, channels = size
         scene = Scene.random(n, width, height, channels)
