@@ -26,8 +26,8 @@ def rasterise_and_differentiate(monkeypatch: pytest.MonkeyPatch) -> Callable[[],
     inputs = [value.float() for value in values]
 
     def run() -> list[Tensor]:
-        leaves = [value.clone().requires_grad_() for value in inputs]
-        images = native.rasterise(*leaves, cameras)
+        leaves = means, quats, scales, opacities, colors, feature = [value.clone().requires_grad_() for value in inputs]
+        images = native.rasterise(means, quats, scales, opacities, colors, feature, cameras)
         gradients = torch.autograd.grad(images, leaves, [image.detach() for image in images])
         return [image.detach() for image in images] + list(gradients)
 
