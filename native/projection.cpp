@@ -160,8 +160,9 @@ static void project_lanes(const SsRasteriseInput& in, const Camera& camera, cons
 void project_view(const SsRasteriseInput& in, const Camera& camera, const Grid& grid, View& view, int threads) {
   view.splats.reserve(in.gaussians);
   view.footprints.reserve(in.gaussians);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (int64_t first = 0; first < in.gaussians; first += LANES) project_lanes(in, camera, grid, view, first);
+  parallel_for(threads, parts(in.gaussians), [&](int64_t part) {
+    for_part(in.gaussians, part, [&](int64_t first) { project_lanes(in, camera, grid, view, first); });
+  });
 }
 
 namespace {

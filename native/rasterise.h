@@ -15,6 +15,7 @@
 #include <new>
 #include <vector>
 
+#include "parallel.h"
 #include "simd.h"
 #include "splatsense.h"
 
@@ -110,10 +111,13 @@ struct Grid {
   int tiles() const { return tiles_x * tiles_y; }
 };
 
-// Rows of gradients: six moments of dL/ds over the pixels (s is minus the log density; offsets are from the mean),
-// [1, dx, dy, dx^2, dx dy, dy^2], then one gradient per channel, padded to whole vectors.
-constexpr int MOMENTS = 6;
-constexpr int row_floats(int channels) { return (MOMENTS + channels + LANES - 1) / LANES * LANES; }
+// Rows of gradients. Six moments of dL/ds over the pixels (s is minus the log density; offsets are from the mean),
+// [1, dx, dy, dx^2, dx dy, dy^2], alternate with the gradients of the first eight channels; the other channels follow.
+// A row is whole cache lines.
+constexpr int MOMENTS = 6, PAIRS = 8;
+constexpr int moment_at(int moment) { return 2 * moment; }
+constexpr int channel_at(int channel) { return channel < PAIRS ? 2 * channel + 1 : channel + PAIRS; }
+constexpr int row_floats(int channels) { return (channel_at(channels - 1) + 16) / 16 * 16; }
 
 // Channels are numbered r, g, b, z, feature 0, ... and composited in groups of at most this many.
 constexpr int COLOR_CHANNELS = 4, MAX_CHANNELS = 36;
@@ -138,6 +142,14 @@ struct ChannelGroup {
 };
 int group_count(const SsRasteriseInput& in);
 ChannelGroup channel_group(const SsRasteriseInput& in, int index);
+
+// Gaussians are dealt to threads in parts, and worked on LANES at a time from `first` on.
+constexpr int64_t PART = 1024;
+constexpr int64_t parts(int64_t gaussians) { return (gaussians + PART - 1) / PART; }
+template <class Body>
+void for_part(int64_t gaussians, int64_t part, Body&& body) {
+  for (int64_t first = part * PART; first < std::min(gaussians, (part + 1) * PART); first += LANES) body(first);
+}
 
 void project_view(const SsRasteriseInput& in, const Camera& camera, const Grid& grid, View& view, int threads);
 void bin_view(int64_t gaussians, const Grid& grid, View& view, State& scratch, int threads);
