@@ -54,8 +54,7 @@ void median_tile(const Grid& grid, const View& view, int t, float* depth) {
 
 void median_view(const SsRasteriseInput& in, const Grid& grid, View& view, float* depth, int threads) {
   view.median_ids.reserve(in.width * in.height);
-#pragma omp parallel for schedule(dynamic, 2) num_threads(threads) if (threads > 1)
-  for (int t = 0; t < grid.tiles(); t++) median_tile(grid, view, t, depth);
+  parallel_for(threads, grid.tiles(), [&](int64_t t) { median_tile(grid, view, int(t), depth); });
 }
 
 void median_backward(const SsRasteriseInput& in, View& view, const float* depth_gradient) {

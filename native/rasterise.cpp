@@ -131,14 +131,13 @@ int for_objects(const SsRasteriseInput& in, Body&& body) {
   const int threads = useful_threads(in, in.views);
   const bool together = in.objects >= threads;
   std::atomic<int> failed{0};
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (together && threads > 1)
-  for (int64_t b = 0; b < in.objects; b++) {
+  parallel_for(together ? threads : 1, in.objects, [&](int64_t b) {
     try {
       body(b, together ? 1 : useful_threads(object_input(in, b), 1));
     } catch (const std::bad_alloc&) {
       failed = 1;
     }
-  }
+  });
   return failed;
 }
 
