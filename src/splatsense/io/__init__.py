@@ -16,10 +16,13 @@ from splatsense.errors import FormatError
 from splatsense.gaussians import Gaussians
 from splatsense.io import _sniffing
 from splatsense.io._ply_container import read_header
+from splatsense.io.compressed_ply import is_compressed, read_compressed_ply, write_compressed_ply
+from splatsense.io.ksplat import read_ksplat
 from splatsense.io.mesh import load_mesh
 from splatsense.io.ply import is_mesh, is_splat, read_ply, read_point_cloud, write_ply
 from splatsense.io.point_cloud import PointCloud, point_cloud_to_gaussians
 from splatsense.io.splat import read_splat, write_splat
+from splatsense.io.spz import read_spz, write_spz
 from splatsense.io.surface import mesh_to_gaussians
 
 __all__ = [
@@ -28,32 +31,41 @@ __all__ = [
     "load_mesh",
     "mesh_to_gaussians",
     "point_cloud_to_gaussians",
+    "read_compressed_ply",
+    "read_ksplat",
     "read_ply",
     "read_point_cloud",
     "read_splat",
+    "read_spz",
     "save",
+    "write_compressed_ply",
     "write_ply",
     "write_splat",
+    "write_spz",
 ]
 
 READERS: dict[str, Callable[[Path], Gaussians]] = {
     "splat": read_splat,
+    "spz": read_spz,
+    "ksplat": read_ksplat,
 }
-"""By the kind that `_sniffing.sniff` gives. PLY may hold a splat, points or a mesh and is told apart in `load`."""
+"""By the kind that `_sniffing.sniff` gives. PLY may hold a splat, plain or compressed, points or a mesh: see `load`."""
 
 WRITERS: dict[str, Callable[[Gaussians, Path], None]] = {
+    ".compressed.ply": write_compressed_ply,
     ".ply": write_ply,
     ".splat": write_splat,
+    ".spz": write_spz,
 }
-"""By extension."""
+"""By the end of the name; the first that fits."""
 
 
 def load(path: str | os.PathLike[str]) -> Gaussians:
     """Read a splat, mesh or point cloud as Gaussians.
 
-    Splats: `.ply`, `.splat`. Meshes, sampled on their surface: `.obj`, `.glb`, `.gltf`, `.stl`, `.ply` with faces. Point
-    clouds: `.ply` with vertices alone. Gaussians with values that are not finite or a quaternion of zeros are left out
-    with a warning in the log that gives their number.
+    Splats: `.ply`, plain or compressed, `.splat`, `.spz`, `.ksplat`. Meshes, sampled on their surface: `.obj`, `.glb`,
+    `.gltf`, `.stl`, `.ply` with faces. Point clouds: `.ply` with vertices alone. Gaussians with values that are not finite
+    or a quaternion of zeros are left out with a warning in the log.
 
     Raises:
         FormatError: the file is missing, empty, cut off, damaged, or of a format that is not supported.
@@ -65,6 +77,8 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
         return READERS[kind](path)
     if kind == "ply":
         header = read_header(path)
+        if is_compressed(header):
+            return read_compressed_ply(path)
         # A splat may carry faces, and an incomplete one deserves read_ply's account of what it lacks.
         if is_splat(header) or not is_mesh(header):
             return read_ply(path) if is_splat(header) else point_cloud_to_gaussians(read_point_cloud(path))
@@ -72,7 +86,7 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
 
 
 def save(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
-    """Write Gaussians to `.ply` (exact) or `.splat` (8-bit colours and rotations), as the extension says.
+    """Write Gaussians as the name says: `.ply` is exact, `.compressed.ply`, `.splat` and `.spz` are small.
 
     The file appears under its name only when it is complete.
 
@@ -81,7 +95,7 @@ def save(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
         DataError: there are no Gaussians, or some value is not finite.
     """
     path = Path(path)
-    writer = WRITERS.get(path.suffix.lower())
+    writer = next((writer for end, writer in WRITERS.items() if path.name.lower().endswith(end)), None)
     if writer is None:
         raise FormatError(f"{path}: cannot write {path.suffix or 'a file without extension'}; use one of {', '.join(WRITERS)}.")
     writer(gaussians, path)

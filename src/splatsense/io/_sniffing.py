@@ -1,14 +1,17 @@
 """Which format a file has: by its first bytes, then by its extension, with an error that says what it is instead."""
 
 import re
+import zlib
 from pathlib import Path
 
 from splatsense.errors import FormatError
 from splatsense.files import open_to_read
 
 MESHES = (".obj", ".glb", ".gltf", ".stl")
-SUPPORTED = (".ply", ".splat", *MESHES)
-LATER = (".spz", ".ksplat", ".sog", ".las", ".laz", ".pcd", ".xyz", ".pts", ".e57", ".splatv", ".fbx", ".usdz")
+SUPPORTED = (".ply", ".splat", ".spz", ".ksplat", *MESHES)
+LATER = (".sog", ".las", ".laz", ".pcd", ".xyz", ".pts", ".e57", ".splatv", ".fbx", ".usdz")
+
+GZIP = b"\x1f\x8b"
 
 FOREIGN = (
     (re.compile(rb"\x89PNG\r\n"), "a PNG image"),
@@ -29,7 +32,7 @@ FOREIGN = (
 
 
 def sniff(path: Path) -> str:
-    """The format of `path`: "ply", "splat", "obj", "glb", "gltf" or "stl".
+    """The format of `path`: "ply", "splat", "spz", "ksplat", "obj", "glb", "gltf" or "stl".
 
     Raises:
         FormatError: it cannot be read, is empty, or is not of a supported format; says which it seems to be.
@@ -43,6 +46,8 @@ def sniff(path: Path) -> str:
         return "ply"
     if start.startswith(b"glTF"):
         return "glb"
+    if start.startswith(b"NGSP") or (start.startswith(GZIP) and (suffix == ".spz" or _inflated(start, 4) == b"NGSP")):
+        return "spz"
     if suffix in LATER:
         raise FormatError(
             f"{path}: {suffix} files are not supported yet; convert it to .ply, for example with SuperSplat or MeshLab."
@@ -55,6 +60,14 @@ def sniff(path: Path) -> str:
             f"{path}: unknown format {suffix or '(no extension)'}; supported are {', '.join(SUPPORTED)} "
             "(splats, point clouds and meshes)."
         )
-    if suffix in (".ply", ".glb"):
+    if suffix in (".ply", ".glb", ".spz"):
         raise FormatError(f"{path}: is not a {suffix} file: it starts with {start[:12]!r}. Copy or export it again.")
     return suffix[1:]
+
+
+def _inflated(start: bytes, size: int) -> bytes:
+    """The first `size` bytes of a gzip stream of which `start` is the beginning; fewer if it is damaged or too short."""
+    try:
+        return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS).decompress(start, size)
+    except zlib.error:
+        return b""
