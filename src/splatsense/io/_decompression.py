@@ -10,7 +10,7 @@ Design
 import sys
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from splatsense.errors import FormatError, LimitError
 
@@ -58,14 +58,6 @@ def check_expansion(path: Path, what: str, size: int, bound: int, max_bytes: int
         )
 
 
-class _Decompressor(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
 class _GzipDecompressor:
     """zlib's decompressor behind the interface that those of zstd, bz2 and lzma share. Checks the sum at the end."""
 
@@ -94,7 +86,9 @@ class Decompressed:
         decompressor: `Decompressed.gzip` and `Decompressed.zstd` bring one.
     """
 
-    def __init__(self, path: Path, what: str, handle: BinaryIO, decompressor: _Decompressor) -> None:
+    def __init__(
+        self, path: Path, what: str, handle: BinaryIO, decompressor: _GzipDecompressor | zstd.ZstdDecompressor
+    ) -> None:
         self._path, self._what, self._handle, self._decompressor = path, what, handle, decompressor
         self._given = 0
 

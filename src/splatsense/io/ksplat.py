@@ -9,9 +9,9 @@ Design
   degree 2. Sections may differ in degree; what is missing becomes zero. The viewer knows no degree 3; gaussforge writes
   one, in an order of its own, and such a file is refused rather than guessed at.
 
-Precision. Level 0: float32; levels 1 and 2: positions block / 65534 (block is 5 units by default), scales and rotations
-float16, SH float16 (level 1) or 8 bits over the range that the header gives (level 2). Colour and opacity have 8 bits.
-The file's axes are kept. Memory: at most 6 times the file size.
+Precision. Level 0: float32; levels 1 and 2: position block / 131,068 (half a step; a block is 5 units by default), scales
+and rotations float16, SH float16 (level 1) or 1/255 of the range that the header gives (level 2). Colour and opacity 1/255,
+for the viewer rounds them down. The file's axes are kept. Memory: at most 6 times the file size.
 """
 
 import os
