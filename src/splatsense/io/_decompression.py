@@ -9,6 +9,7 @@ Design
 
 import sys
 import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -87,18 +88,18 @@ class Decompressed:
     """
 
     def __init__(
-        self, path: Path, what: str, handle: BinaryIO, decompressor: _GzipDecompressor | zstd.ZstdDecompressor
+        self, path: Path, what: str, handle: BinaryIO | BytesIO, decompressor: _GzipDecompressor | zstd.ZstdDecompressor
     ) -> None:
         self._path, self._what, self._handle, self._decompressor = path, what, handle, decompressor
         self._given = 0
 
     @classmethod
-    def gzip(cls, path: Path, what: str, handle: BinaryIO) -> "Decompressed":
+    def gzip(cls, path: Path, what: str, handle: BinaryIO | BytesIO) -> "Decompressed":
         """A gzip stream of a single member."""
         return cls(path, what, handle, _GzipDecompressor())
 
     @classmethod
-    def zstd(cls, path: Path, what: str, handle: BinaryIO, size: int) -> "Decompressed":
+    def zstd(cls, path: Path, what: str, handle: BinaryIO | BytesIO, size: int) -> "Decompressed":
         """A zstd stream of a single frame of `size` bytes. The window it may ask for is bounded by that size too."""
         window = min(max(size.bit_length(), ZSTD_SMALLEST_WINDOW_LOG), ZSTD_LARGEST_WINDOW_LOG)
         options = {int(zstd.DecompressionParameter.window_log_max): window}

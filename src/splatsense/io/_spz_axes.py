@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from splatsense.errors import FormatError
+from splatsense.gaussians import matrix_to_quaternion, quaternion_multiply
 from splatsense.spherical_harmonics import rotate_sh
 
 COORDINATE_SYSTEM = 0xADBE0003
@@ -55,8 +56,8 @@ def matrix_to_rub(axes: str) -> Tensor:
 def to_rub(axes: str, means: Tensor, quats: Tensor, sh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Centres, wxyz quaternions and SH in right, up, back of those in `axes`.
 
-    A mirrored Gaussian has a proper rotation again because mirroring its own axes leaves it the same: R' = M R M^T.
+    A mirror M gives a Gaussian the axes M R, which no quaternion is; -M R is one and shows the same Gaussian.
     """
     matrix = matrix_to_rub(axes)
     proper = matrix * torch.linalg.det(matrix)
-    return means @ matrix.T, torch.cat([quats[:, :1], quats[:, 1:] @ proper.T], dim=1), rotate_sh(sh, matrix)
+    return means @ matrix.T, quaternion_multiply(matrix_to_quaternion(proper), quats), rotate_sh(sh, matrix)

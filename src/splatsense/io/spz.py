@@ -131,7 +131,7 @@ def write_spz(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
         log_scales = np.log(g.scales.numpy())
     largest, others = drop_largest(g.quats.numpy()[:, [1, 2, 3, 0]])
     magnitudes = (np.abs(others) / HALF_SQRT_2 * QUATERNION_STEPS + 0.5).astype("<u4").clip(max=QUATERNION_STEPS)
-    fields = magnitudes | (others < 0).astype("<u4") << 9
+    fields = magnitudes | ((others < 0) & (magnitudes > 0)).astype("<u4") << 9
     rotations = largest.astype("<u4") << 30 | fields[:, 0] << 20 | fields[:, 1] << 10 | fields[:, 2]
     degree = g.sh_degree
     steps = np.repeat(np.array(SH_STEPS, "f4"), [3, max(0, g.sh.shape[1] - 4)])[: g.sh.shape[1] - 1, None]
