@@ -49,11 +49,12 @@ BROKEN = [
     ("a.ply", b"\x1f\x8b\x08\0" + bytes(40), "a gzip archive; unpack it"),
     ("a.ply", b"\0\1\2", r"is not a \.ply file: it starts with b'\\x00\\x01\\x02'"),
     ("a.glb", b"gltf", r"is not a \.glb file"),
-    ("a.spz", b"\x1f\x8b\x08\0", r"\.spz files are not supported yet; convert it to \.ply"),
+    ("a.spz", b"\x1f\x8b\x08\0", "cut off: the gzip stream ends after 0 bytes"),
+    ("a.spz", png(), "is not a 3D file: its first bytes are those of a PNG image"),
     ("a.sog", b"PK\3\4", r"\.sog files are not supported yet; convert it to \.ply"),
-    ("a.KSPLAT", b"\0", r"\.ksplat files are not supported yet; convert it to \.ply"),
+    ("a.KSPLAT", b"\0", "1 bytes are less than its header of 4096"),
     ("a.las", b"LASF", r"\.las files are not supported yet; convert it to \.ply"),
-    ("a.txt", b"hello", r"unknown format \.txt; supported are \.ply, \.splat, \.obj, \.glb, \.gltf, \.stl"),
+    ("a.txt", b"hello", r"unknown format \.txt; supported are \.ply, \.splat, \.spz, \.ksplat, \.obj, \.glb, \.gltf, \.stl"),
     ("a", b"hello", r"unknown format \(no extension\); supported are"),
     ("a.splat", bytes(33), "33 bytes are 1 records of 32 bytes and 1 more at byte 32"),
     ("a.ply", b"ply\nformat ascii 1.0\n", 'the header has no "end_header" within its first 21 bytes'),
@@ -82,7 +83,7 @@ BROKEN = [
     (
         "a.ply",
         header("element chunk 1", "property float min_x", "element vertex 9", "property uint packed_position"),
-        r"lack x, y, z\. It is a compressed PLY as SuperSplat writes it; export it as plain PLY",
+        "not a compressed PLY: element 'chunk' lacks min_y, min_z, max_x",
     ),
     (
         "a.ply",
@@ -165,7 +166,8 @@ def test_a_point_cloud_becomes_gaussians(tmp_path, write_ply_by_hand):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("a.obj", r"cannot write \.obj; use one of \.ply, \.splat"), ("a", "without extension")]
+    ("name", "message"),
+    [("a.obj", r"cannot write \.obj; use one of \.compressed\.ply, \.ply, \.splat, \.spz"), ("a", "without extension")],
 )
 def test_only_splats_are_written(tmp_path, make_gaussians, name, message):
     with pytest.raises(FormatError, match=message):
@@ -177,7 +179,7 @@ def test_saving_into_a_missing_folder(tmp_path, make_gaussians):
         save(make_gaussians(1), tmp_path / "absent" / "a.ply")
 
 
-@pytest.mark.parametrize("name", ["a.ply", "a.splat"])
+@pytest.mark.parametrize("name", ["a.ply", "a.splat", "a.spz", "a.compressed.ply"])
 def test_a_failed_save_keeps_the_old_file(tmp_path, make_gaussians, name):
     save(make_gaussians(3), tmp_path / name)
     before = (tmp_path / name).read_bytes()
