@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatsense.errors import DataError, FormatError
@@ -80,6 +80,7 @@ def tolerance(values, steps):
     return torch.cat([h.expand_as(chunk) for h, chunk in zip(half, chunks, strict=True)]) + values.abs().max() * 3e-7 + 1e-7
 
 
+@settings(max_examples=40)
 @given(
     count=st.sampled_from([1, 2, 255, 256, 257, 600]),
     degree=st.integers(0, 3),

@@ -34,7 +34,7 @@ def valid(tmp_path_factory, make_gaussians):
     return {name: (folder / name).read_bytes() for name in KINDS}
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(
     name=st.sampled_from(KINDS),
     edits=st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from([0, 1, 2, 127, 128, 255])), min_size=1, max_size=4),

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatsense.errors import DataError, FormatError, LimitError
@@ -75,6 +75,7 @@ def test_every_degree(tmp_path, version, degree):
     assert load(tmp_path / "a.spz").sh_degree == degree
 
 
+@settings(max_examples=40)
 @given(
     count=st.integers(1, 300),
     degree=st.integers(0, 4),
