@@ -129,20 +129,15 @@ def write_spz(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
     fixed = np.round(g.means.double().numpy() * 2**fraction_bits).astype("<i4")
     with np.errstate(divide="ignore"):
         log_scales = np.log(g.scales.numpy())
-    largest, others = drop_largest(g.quats.numpy()[:, [1, 2, 3, 0]])
-    magnitudes = (np.abs(others) / HALF_SQRT_2 * QUATERNION_STEPS + 0.5).astype("<u4").clip(max=QUATERNION_STEPS)
-    fields = magnitudes | ((others < 0) & (magnitudes > 0)).astype("<u4") << 9
-    rotations = largest.astype("<u4") << 30 | fields[:, 0] << 20 | fields[:, 1] << 10 | fields[:, 2]
-    degree = g.sh_degree
     steps = np.repeat(np.array(SH_STEPS, "f4"), [3, max(0, g.sh.shape[1] - 4)])[: g.sh.shape[1] - 1, None]
     harmonics = np.round(g.sh[:, 1:].numpy() * (128 / steps)) * steps + 128
     payload = b"".join([
-        HEADER.pack(MAGIC, 3, len(g), degree, fraction_bits, 0, 0),
+        HEADER.pack(MAGIC, 3, len(g), g.sh_degree, fraction_bits, 0, 0),
         fixed.view("u1").reshape(-1, 4)[:, :3].tobytes(),
         _to_bytes(g.opacities.numpy() * 255),
         _to_bytes(g.sh[:, 0].numpy() * (COLOR_SCALE * 255) + 127.5),
         _to_bytes((log_scales + 10) * 16),
-        rotations.astype("<u4").tobytes(),
+        _pack_rotations(g.quats.numpy()).tobytes(),
         _to_bytes(harmonics),
     ])  # fmt: skip
     with atomic_write(path) as temporary:
@@ -158,6 +153,14 @@ def _fraction_bits(path: str | os.PathLike[str], extent: float) -> int:
     while round(extent * 2**wanted) > POSITION_LIMIT:
         wanted -= 1
     return wanted
+
+
+def _pack_rotations(quats: np.ndarray) -> np.ndarray:
+    """(N,) words of quaternions (N, 4) wxyz: the index of the largest of xyzw, then sign and magnitude of the others."""
+    largest, others = drop_largest(quats[:, [1, 2, 3, 0]])
+    magnitudes = (np.abs(others) / HALF_SQRT_2 * QUATERNION_STEPS + 0.5).astype("<u4").clip(max=QUATERNION_STEPS)
+    fields = magnitudes | ((others < 0) & (magnitudes > 0)).astype("<u4") << 9
+    return (largest.astype("<u4") << 30 | fields[:, 0] << 20 | fields[:, 1] << 10 | fields[:, 2]).astype("<u4")
 
 
 def _to_bytes(values: np.ndarray) -> bytes:
@@ -202,7 +205,14 @@ def _read_plain(
             f"{file_size} bytes. Copy or export it again."
         )
     check_expansion(path, f"{header.count} Gaussians", size, size, max_bytes)
-    return _split(header, bytearray(handle.read(size))), handle.read()
+    return _split(header, bytearray(_read_exactly(path, handle, size))), handle.read()
+
+
+def _read_exactly(path: Path, handle: BinaryIO, size: int) -> bytes:
+    data = handle.read(size)
+    if len(data) < size:
+        raise FormatError(f"{path}: became shorter while it was read; read it again when it is complete.")
+    return data
 
 
 def _read_streams(
@@ -223,7 +233,7 @@ def _read_streams(
     if first > file_size:
         raise FormatError(f"{path}: cut off: its table ends at byte {first}, but the file has {file_size}. Copy it again.")
     records = handle.read(table - HEADER_BYTES_V4)
-    entries = [struct.unpack("<2Q", handle.read(16)) for _ in sizes]
+    entries = [struct.unpack("<2Q", _read_exactly(path, handle, 16)) for _ in sizes]
     end = first + sum(compressed for compressed, _ in entries)
     if end != file_size:
         raise FormatError(
