@@ -166,7 +166,7 @@ def describe(header: Header) -> str:
     """One sentence on what a PLY file seems to hold, for error messages."""
     properties = _vertex_properties(header)
     if "packed_position" in properties:
-        return "It is a compressed PLY as SuperSplat writes it; export it as plain PLY."
+        return "It is a compressed PLY as SuperSplat writes it; use load or read_compressed_ply."
     if is_splat(header):
         flat = "scale_1" in properties and "scale_2" not in properties
         return (
