@@ -35,7 +35,7 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EROFS])
 def test_a_disk_that_fails_is_our_own_error(tmp_path, number):
-    with pytest.raises(FormatError, match="a: not written .*; free some space"), atomic_write(tmp_path / "a"):
+    with pytest.raises(FormatError, match=r"a: not written \(.*\); free some space"), atomic_write(tmp_path / "a"):
         raise OSError(number, os.strerror(number))
     assert not os.listdir(tmp_path)
 

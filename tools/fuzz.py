@@ -24,12 +24,12 @@ import logging
 import warnings
 
 import torch
+
 from fuzzing.case import Case
 from fuzzing.minimise import minimise
 from fuzzing.mutations import mutate
 from fuzzing.seeds import make_seeds
 from fuzzing.worker import WALL_SECONDS, Load, Outcome, Worker
-
 from splatsense import io
 
 EVERY = 20.0
@@ -126,7 +126,10 @@ def _save(case: Case, outcome: Outcome, out: Path, findings: dict[str, Outcome])
     case.write(folder)
     (folder / "report.txt").write_text(f"{outcome.status} {case.main}\n{outcome.place}\n\n{outcome.detail}\n")
     last_line = outcome.detail.strip().splitlines()[-1][:200] if outcome.detail.strip() else ""
-    print(f"FOUND {outcome.status} in {case.kind}, {case.size} bytes: {outcome.place}\n      {last_line}\n      {folder}", flush=True)
+    print(
+        f"FOUND {outcome.status} in {case.kind}, {case.size} bytes: {outcome.place}\n      {last_line}\n      {folder}",
+        flush=True,
+    )
 
 
 def _print_progress(statuses: dict[str, collections.Counter[str]], seconds: float) -> None:

@@ -21,12 +21,15 @@ from fuzzing.case import Case
 
 SUFFIXES = (".ply", ".splat", ".spz", ".sog", ".ksplat", ".obj", ".glb", ".gltf", ".stl", ".npz", ".safetensors", ".json")
 SUFFIXES += (".pcd", ".las", ".laz", ".xyz", ".pts", ".e57", ".PLY", ".txt", "")
-INTEGERS = sorted({sign * (1 << bits) + delta for bits in (0, 7, 8, 15, 16, 31, 32, 62, 63) for sign in (1, -1) for delta in (-1, 0, 1)})
+INTEGERS = sorted(
+    {sign * (1 << bits) + delta for bits in (0, 7, 8, 15, 16, 31, 32, 62, 63) for sign in (1, -1) for delta in (-1, 0, 1)}
+)
 FLOATS = (float("nan"), float("inf"), float("-inf"), 0.0, -0.0, -1.0, 1e38, -1e38, 3.5e38, 1e-45, 1e308, 1e-320)
 WORDS = (*map(str, INTEGERS), "nan", "-inf", "1e400", "-1e-400", "0x10", "1_0", "1.", "", "-", "\u0661", "9" * 400, "x" * 300)
 PLY_LINES = (
-    "property list uint int bomb", "property list uchar float x", "element vertex 0", "element face 4294967295", "property double x",
-    "format ascii 1.0", "format binary_big_endian 1.0", "end_header", "comment " + "x" * 65536, "element empty 999999999999999999",
+    "property list uint int bomb", "property list uchar float x", "property double x", "element vertex 0",
+    "element face 4294967295", "element empty 999999999999999999", "format ascii 1.0", "format binary_big_endian 1.0",
+    "comment " + "x" * 65536, "end_header",
 )  # fmt: skip
 NAMES = ("../outside", "/absolute", "..\\outside", "a" * 300, "nul\0name", "meta.json", "", ".", "con")
 BOMB = 48 << 20
@@ -106,7 +109,19 @@ def _splice(data: bytearray, rng: Random, partner: bytes) -> bytes:
     return bytes(data[: rng.randrange(len(data) + 1)]) + partner[rng.randrange(len(partner) + 1) :]
 
 
-RAW = (_flip, _flip, _overwrite_number, _overwrite_number, _overwrite_number, _truncate, _cut, _repeat, _append, _blank, _splice)
+RAW = (
+    _flip,
+    _flip,
+    _overwrite_number,
+    _overwrite_number,
+    _overwrite_number,
+    _truncate,
+    _cut,
+    _repeat,
+    _append,
+    _blank,
+    _splice,
+)
 
 
 def _change_lines(data: bytes, rng: Random, _: bytes) -> bytes:

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import trimesh
-from fuzzing.case import Case
+from PIL import Image
 from torch.nn.functional import normalize
 
+from fuzzing.case import Case
 from splatsense.errors import SplatSenseError
 from splatsense.gaussians import Gaussians
 from splatsense.io import WRITERS, _sniffing, save
@@ -29,8 +30,7 @@ ROTATION = [f"rot_{index}" for index in range(4)]
 def make_seeds(corpus: Path | None = None) -> list[Case]:
     """All seeds; those of formats that this build does not read are left out."""
     found = [*_written(), *(Case("", name, files) for maker in BY_HAND for name, files in maker())]
-    for path in sorted(corpus.iterdir()) if corpus else ():
-        found.append(Case("", path.name, {path.name: path.read_bytes()}))
+    found += [Case("", path.name, {path.name: path.read_bytes()}) for path in (sorted(corpus.iterdir()) if corpus else ())]
     return [Case(kind, case.main, case.files) for case in found if (kind := _kind(case))]
 
 
@@ -126,9 +126,7 @@ def _mesh_files() -> Iterator[tuple[str, dict[str, bytes]]]:
     yield "a.obj", {"a.obj": obj.encode(), "a.mtl": mtl.encode(), "t.png": _png()}
 
 
-def _image():  # noqa: ANN202
-    from PIL import Image
-
+def _image() -> Image.Image:
     return Image.open(io.BytesIO(_png()))
 
 
@@ -137,8 +135,8 @@ def _point_files() -> Iterator[tuple[str, dict[str, bytes]]]:
     text = "".join(f"{x:.4f} {y:.4f} {z:.4f} 10 200 255\n" for x, y, z in rows)
     yield "a.xyz", {"a.xyz": text.encode()}
     yield "a.pts", {"a.pts": f"6\n{text}".encode()}
-    header = "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 6\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\n"
-    header += "POINTS 6\nDATA "
+    header = "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 6\nHEIGHT 1\n"
+    header += "VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 6\nDATA "
     plain = "".join(f"{x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in rows)
     yield "a.pcd", {"a.pcd": f"{header}ascii\n{plain}".encode()}
     yield "a.pcd", {"a.pcd": f"{header}binary\n".encode() + rows.tobytes()}

@@ -13,11 +13,13 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import torch
-from fuzzing.case import Case
 
+from fuzzing.case import Case
 from splatsense.errors import SplatSenseError
 from splatsense.gaussians import Gaussians
 
@@ -65,7 +67,7 @@ class Worker:
         self.folder, self.load, self.wall_seconds = folder, load, wall_seconds
         self.process, self.connection = self._start()
 
-    def _start(self):  # noqa: ANN202
+    def _start(self) -> tuple[ForkProcess, Connection]:
         context = multiprocessing.get_context("fork")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self.load), daemon=True)
@@ -96,7 +98,7 @@ class Worker:
         self.connection.close()
 
 
-def _serve(connection, load: Load) -> None:  # noqa: ANN001
+def _serve(connection: Connection, load: Load) -> None:
     limit = _status_kilobytes("VmSize") * 1024 + ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -156,7 +158,7 @@ def _fault(gaussians: Gaussians) -> str:
         return "quaternions not unit"
     if gaussians.scales.min() < 0:
         return "negative scales"
-    return "" if 0 <= gaussians.opacities.min() and gaussians.opacities.max() <= 1 else "opacities outside [0, 1]"
+    return "" if gaussians.opacities.min() >= 0 and gaussians.opacities.max() <= 1 else "opacities outside [0, 1]"
 
 
 def _status_kilobytes(field: str) -> int:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from splatsense.errors import FormatError
+from splatsense.errors import DataError, FormatError
 from splatsense.gaussians import Gaussians
 from splatsense.io import _sniffing
 from splatsense.io._ply_container import read_header
@@ -68,7 +68,11 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
         # A splat may carry faces, and an incomplete one deserves read_ply's account of what it lacks.
         if is_splat(header) or not is_mesh(header):
             return read_ply(path) if is_splat(header) else point_cloud_to_gaussians(read_point_cloud(path))
-    return mesh_to_gaussians(load_mesh(path, kind))
+    mesh = load_mesh(path, kind)
+    try:
+        return mesh_to_gaussians(mesh)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def save(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:

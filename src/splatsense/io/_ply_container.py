@@ -49,6 +49,11 @@ class Element:
         """Whether some column holds lists, so that rows differ in length."""
         return None in self.properties.values()
 
+    @property
+    def smallest_row(self) -> int:
+        """Bytes of a binary row whose lists are empty, at least."""
+        return sum(1 if code is None else np.dtype(code).itemsize for code in self.properties.values())
+
     def dtype(self, byte_order: str) -> np.dtype:
         """Structured type of one binary row; only for an element without lists."""
         return np.dtype([(name, f"{byte_order}{code}") for name, code in self.properties.items()])
@@ -162,6 +167,30 @@ def check_size(header: Header, name: str) -> int:
             f"but the file has {header.file_size} bytes. Copy or export it again."
         )
     return start
+
+
+def check_counts(header: Header) -> None:
+    """Check that the file is long enough for the rows of all its elements, lists counted as empty; nothing is allocated.
+
+    Raises:
+        FormatError: it is not.
+    """
+    elements = header.elements.values()
+    if header.byte_order is None:
+        with open_to_read(header.path) as handle:
+            handle.seek(header.size)
+            with io.TextIOWrapper(handle, encoding="latin-1") as text:
+                found = sum(not line.isspace() for line in text)
+        promised, unit = sum(element.count for element in elements), "lines"
+    else:
+        found, unit = header.file_size - header.size, "bytes"
+        promised = sum(element.count * element.smallest_row for element in elements)
+    if found < promised:
+        raise FormatError(
+            f"{header.path}: cut off: the header promises at least {promised} {unit} of "
+            f"{', '.join(f'{element.count} x {element.name}' for element in elements)}, but {found} follow it. "
+            "Copy or export it again."
+        )
 
 
 def _elements_before(header: Header, name: str) -> list[Element]:

@@ -156,7 +156,8 @@ def read_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
         columns |= dict(zip(NORMAL, normals.T, strict=True))
     fill(header, "vertex", columns)
     if colors is not None and color_names is not None:
-        colors /= _color_range(properties[color_names[0]], colors)
+        with np.errstate(invalid="ignore"):  # a signalling NaN; from_file leaves it out
+            colors /= _color_range(properties[color_names[0]], colors)
     return PointCloud.from_file(path, points, colors, normals)
 
 
