@@ -76,7 +76,7 @@ def parse_mesh(data: bytes, file_type: str, read_file: ReadFile, name: str) -> M
         with np.errstate(all="ignore"):
             scene = trimesh.load_scene(io.BytesIO(data), file_type=file_type, resolver=resolver, **options)
             check_faces(scene, name)
-            _drop_unused_images(scene, resolver.missing)
+            _prepare_textures(scene, resolver.missing)
             parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     except SplatSenseError:
         raise
@@ -90,7 +90,7 @@ def parse_mesh(data: bytes, file_type: str, read_file: ReadFile, name: str) -> M
         if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
             raise FormatError(f"{name}: damaged: a face points outside its {len(part.vertices)} vertices; export it again.")
     with np.errstate(over="ignore", invalid="ignore"):  # a value beyond float32 becomes infinite and is told below
-        mesh = _merge(parts, file_type in ("glb", "gltf"), resolver.missing)
+        mesh = _merge(parts, linear=file_type in ("glb", "gltf"), missing=tuple(dict.fromkeys(resolver.missing)))
     if not np.isfinite(mesh.vertices).all():
         bad = int(np.flatnonzero(~np.isfinite(mesh.vertices).all(1))[0])
         raise DataError(f"{name}: vertex {bad} is not finite; repair the mesh and export it again.")
@@ -153,12 +153,12 @@ def _read_beside(folder: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
-def _merge(parts: list[Any], linear: bool, missing: list[str]) -> Mesh:
+def _merge(parts: list[Any], linear: bool, missing: tuple[str, ...]) -> Mesh:
     vertices, faces, face_materials, face_instances, corner_uvs, corner_colors = [], [], [], [], [], []
     materials: list[Material] = []
     offset = 0
     for instance, part in enumerate(parts):
-        material, uvs, colors = _appearance(part, linear, missing)
+        material, uvs, colors = _appearance(part, linear)
         part_faces = np.asarray(part.faces, np.int32)
         vertices.append(np.asarray(part.vertices, np.float32))
         faces.append(part_faces + offset)
@@ -178,15 +178,12 @@ def _merge(parts: list[Any], linear: bool, missing: list[str]) -> Mesh:
         tuple(materials),
         np.concatenate(corner_uvs) if textured else None,
         np.concatenate(corner_colors) if colored else None,
-        tuple(dict.fromkeys(missing)),
+        missing,
     )
 
 
-def _appearance(part: Any, linear: bool, missing: list[str]) -> tuple[Material, np.ndarray | None, np.ndarray | None]:
-    """The material of a trimesh part, its (F, 3, 2) corner uvs and its (F, 3, 3) corner colours.
-
-    The name of a texture that cannot be decoded is added to `missing`.
-    """
+def _appearance(part: Any, linear: bool) -> tuple[Material, np.ndarray | None, np.ndarray | None]:
+    """The material of a trimesh part, its (F, 3, 2) corner uvs and its (F, 3, 3) corner colours."""
     visual = part.visual
     if visual.kind in ("vertex", "face"):
         rgba = np.asarray(visual.vertex_colors if visual.kind == "vertex" else visual.face_colors, np.float32) / 255
@@ -198,18 +195,17 @@ def _appearance(part: Any, linear: bool, missing: list[str]) -> tuple[Material, 
     color, image = _color_and_image(visual.material)
     if linear:
         color[:3] = linear_to_srgb(color[:3])
-    uv = visual.uv
-    texture = None if image is None or uv is None else _decode(image, missing)
-    uvs = None if texture is None else np.asarray(uv, np.float32)[part.faces]
-    if uvs is not None and not np.isfinite(uvs).all():
-        uvs = np.nan_to_num(uvs, nan=0.0, posinf=0.0, neginf=0.0)
-    return Material(color, texture), uvs, None
+    uv = np.zeros((0, 0), np.float32) if visual.uv is None else np.asarray(visual.uv, np.float32)
+    if image is None or uv.ndim != 2 or len(uv) != len(part.vertices) or uv.shape[1] < 2:
+        return Material(color), None, None
+    uvs = np.nan_to_num(uv[:, :2], nan=0.0, posinf=0.0, neginf=0.0)[part.faces]
+    return Material(color, np.asarray(image.convert("RGBA"), np.uint8)), uvs, None
 
 
-def _drop_unused_images(scene: Any, missing: list[str]) -> None:
-    """Take from the materials of a trimesh scene what is not used here or is too large, before trimesh copies and decodes it.
+def _prepare_textures(scene: Any, missing: list[str]) -> None:
+    """Decode the colour textures of a trimesh scene, and take from it the images that are not used or cannot be.
 
-    The name of a texture that is too large is added to `missing`.
+    The names of those that are damaged or too large are added to `missing`.
     """
     for geometry in scene.geometry.values():
         material = getattr(getattr(geometry, "visual", None), "material", None)
@@ -218,23 +214,20 @@ def _drop_unused_images(scene: Any, missing: list[str]) -> None:
                 setattr(material, slot, None)
         slot = "baseColorTexture" if hasattr(material, "baseColorTexture") else "image"
         image = getattr(material, slot, None)
-        width, height = getattr(image, "size", (0, 0))
-        if width * height > TEXTURE_PIXELS:
-            missing.append(f"{_texture_name(image)} ({width} x {height} pixels: too large)")
+        if image is not None and (fault := _texture_fault(image)):
+            missing.append(f"{getattr(image, 'filename', '') or 'a texture without a name'} ({fault})")
             setattr(material, slot, None)
 
 
-def _decode(image: Any, missing: list[str]) -> np.ndarray | None:
-    """The (H, W, 4) uint8 pixels of a Pillow image, or None, which adds a name to `missing`."""
+def _texture_fault(image: Any) -> str:
+    """Why a texture cannot be used, or an empty string and it is decoded."""
     try:
-        return np.asarray(image.convert("RGBA"), np.uint8)
+        if image.width * image.height > TEXTURE_PIXELS:
+            return f"{image.width} x {image.height} pixels: too large"
+        image.load()
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
-        missing.append(f"{_texture_name(image)} (damaged: {error})")
-        return None
-
-
-def _texture_name(image: Any) -> str:
-    return str(getattr(image, "filename", "") or "a texture without a name")
+        return f"damaged: {error}"
+    return ""
 
 
 def _color_and_image(material: Any) -> tuple[np.ndarray, Any]:
