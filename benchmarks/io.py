@@ -39,7 +39,8 @@ before = kilobytes("VmRSS")
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # the largest resident size starts anew
 start = time.perf_counter()
 count = len(load(sys.argv[2]))
-print('{"count": %d, "before": %d, "peak": %d, "seconds": %f}' % (count, before, kilobytes("VmHWM"), time.perf_counter() - start))
+seconds = time.perf_counter() - start
+print('{"count": %d, "before": %d, "peak": %d, "seconds": %f}' % (count, before, kilobytes("VmHWM"), seconds))
 """
 
 

@@ -99,6 +99,7 @@ class Worker:
 
 
 def _serve(connection: Connection, load: Load) -> None:
+    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     limit = _status_kilobytes("VmSize") * 1024 + ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -60,11 +60,15 @@ def clean_gaussians(
 
 
 def _unit(quats: Tensor) -> Tensor:
-    """Unit quaternions; NaN for those of zeros. The largest component goes first, so that no square over- or underflows."""
+    """Unit quaternions; NaN for those of zeros."""
     unit = torch.empty_like(quats, memory_format=torch.contiguous_format)
     for source, target in zip(quats.split(ROWS_PER_SLICE), unit.split(ROWS_PER_SLICE), strict=True):
-        torch.div(source, source.abs().amax(-1, keepdim=True), out=target)
-        target /= target.norm(dim=-1, keepdim=True)
+        w, x, y, z = source.unbind(1)
+        length = (w * w).addcmul_(x, x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+        if not ((length > 1e-15) & (length < 1e15)).all():  # squares under- or overflow: the largest component goes first
+            source = source / source.abs().amax(1, keepdim=True)
+            length = source.norm(dim=1)
+        torch.div(source, length[:, None], out=target)
     return unit
 
 
