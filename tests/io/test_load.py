@@ -81,11 +81,9 @@ BROKEN = [
     ("a.ply", header(), r"not a point cloud: its vertices lack x, y, z\. It declares nothing"),
     ("a.ply", header("element tristrips 1", "property float s"), r"lack x, y, z\. It declares tristrips \(s\)"),
     ("a.ply", header("element vertex 1", *SPLAT[:-1]) + ROW, r"lacks opacity\. It seems to be an incomplete Gaussian splat"),
-    (
-        "a.ply",
-        header("element vertex 1", *XYZ, *SPLAT[3:8], *SPLAT[9:]) + ROW,
-        r"lacks scale_2\. It seems to hold 2D Gaussians",
-    ),
+    ("a.ply", header("element vertex 1", *SPLAT[:9], SPLAT[-1]) + ROW, r"lacks rot_0, rot_1, rot_2, rot_3\. It seems to be an"),
+    ("a.ply", header("element vertex 1", *SPLAT[:7], *SPLAT[8:]) + ROW, r"lacks scale_1\. It seems to be an incomplete"),
+    ("a.ply", header("element vertex 1", *XYZ, *SPLAT[4:]) + ROW, r"lacks f_dc_0\. It seems to be an incomplete"),
     (
         "a.ply",
         header("element chunk 1", "property float min_x", "element vertex 9", "property uint packed_position"),

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from splatsense.errors import FormatError
+from splatsense.errors import DataError, FormatError
 from splatsense.gaussians import Gaussians
 from splatsense.io import _sniffing
 from splatsense.io._gltf_writer import write_gltf
@@ -108,7 +108,11 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
             return read_ply(path) if is_splat(header) else point_cloud_to_gaussians(read_point_cloud(path))
     if kind in ("glb", "gltf") and is_gltf_splat(path):
         return read_gltf(path)
-    return mesh_to_gaussians(load_mesh(path, kind))
+    mesh = load_mesh(path, kind)
+    try:
+        return mesh_to_gaussians(mesh)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def save(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:

@@ -19,6 +19,7 @@ from splatsense.spherical_harmonics import SH_C0
 
 log = logging.getLogger("splatsense")
 
+ROWS_PER_BLOCK = 1 << 14
 RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
 
@@ -34,20 +35,29 @@ def read_splat(path: str | os.PathLike[str]) -> Gaussians:
     """
     path = Path(path)
     with open_to_read(path) as handle:
-        data = handle.read()
-    if not data:
-        raise FormatError(f"{path}: is empty.")
-    whole = len(data) // RECORD.itemsize
-    if len(data) % RECORD.itemsize:
-        raise FormatError(
-            f"{path}: cut off or not a .splat file: {len(data)} bytes are {whole} records of 32 bytes and "
-            f"{len(data) % RECORD.itemsize} more at byte {whole * RECORD.itemsize}. Copy or export it again."
-        )
-    records = np.frombuffer(data, RECORD)
-    rgba = torch.from_numpy(records["rgba"].astype(np.float32)) / 255
-    quats = (torch.from_numpy(records["quat"].astype(np.float32)) - 128) / 128
-    means, scales = torch.from_numpy(records["mean"].astype(np.float32)), torch.from_numpy(records["scale"].astype(np.float32))
-    return clean_gaussians(path, means, quats, scales, rgba[:, 3], ((rgba[:, :3] - 0.5) / SH_C0)[:, None])
+        size = handle.seek(0, os.SEEK_END)
+        count, excess = divmod(size, RECORD.itemsize)
+        if not size:
+            raise FormatError(f"{path}: is empty.")
+        if excess:
+            raise FormatError(
+                f"{path}: cut off or not a .splat file: {size} bytes are {count} records of 32 bytes and "
+                f"{excess} more at byte {count * RECORD.itemsize}. Copy or export it again."
+            )
+        handle.seek(0)
+        means, scales = np.empty((count, 3), "f4"), np.empty((count, 3), "f4")
+        rgba, quats = np.empty((count, 4), "f4"), np.empty((count, 4), "f4")
+        for start in range(0, count, ROWS_PER_BLOCK):
+            rows = slice(start, min(start + ROWS_PER_BLOCK, count))
+            block = np.empty(rows.stop - start, RECORD)
+            if handle.readinto(block.view(np.uint8)) < block.nbytes:
+                raise FormatError(f"{path}: became shorter while it was read; read it again when it is complete.")
+            means[rows], scales[rows] = block["mean"], block["scale"]
+            np.divide(block["rgba"], np.float32(255), out=rgba[rows])
+            np.subtract(block["quat"], np.float32(128), out=quats[rows])
+    opacities = torch.from_numpy(rgba[:, 3].copy())
+    sh = torch.from_numpy(rgba[:, :3]).sub(0.5).div_(SH_C0)[:, None]
+    return clean_gaussians(path, torch.from_numpy(means), torch.from_numpy(quats), torch.from_numpy(scales), opacities, sh)
 
 
 def write_splat(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
