@@ -16,21 +16,30 @@ from splatsense.errors import FormatError
 from splatsense.gaussians import Gaussians
 from splatsense.io import _sniffing
 from splatsense.io._ply_container import read_header
+from splatsense.io.e57 import read_e57
+from splatsense.io.las import read_las
 from splatsense.io.mesh import load_mesh
+from splatsense.io.pcd import read_pcd
 from splatsense.io.ply import is_mesh, is_splat, read_ply, read_point_cloud, write_ply
 from splatsense.io.point_cloud import PointCloud, point_cloud_to_gaussians
 from splatsense.io.splat import read_splat, write_splat
 from splatsense.io.surface import mesh_to_gaussians
+from splatsense.io.text_cloud import read_text_cloud
 
 __all__ = [
     "PointCloud",
     "load",
     "load_mesh",
+    "load_point_cloud",
     "mesh_to_gaussians",
     "point_cloud_to_gaussians",
+    "read_e57",
+    "read_las",
+    "read_pcd",
     "read_ply",
     "read_point_cloud",
     "read_splat",
+    "read_text_cloud",
     "save",
     "write_ply",
     "write_splat",
@@ -40,6 +49,14 @@ READERS: dict[str, Callable[[Path], Gaussians]] = {
     "splat": read_splat,
 }
 """By the kind that `_sniffing.sniff` gives. PLY may hold a splat, points or a mesh and is told apart in `load`."""
+
+POINT_CLOUD_READERS: dict[str, Callable[[Path], PointCloud]] = {
+    "e57": read_e57,
+    "las": read_las,
+    "pcd": read_pcd,
+    "text": read_text_cloud,
+}
+"""By the kind that `_sniffing.sniff` gives."""
 
 WRITERS: dict[str, Callable[[Gaussians, Path], None]] = {
     ".ply": write_ply,
@@ -52,8 +69,9 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
     """Read a splat, mesh or point cloud as Gaussians.
 
     Splats: `.ply`, `.splat`. Meshes, sampled on their surface: `.obj`, `.glb`, `.gltf`, `.stl`, `.ply` with faces. Point
-    clouds: `.ply` with vertices alone. Gaussians with values that are not finite or a quaternion of zeros are left out
-    with a warning in the log that gives their number.
+    clouds: `.ply` with vertices alone, `.pcd`, `.las`, `.laz`, `.e57`, and text (`.xyz`, `.pts`, `.txt`, `.csv`); one far
+    from the origin is moved to it, which the log says and `load_point_cloud` tells. Gaussians with values that are not finite
+    or a quaternion of zeros are left out with a warning in the log that gives their number.
 
     Raises:
         FormatError: the file is missing, empty, cut off, damaged, or of a format that is not supported.
@@ -63,12 +81,28 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
     kind = _sniffing.sniff(path)
     if kind in READERS:
         return READERS[kind](path)
+    if kind in POINT_CLOUD_READERS:
+        return point_cloud_to_gaussians(POINT_CLOUD_READERS[kind](path))
     if kind == "ply":
         header = read_header(path)
         # A splat may carry faces, and an incomplete one deserves read_ply's account of what it lacks.
         if is_splat(header) or not is_mesh(header):
             return read_ply(path) if is_splat(header) else point_cloud_to_gaussians(read_point_cloud(path))
     return mesh_to_gaussians(load_mesh(path, kind))
+
+
+def load_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
+    """Read the points of a `.ply`, `.pcd`, `.las`, `.laz`, `.e57` or text file, with their colours and normals.
+
+    Raises:
+        FormatError: as `load`; or the file holds no point cloud.
+        DataError: no point in it is usable.
+    """
+    path = Path(path)
+    kind = _sniffing.sniff(path)
+    if kind != "ply" and kind not in POINT_CLOUD_READERS:
+        raise FormatError(f"{path}: is a {kind} file, not a point cloud.")
+    return read_point_cloud(path) if kind == "ply" else POINT_CLOUD_READERS[kind](path)
 
 
 def save(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:

@@ -7,8 +7,10 @@ from splatsense.errors import FormatError
 from splatsense.files import open_to_read
 
 MESHES = (".obj", ".glb", ".gltf", ".stl")
-SUPPORTED = (".ply", ".splat", *MESHES)
-LATER = (".spz", ".ksplat", ".sog", ".las", ".laz", ".pcd", ".xyz", ".pts", ".e57", ".splatv", ".fbx", ".usdz")
+TEXT_CLOUDS = (".xyz", ".xyzrgb", ".xyzn", ".pts", ".txt", ".csv", ".asc")
+POINT_CLOUDS = (".pcd", ".las", ".laz", ".e57", *TEXT_CLOUDS)
+SUPPORTED = (".ply", ".splat", *MESHES, *POINT_CLOUDS)
+LATER = (".spz", ".ksplat", ".sog", ".splatv", ".fbx", ".usdz")
 
 FOREIGN = (
     (re.compile(rb"\x89PNG\r\n"), "a PNG image"),
@@ -29,7 +31,7 @@ FOREIGN = (
 
 
 def sniff(path: Path) -> str:
-    """The format of `path`: "ply", "splat", "obj", "glb", "gltf" or "stl".
+    """The format of `path`: "ply", "splat", "obj", "glb", "gltf", "stl", "pcd", "las", "e57" or "text" (points as text).
 
     Raises:
         FormatError: it cannot be read, is empty, or is not of a supported format; says which it seems to be.
@@ -43,6 +45,12 @@ def sniff(path: Path) -> str:
         return "ply"
     if start.startswith(b"glTF"):
         return "glb"
+    if start.startswith(b"LASF"):
+        return "las"
+    if start.startswith(b"ASTM-E57"):
+        return "e57"
+    if re.match(rb"(#[^\n]*\n\s*)*(# ?\.PCD|VERSION[ \t]+0?\.[0-9])", start):
+        return "pcd"
     if suffix in LATER:
         raise FormatError(
             f"{path}: {suffix} files are not supported yet; convert it to .ply, for example with SuperSplat or MeshLab."
@@ -55,6 +63,8 @@ def sniff(path: Path) -> str:
             f"{path}: unknown format {suffix or '(no extension)'}; supported are {', '.join(SUPPORTED)} "
             "(splats, point clouds and meshes)."
         )
-    if suffix in (".ply", ".glb"):
+    if suffix in TEXT_CLOUDS:
+        return "text"
+    if suffix in (".ply", ".glb", *POINT_CLOUDS):
         raise FormatError(f"{path}: is not a {suffix} file: it starts with {start[:12]!r}. Copy or export it again.")
     return suffix[1:]
