@@ -12,10 +12,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from splatsense.cameras import Cameras
 from splatsense.errors import FormatError
 from splatsense.gaussians import Gaussians
 from splatsense.io import _sniffing
 from splatsense.io._ply_container import read_header
+from splatsense.io.colmap import read_colmap, read_colmap_points
 from splatsense.io.e57 import read_e57
 from splatsense.io.las import read_las
 from splatsense.io.mesh import load_mesh
@@ -25,14 +27,18 @@ from splatsense.io.point_cloud import PointCloud, point_cloud_to_gaussians
 from splatsense.io.splat import read_splat, write_splat
 from splatsense.io.surface import mesh_to_gaussians
 from splatsense.io.text_cloud import read_text_cloud
+from splatsense.io.transforms_json import read_transforms_json, write_transforms_json
 
 __all__ = [
     "PointCloud",
     "load",
+    "load_cameras",
     "load_mesh",
     "load_point_cloud",
     "mesh_to_gaussians",
     "point_cloud_to_gaussians",
+    "read_colmap",
+    "read_colmap_points",
     "read_e57",
     "read_las",
     "read_pcd",
@@ -40,9 +46,11 @@ __all__ = [
     "read_point_cloud",
     "read_splat",
     "read_text_cloud",
+    "read_transforms_json",
     "save",
     "write_ply",
     "write_splat",
+    "write_transforms_json",
 ]
 
 READERS: dict[str, Callable[[Path], Gaussians]] = {
@@ -103,6 +111,20 @@ def load_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
     if kind != "ply" and kind not in POINT_CLOUD_READERS:
         raise FormatError(f"{path}: is a {kind} file, not a point cloud.")
     return read_point_cloud(path) if kind == "ply" else POINT_CLOUD_READERS[kind](path)
+
+
+def load_cameras(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> tuple[Cameras, list[str]]:
+    """Read the cameras of a COLMAP model (a folder) or a transforms.json, and the names of their images.
+
+    Args:
+        size: (width, height) of the images to take, needed when they differ.
+
+    Raises:
+        FormatError: the file or folder is missing or damaged, sizes differ, or a camera has lens distortion.
+        DataError: no image has the size asked for.
+    """
+    path = Path(path)
+    return read_colmap(path, size) if path.is_dir() else read_transforms_json(path, size)
 
 
 def save(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
