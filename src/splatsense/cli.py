@@ -121,7 +121,7 @@ def _unknown(command: str) -> str:
 
 
 def add(library: LibraryFolder, paths: Paths, retry: bool = False, model: str = "clip-gs-tiny") -> int:
-    """Index files and folders into a library: .ply .splat .obj .glb .gltf .stl, to any depth.
+    """Index files and folders into a library, to any depth: splats, meshes and point clouds.
 
     What is in the library already is passed over. It may be interrupted at any moment; the same command goes on.
 

@@ -22,7 +22,6 @@ FLOATER_FRACTION, FLOATER_RATIO = 0.002, 2.0  # the box without these ends of ea
 NEEDLE_RATIO, NEEDLE_SHARE = 20.0, 0.02  # longest over middle axis; share of Gaussians worth a warning
 INVISIBLE = 1 / 255  # opacity that no 8-bit picture shows
 INVISIBLE_SHARE = 0.5
-FLOOR_HEIGHT, FLOOR_SHARE = 0.02, 0.15  # of the height; share of the means that makes it a floor
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,13 @@ def file_info(path: Path) -> Info:
 
 
 def find_faults(gaussians: Gaussians) -> list[str]:
-    """Sentences on what may be wrong with Gaussians: floaters, needles, transparency, the wrong axis up."""
-    faults = [_transparency(gaussians.opacities.numpy()), _floaters(gaussians.means.numpy())]
-    faults += [_needles(gaussians.scales.numpy()), _axis(gaussians.means.numpy())]
-    return [fault for fault in faults if fault]
+    """Sentences on what may be wrong with Gaussians: floaters, needles, transparency."""
+    found = (
+        _transparency(gaussians.opacities.numpy()),
+        _floaters(gaussians.means.numpy()),
+        _needles(gaussians.scales.numpy()),
+    )
+    return [fault for fault in found if fault]
 
 
 def _transparency(opacities: np.ndarray) -> str:
@@ -126,16 +128,11 @@ def _floaters(means: np.ndarray) -> str:
 def _needles(scales: np.ndarray) -> str:
     ordered = np.sort(scales, axis=1)
     share = (ordered[:, 2] > NEEDLE_RATIO * ordered[:, 1]).mean()
-    return f"{share:.0%} of the Gaussians are needles, over {NEEDLE_RATIO:.0f} times as long as wide." if share > NEEDLE_SHARE else ""
-
-
-def _axis(means: np.ndarray) -> str:
-    """A floor is many means at the lowest coordinate; one along z and none along y means z up."""
-    low, extent = means.min(0), np.maximum(np.ptp(means, axis=0), 1e-30)
-    floor = ((means - low) / extent < FLOOR_HEIGHT).mean(0)
-    if floor[2] > FLOOR_SHARE and floor[2] > 4 * floor[1] and extent[2] < extent[:2].max():
-        return f"z may point up: {floor[2]:.0%} of the Gaussians lie at its lowest values. Render it with --up z."
-    return ""
+    return (
+        f"{share:.0%} of the Gaussians are needles, over {NEEDLE_RATIO:.0f} times as long as wide."
+        if share > NEEDLE_SHARE
+        else ""
+    )
 
 
 def _quantiles(values: np.ndarray) -> list[float]:

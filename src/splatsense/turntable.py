@@ -72,7 +72,9 @@ class OrbitSettings:
         if not math.isfinite(self.azimuth):
             raise DataError(f"--azimuth must be a number of degrees, got {self.azimuth}.")
         if self.rgb is None and self.turntable == "gif":
-            raise DataError("--background transparent does not go with --turntable gif, whose pixels are all or nothing; use webp.")
+            raise DataError(
+                "--background transparent does not go with --turntable gif, whose pixels are all or nothing; use webp."
+            )
 
     @property
     def rgb(self) -> tuple[int, int, int] | None:
@@ -97,7 +99,7 @@ class Orbit:
         DataError: there are no Gaussians.
     """
 
-    def __init__(self, gaussians: Gaussians, settings: OrbitSettings = OrbitSettings()) -> None:  # noqa: B008, it is frozen
+    def __init__(self, gaussians: Gaussians, settings: OrbitSettings = OrbitSettings()) -> None:
         self.settings = settings
         self._center, self._scale = gaussians.frame(OUTLIER_FRACTION)
         self._normalized = gaussians.normalized(OUTLIER_FRACTION)
@@ -176,7 +178,7 @@ def write_turntable(orbit: Orbit, path: Path) -> None:
 def render_command(
     paths: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")],
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("renders"),
-    orbit: OrbitSettings = OrbitSettings(),  # noqa: B008, it is frozen
+    orbit: OrbitSettings = OrbitSettings(),
     force: bool = False,
 ) -> int:
     """Draw pictures from around assets, with depth, alpha and cameras, and a turntable animation if asked for.
