@@ -128,11 +128,9 @@ def _floaters(means: np.ndarray) -> str:
 def _needles(scales: np.ndarray) -> str:
     ordered = np.sort(scales, axis=1)
     share = (ordered[:, 2] > NEEDLE_RATIO * ordered[:, 1]).mean()
-    return (
-        f"{share:.0%} of the Gaussians are needles, over {NEEDLE_RATIO:.0f} times as long as wide."
-        if share > NEEDLE_SHARE
-        else ""
-    )
+    if share <= NEEDLE_SHARE:
+        return ""
+    return f"{share:.0%} of the Gaussians are needles, over {NEEDLE_RATIO:.0f} times as long as wide."
 
 
 def _quantiles(values: np.ndarray) -> list[float]:

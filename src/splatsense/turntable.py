@@ -1,8 +1,8 @@
 """`splatsense render`: pictures from around an asset, their depth and alpha, and a turntable animation.
 
 Design
-- Each asset gets a folder: `color_000.png` ..., `depth_000.png` ..., `alpha_000.png` ..., `turntable.webp` and `transforms.json`,
-  which holds the cameras in the units of the asset's own file, so that nerfstudio and `load_cameras` can use the pictures.
+- Each asset gets a folder: `color_000.png`, `depth_000.png`, `alpha_000.png` and so on, `turntable.webp`, and
+  `transforms.json`, which holds the cameras in the units of the asset's own file: nerfstudio and `load_cameras` read it.
 - `transforms.json` is written last and notes the settings and the file's size and time of change: an asset whose note fits is
   skipped, and an interrupted run goes on where it was.
 - Depth is 16-bit; `depth_unit_scale_factor` in transforms.json times a value gives the file's units, 0 means nothing
@@ -183,8 +183,8 @@ def render_command(
 ) -> int:
     """Draw pictures from around assets, with depth, alpha and cameras, and a turntable animation if asked for.
 
-    Each asset gets a folder: color_000.png, depth_000.png, alpha_000.png ... and transforms.json with the cameras, as nerfstudio
-    reads it. Assets that are drawn already are passed over.
+    Each asset gets a folder with color_000.png, depth_000.png, alpha_000.png and so on, and transforms.json with the cameras,
+    as nerfstudio reads it. Assets that are drawn already are passed over.
 
     Args:
         paths: Files, or folders of them.
