@@ -72,3 +72,7 @@ SS_API int ss_rasterise_forward(const SsRasteriseInput* input, const SsRasterise
 SS_API int ss_rasterise_backward(const SsRasteriseInput* input, void* state, const SsRasteriseImages* images,
                                  const SsRasteriseImages* image_gradients, const SsRasteriseGradients* gradients);
 SS_API void ss_rasterise_free(void* state);
+
+// ---- lzf.cpp: decompression of .pcd files ---------------------------------------------------------------------------
+// Returns the bytes written, or -1 - (bytes written before the damage) when the input is damaged or longer than the output.
+SS_API int64_t ss_lzf_decompress(const uint8_t* input, int64_t input_size, uint8_t* output, int64_t output_size);

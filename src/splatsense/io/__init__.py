@@ -13,16 +13,21 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from splatsense.cameras import Cameras
 from splatsense.errors import DataError, FormatError
 from splatsense.gaussians import Gaussians
 from splatsense.io import _sniffing
 from splatsense.io._gltf_writer import write_gltf
 from splatsense.io._ply_container import read_header
 from splatsense.io._sog_writer import write_sog
+from splatsense.io.colmap import read_colmap, read_colmap_points
 from splatsense.io.compressed_ply import is_compressed, read_compressed_ply, write_compressed_ply
+from splatsense.io.e57 import read_e57
 from splatsense.io.gltf_splat import is_gltf_splat, read_gltf
 from splatsense.io.ksplat import read_ksplat
+from splatsense.io.las import read_las
 from splatsense.io.mesh import load_mesh
+from splatsense.io.pcd import read_pcd
 from splatsense.io.ply import is_mesh, is_splat, read_ply, read_point_cloud, write_ply
 from splatsense.io.point_cloud import PointCloud, point_cloud_to_gaussians
 from splatsense.io.sog import read_sog
@@ -30,23 +35,34 @@ from splatsense.io.splat import read_splat, write_splat
 from splatsense.io.spz import read_spz, write_spz
 from splatsense.io.surface import mesh_to_gaussians
 from splatsense.io.tensors import read_npz, read_safetensors, write_npz, write_safetensors
+from splatsense.io.text_cloud import read_text_cloud
+from splatsense.io.transforms_json import read_transforms_json, write_transforms_json
 
 __all__ = [
     "PointCloud",
     "load",
+    "load_cameras",
     "load_mesh",
+    "load_point_cloud",
     "mesh_to_gaussians",
     "point_cloud_to_gaussians",
+    "read_colmap",
+    "read_colmap_points",
     "read_compressed_ply",
+    "read_e57",
     "read_gltf",
     "read_ksplat",
+    "read_las",
     "read_npz",
+    "read_pcd",
     "read_ply",
     "read_point_cloud",
     "read_safetensors",
     "read_sog",
     "read_splat",
     "read_spz",
+    "read_text_cloud",
+    "read_transforms_json",
     "save",
     "write_compressed_ply",
     "write_gltf",
@@ -56,6 +72,7 @@ __all__ = [
     "write_sog",
     "write_splat",
     "write_spz",
+    "write_transforms_json",
 ]
 
 READERS: dict[str, Callable[[Path], Gaussians]] = {
@@ -67,6 +84,14 @@ READERS: dict[str, Callable[[Path], Gaussians]] = {
     "spz": read_spz,
 }
 """By the kind that `_sniffing.sniff` gives. PLY may hold a splat, plain or compressed, points or a mesh: see `load`."""
+
+POINT_CLOUD_READERS: dict[str, Callable[[Path], PointCloud]] = {
+    "e57": read_e57,
+    "las": read_las,
+    "pcd": read_pcd,
+    "text": read_text_cloud,
+}
+"""By the kind that `_sniffing.sniff` gives."""
 
 WRITERS: dict[str, Callable[[Gaussians, Path], object]] = {
     ".compressed.ply": write_compressed_ply,
@@ -87,8 +112,10 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
 
     Splats: `.ply`, plain or compressed, `.splat`, `.spz`, `.ksplat`, `.sog` (also as a folder or its `meta.json`), `.glb` and
     `.gltf` with KHR_gaussian_splatting, and our own `.npz` and `.safetensors`. Meshes, sampled on their surface: `.obj`,
-    `.glb`, `.gltf`, `.stl`, `.ply` with faces. Point clouds: `.ply` with vertices alone. Gaussians with values that are not
-    finite or a quaternion of zeros are left out with a warning in the log that gives their number.
+    `.glb`, `.gltf`, `.stl`, `.ply` with faces. Point clouds: `.ply` with vertices alone, `.pcd`, `.las`, `.laz`, `.e57` and
+    text (`.xyz`, `.pts`, `.txt`, `.csv`); one far from the origin is moved to it, which the log says and `load_point_cloud`
+    tells. Gaussians with values that are not finite or a quaternion of zeros are left out with a warning in the log that
+    gives their number.
 
     Raises:
         FormatError: the file is missing, empty, cut off, damaged, or of a format that is not supported.
@@ -99,6 +126,8 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
     kind = _sniffing.sniff(path)
     if kind in READERS:
         return READERS[kind](path)
+    if kind in POINT_CLOUD_READERS:
+        return point_cloud_to_gaussians(POINT_CLOUD_READERS[kind](path))
     if kind == "ply":
         header = read_header(path)
         if is_compressed(header):
@@ -113,6 +142,34 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
         return mesh_to_gaussians(mesh)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def load_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
+    """Read the points of a `.ply`, `.pcd`, `.las`, `.laz`, `.e57` or text file, with their colours and normals.
+
+    Raises:
+        FormatError: as `load`; or the file holds no point cloud.
+        DataError: no point in it is usable.
+    """
+    path = Path(path)
+    kind = _sniffing.sniff(path)
+    if kind != "ply" and kind not in POINT_CLOUD_READERS:
+        raise FormatError(f"{path}: is a {kind} file, not a point cloud.")
+    return read_point_cloud(path) if kind == "ply" else POINT_CLOUD_READERS[kind](path)
+
+
+def load_cameras(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> tuple[Cameras, list[str]]:
+    """Read the cameras of a COLMAP model (a folder) or a transforms.json, and the names of their images.
+
+    Args:
+        size: (width, height) of the images to take, needed when they differ.
+
+    Raises:
+        FormatError: the file or folder is missing or damaged, sizes differ, or a camera has lens distortion.
+        DataError: no image has the size asked for.
+    """
+    path = Path(path)
+    return read_colmap(path, size) if path.is_dir() else read_transforms_json(path, size)
 
 
 def save(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:

@@ -11,8 +11,10 @@ from splatsense.io._archive import open_archive
 from splatsense.io.sog import META
 
 MESHES = (".obj", ".glb", ".gltf", ".stl")
-SUPPORTED = (".ply", ".splat", ".spz", ".ksplat", ".sog", ".npz", ".safetensors", *MESHES)
-LATER = (".las", ".laz", ".pcd", ".xyz", ".pts", ".e57", ".splatv", ".fbx", ".usdz")
+TEXT_CLOUDS = (".xyz", ".xyzrgb", ".xyzn", ".pts", ".txt", ".csv", ".asc")
+POINT_CLOUDS = (".pcd", ".las", ".laz", ".e57", *TEXT_CLOUDS)
+SUPPORTED = (".ply", ".splat", ".spz", ".ksplat", ".sog", ".npz", ".safetensors", *MESHES, *POINT_CLOUDS)
+LATER = (".splatv", ".fbx", ".usdz")
 
 GZIP = b"\x1f\x8b"
 
@@ -35,7 +37,7 @@ FOREIGN = (
 
 
 def sniff(path: Path) -> str:
-    """The format of `path`: "ply", "splat", "spz", "ksplat", "sog", "npz", "safetensors", "obj", "glb", "gltf" or "stl".
+    """The format of `path`, named by its extension without the dot; .laz is "las", and points as text are "text".
 
     A folder with a `meta.json`, and that file, are "sog"; zip and gzip archives are told apart by what they hold.
 
@@ -53,6 +55,12 @@ def sniff(path: Path) -> str:
         return "ply"
     if start.startswith(b"glTF"):
         return "glb"
+    if start.startswith(b"LASF"):
+        return "las"
+    if start.startswith(b"ASTM-E57"):
+        return "e57"
+    if re.match(rb"(#[^\n]*\n\s*)*(# ?\.PCD|VERSION[ \t]+0?\.[0-9])", start):
+        return "pcd"
     if start.startswith(b"PK") and (kind := _archive_kind(path, suffix)):
         return kind
     if start.startswith(b"NGSP") or (start.startswith(GZIP) and (suffix == ".spz" or _inflated(start, 4) == b"NGSP")):
@@ -71,7 +79,9 @@ def sniff(path: Path) -> str:
             f"{path}: unknown format {suffix or '(no extension)'}; supported are {', '.join(SUPPORTED)} "
             "(splats, point clouds and meshes)."
         )
-    if suffix in (".ply", ".glb", ".spz", ".sog", ".npz"):
+    if suffix in TEXT_CLOUDS:
+        return "text"
+    if suffix in (".ply", ".glb", ".spz", ".sog", ".npz", *POINT_CLOUDS):
         raise FormatError(f"{path}: is not a {suffix} file: it starts with {start[:12]!r}. Copy or export it again.")
     return suffix[1:]
 

@@ -28,7 +28,10 @@ from splatsense.training.progress import Progress
 
 log = logging.getLogger("splatsense")
 
-ASSET_SUFFIXES = frozenset({".ply", ".splat", ".obj", ".glb", ".gltf", ".stl"})
+ASSET_SUFFIXES = frozenset({
+    ".ply", ".splat", ".obj", ".glb", ".gltf", ".stl", ".pcd", ".las", ".laz", ".e57", ".xyz", ".pts",
+})  # fmt: skip
+"""What is taken from a folder. Other text, such as .txt, may be a point cloud too, but only when it is named."""
 BATCH_ASSETS = 16
 BATCH_GAUSSIANS = 400_000
 
