@@ -217,7 +217,7 @@ def _read_binary(header: Header, element: Element, dtype: np.dtype, handle: io.B
     rows_per_block = max(1, BLOCK_BYTES // max(1, dtype.itemsize))
     for start in range(0, element.count if dtype.itemsize else 0, rows_per_block):
         block = np.empty(min(rows_per_block, element.count - start), dtype)
-        if handle.readinto(block.view(np.uint8)) < block.nbytes:
+        if handle.readinto(block.view(np.uint8).data) < block.nbytes:
             raise FormatError(f"{header.path}: became shorter while it was read; read it again when it is complete.")
         yield block
 
