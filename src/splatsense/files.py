@@ -5,8 +5,8 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from splatsense.errors import FormatError
 
@@ -58,7 +58,7 @@ def atomic_write(path: str | os.PathLike[str], fsync: bool = False) -> Iterator[
         temporary.unlink(missing_ok=True)  # it is gone when all went well
 
 
-def open_to_read(path: str | os.PathLike[str]) -> BinaryIO:
+def open_to_read(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading bytes.
 
     Raises:

@@ -90,3 +90,11 @@ def test_the_third_scale_of_a_2d_gaussian_lies_along_its_normal(tmp_path, write_
     columns = {name: np.zeros(1, "f4") for name in names} | {"rot_0": np.ones(1, "f4"), "scale_1": np.full(1, -1.0)}
     scales = load(write_ply_by_hand(tmp_path / "a.ply", columns)).scales
     np.testing.assert_allclose(scales, [[1, np.exp(-1), np.exp(-1) * 1e-3]], rtol=1e-6)
+
+
+def test_rgb_in_place_of_the_first_band_leaves_the_others_alone(tmp_path, write_ply_by_hand):
+    names = [*XYZ, *RGB, *rest(1), "opacity", *SCALE, *ROTATION]
+    columns = {name: np.full(2, 0.25, "f4") for name in names} | {name: np.full(2, 51) for name in RGB}
+    gaussians = load(write_ply_by_hand(tmp_path / "a.ply", columns, kind=dict.fromkeys(RGB, "uchar")))
+    np.testing.assert_allclose(gaussians.rgb, np.full((2, 3), 0.2), atol=1e-6)
+    np.testing.assert_array_equal(gaussians.sh[:, 1:], np.full((2, 3, 3), 0.25))

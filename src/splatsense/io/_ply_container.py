@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -214,16 +213,16 @@ def read_rows(header: Header, name: str) -> Iterator[np.ndarray]:
             yield from _read_ascii(header, element, skip, handle)
 
 
-def _read_binary(header: Header, element: Element, dtype: np.dtype, handle: BinaryIO) -> Iterator[np.ndarray]:
+def _read_binary(header: Header, element: Element, dtype: np.dtype, handle: io.BufferedReader) -> Iterator[np.ndarray]:
     rows_per_block = max(1, BLOCK_BYTES // max(1, dtype.itemsize))
     for start in range(0, element.count if dtype.itemsize else 0, rows_per_block):
         block = np.empty(min(rows_per_block, element.count - start), dtype)
-        if handle.readinto(block.view(np.uint8)) < block.nbytes:
+        if handle.readinto(block.view(np.uint8).data) < block.nbytes:
             raise FormatError(f"{header.path}: became shorter while it was read; read it again when it is complete.")
         yield block
 
 
-def _read_ascii(header: Header, element: Element, skip: int, handle: BinaryIO) -> Iterator[np.ndarray]:
+def _read_ascii(header: Header, element: Element, skip: int, handle: io.BufferedReader) -> Iterator[np.ndarray]:
     dtype = np.dtype([(name, "f8") for name in element.properties])
     rows_per_block = max(1, BLOCK_BYTES // dtype.itemsize)
     with io.TextIOWrapper(handle, encoding="latin-1") as text:
@@ -277,7 +276,7 @@ def fill(header: Header, name: str, targets: Mapping[str | tuple[str, ...], np.n
 
 def _as_matrix(block: np.ndarray) -> np.ndarray | None:
     """A structured array as (rows, columns) without a copy if all its columns have one type, otherwise None."""
-    kinds = {block.dtype[index] for index in range(len(block.dtype))}
+    kinds = {block.dtype[name] for name in block.dtype.names or ()}
     return block.view(kinds.pop()).reshape(len(block), -1) if len(kinds) == 1 else None
 
 

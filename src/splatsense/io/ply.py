@@ -59,7 +59,8 @@ def read_ply(path: str | os.PathLike[str]) -> Gaussians:
     if axes == 2:
         scales[:, 2] = SURFEL_THICKNESS * scales[:, :2].min(1)
     if color_names[0] != DC[0]:
-        sh[:] = (sh / _color_range(_vertex_properties(header)[color_names[0]], sh) - 0.5) / SH_C0
+        rgb = sh[:, 0]
+        rgb[:] = (rgb / _color_range(_vertex_properties(header)[color_names[0]], rgb) - 0.5) / SH_C0
     return clean_gaussians(
         path,
         torch.from_numpy(means),

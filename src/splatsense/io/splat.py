@@ -50,7 +50,7 @@ def read_splat(path: str | os.PathLike[str]) -> Gaussians:
         for start in range(0, count, ROWS_PER_BLOCK):
             rows = slice(start, min(start + ROWS_PER_BLOCK, count))
             block = np.empty(rows.stop - start, RECORD)
-            if handle.readinto(block.view(np.uint8)) < block.nbytes:
+            if handle.readinto(block.view(np.uint8).data) < block.nbytes:
                 raise FormatError(f"{path}: became shorter while it was read; read it again when it is complete.")
             means[rows], scales[rows] = block["mean"], block["scale"]
             np.divide(block["rgba"], np.float32(255), out=rgba[rows])
