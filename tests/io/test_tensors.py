@@ -170,7 +170,7 @@ def test_damaged_arrays(tmp_path, make_gaussians, data, message):
 
 
 def test_a_ratio_bomb(tmp_path, make_gaussians, monkeypatch):
-    monkeypatch.setattr("splatsense.io._archive.FREE_BYTES", 1 << 20)
+    monkeypatch.setattr("splatsense.io._decompression.FREE_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "a.npz", **arrays(make_gaussians(1), means=np.zeros((1 << 20, 3), "f4")))
     with pytest.raises(LimitError, match=r"a\.npz: with member 'means\.npy'"):
         load(tmp_path / "a.npz")

@@ -13,6 +13,7 @@ import io
 import json
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from random import Random
@@ -205,7 +206,8 @@ def _change_zip(data: bytes, rng: Random, partner: bytes) -> bytes:
             members[at] = (name, mutate_bytes(content, rng, partner))
     method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
     target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", method) as archive:
+    with zipfile.ZipFile(target, "w", method) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a name occurs twice is meant
         for name, content in members:
             info = zipfile.ZipInfo(name or "empty")
             info.external_attr = 0o120777 << 16 if rng.random() < 0.03 else 0o644 << 16  # now and then a symbolic link

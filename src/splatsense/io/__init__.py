@@ -20,6 +20,7 @@ from splatsense.io import _sniffing
 from splatsense.io._gltf_writer import write_gltf
 from splatsense.io._ply_container import read_header
 from splatsense.io._sog_writer import write_sog
+from splatsense.io._spz_writer import write_spz
 from splatsense.io.colmap import read_colmap, read_colmap_points
 from splatsense.io.compressed_ply import is_compressed, read_compressed_ply, write_compressed_ply
 from splatsense.io.e57 import read_e57
@@ -32,7 +33,7 @@ from splatsense.io.ply import is_mesh, is_splat, read_ply, read_point_cloud, wri
 from splatsense.io.point_cloud import PointCloud, point_cloud_to_gaussians
 from splatsense.io.sog import read_sog
 from splatsense.io.splat import read_splat, write_splat
-from splatsense.io.spz import read_spz, write_spz
+from splatsense.io.spz import read_spz
 from splatsense.io.surface import mesh_to_gaussians
 from splatsense.io.tensors import read_npz, read_safetensors, write_npz, write_safetensors
 from splatsense.io.text_cloud import read_text_cloud

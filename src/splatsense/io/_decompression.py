@@ -10,7 +10,6 @@ Design
 import sys
 import zlib
 from io import BytesIO
-from pathlib import Path
 from typing import BinaryIO
 
 from splatsense.errors import FormatError, LimitError
@@ -20,14 +19,20 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-MAX_DECOMPRESSED_BYTES = 8 << 30
-"""What the streams of one file may decompress to together, unless the caller says otherwise."""
+FREE_BYTES, MOST_INFLATED = 64 << 20, 64
 
+MOST_PADDING = 3
+"""Zeros that may follow a stream: glTF aligns what it holds to four bytes."""
 PIECE_BYTES = 1 << 16
 BLOCK_BYTES = 1 << 20
 DEFLATE_LARGEST_RATIO = 1032  # 258 bytes from two bits
 ZSTD_LARGEST_BLOCK, ZSTD_SMALLEST_BLOCK = 1 << 17, 4  # RFC 8878, 3.1.1.2: a header of three bytes and one to repeat
 ZSTD_SMALLEST_WINDOW_LOG, ZSTD_LARGEST_WINDOW_LOG = 23, 31
+
+
+def inflation_limit(file_size: int) -> int:
+    """Bytes that all streams or members of a file of `file_size` bytes may decompress to together."""
+    return FREE_BYTES + MOST_INFLATED * file_size
 
 
 def gzip_bound(compressed: int) -> int:
@@ -40,7 +45,7 @@ def zstd_bound(compressed: int) -> int:
     return (compressed // ZSTD_SMALLEST_BLOCK + 1) * ZSTD_LARGEST_BLOCK
 
 
-def check_expansion(path: Path, what: str, size: int, bound: int, max_bytes: int) -> None:
+def check_expansion(where: str, what: str, size: int, bound: int, max_bytes: int) -> None:
     """Check that `what`, of `size` bytes when decompressed, can be in the file and may be decompressed.
 
     Raises:
@@ -49,13 +54,13 @@ def check_expansion(path: Path, what: str, size: int, bound: int, max_bytes: int
     """
     if size > bound:
         raise FormatError(
-            f"{path}: the header promises {what} of {size} bytes, but the compressed data can hold {bound} at most; "
+            f"{where}: the header promises {what} of {size} bytes, but the compressed data can hold {bound} at most; "
             "the file is cut off or damaged. Copy or export it again."
         )
     if size > max_bytes:
         raise LimitError(
-            f"{path}: {what} would decompress to {size} bytes, more than max_bytes = {max_bytes}; "
-            "pass a larger max_bytes if the file is trusted and the memory is there."
+            f"{where}: {what} would decompress to {size} bytes, more than {max_bytes}; it is damaged or hostile. "
+            "If you trust it, read it with read_spz and a larger max_bytes."
         )
 
 
@@ -81,29 +86,29 @@ class Decompressed:
     """Reads one compressed stream that ends where `handle` ends.
 
     Args:
-        path: named in errors.
+        where: the file, named in errors.
         what: the stream, named in errors.
         handle: the compressed bytes, from its position to its end.
         decompressor: `Decompressed.gzip` and `Decompressed.zstd` bring one.
     """
 
     def __init__(
-        self, path: Path, what: str, handle: BinaryIO | BytesIO, decompressor: _GzipDecompressor | zstd.ZstdDecompressor
+        self, where: str, what: str, handle: BinaryIO | BytesIO, decompressor: _GzipDecompressor | zstd.ZstdDecompressor
     ) -> None:
-        self._path, self._what, self._handle, self._decompressor = path, what, handle, decompressor
+        self._where, self._what, self._handle, self._decompressor = where, what, handle, decompressor
         self._given = 0
 
     @classmethod
-    def gzip(cls, path: Path, what: str, handle: BinaryIO | BytesIO) -> "Decompressed":
+    def gzip(cls, where: str, what: str, handle: BinaryIO | BytesIO) -> "Decompressed":
         """A gzip stream of a single member."""
-        return cls(path, what, handle, _GzipDecompressor())
+        return cls(where, what, handle, _GzipDecompressor())
 
     @classmethod
-    def zstd(cls, path: Path, what: str, handle: BinaryIO | BytesIO, size: int) -> "Decompressed":
+    def zstd(cls, where: str, what: str, handle: BinaryIO | BytesIO, size: int) -> "Decompressed":
         """A zstd stream of a single frame of `size` bytes. The window it may ask for is bounded by that size too."""
         window = min(max(size.bit_length(), ZSTD_SMALLEST_WINDOW_LOG), ZSTD_LARGEST_WINDOW_LOG)
         options = {int(zstd.DecompressionParameter.window_log_max): window}
-        return cls(path, what, handle, zstd.ZstdDecompressor(options=options))
+        return cls(where, what, handle, zstd.ZstdDecompressor(options=options))
 
     def read(self, size: int) -> bytearray:
         """The next `size` bytes.
@@ -116,7 +121,7 @@ class Decompressed:
             block = self._next(min(size - len(result), BLOCK_BYTES))
             if not block:
                 raise FormatError(
-                    f"{self._path}: cut off: {self._what} ends after {self._given} bytes, {size - len(result)} short. "
+                    f"{self._where}: cut off: {self._what} ends after {self._given} bytes, {size - len(result)} short. "
                     "Copy or export it again."
                 )
             result += block
@@ -128,20 +133,21 @@ class Decompressed:
         while block := self._next(limit + 1 - len(result)):
             result += block
             if len(result) > limit:
-                raise FormatError(f"{self._path}: {self._what} goes on for more than {limit} bytes after its last Gaussian.")
+                raise FormatError(f"{self._where}: {self._what} goes on for more than {limit} bytes after its last Gaussian.")
         return result
 
     def finish(self) -> None:
-        """Check that all has been read, that the stream is complete, and that nothing follows it."""
+        """Check that all has been read, that the stream is complete, and that nothing but padding follows it."""
         if self._next(1):
             raise FormatError(
-                f"{self._path}: {self._what} goes on after the {self._given - 1} bytes that the header promises; "
+                f"{self._where}: {self._what} goes on after the {self._given - 1} bytes that the header promises; "
                 "the file is damaged. Export it again."
             )
         if not self._decompressor.eof:
-            raise FormatError(f"{self._path}: cut off: {self._what} has no end. Copy or export it again.")
-        if self._decompressor.unused_data or self._handle.read(1):
-            raise FormatError(f"{self._path}: other data follows {self._what}; the file is damaged. Export it again.")
+            raise FormatError(f"{self._where}: cut off: {self._what} has no end. Copy or export it again.")
+        rest = self._decompressor.unused_data + self._handle.read(MOST_PADDING + 1)
+        if len(rest) > MOST_PADDING or any(rest):
+            raise FormatError(f"{self._where}: other data follows {self._what}; the file is damaged. Export it again.")
 
     def _next(self, limit: int) -> bytes:
         """One to `limit` more bytes; none at the end, complete or not."""
@@ -156,7 +162,7 @@ class Decompressed:
                     break
         except (zlib.error, zstd.ZstdError) as error:
             raise FormatError(
-                f"{self._path}: {self._what} is damaged after {self._given} decompressed bytes ({error}). "
+                f"{self._where}: {self._what} is damaged after {self._given} decompressed bytes ({error}). "
                 "Copy or export it again."
             ) from error
         return b""

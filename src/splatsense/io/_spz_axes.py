@@ -5,7 +5,6 @@ down, front. Without it a file means RUB, or the axes of whatever it was made fr
 """
 
 import struct
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ SYSTEMS = ("LDB", "RDB", "LUB", "RUB", "LDF", "RDF", "LUF", "RUF", "LFD", "RFD",
 DIRECTIONS = {"R": (0, 1), "L": (0, -1), "U": (1, 1), "D": (1, -1), "B": (2, 1), "F": (2, -1)}
 
 
-def stored_axes(path: Path, records: bytes | bytearray) -> str:
+def stored_axes(where: str, records: bytes | bytearray) -> str:
     """The axes that the extension records of a file name, "RUB" if none does.
 
     Raises:
@@ -28,17 +27,17 @@ def stored_axes(path: Path, records: bytes | bytearray) -> str:
     at, axes = 0, "RUB"
     while at < len(records):
         if at + 8 > len(records):
-            raise FormatError(f"{path}: cut off: its extension record {at} bytes in has no header. Export it again.")
+            raise FormatError(f"{where}: cut off: its extension record {at} bytes in has no header. Export it again.")
         kind, size = struct.unpack_from("<II", records, at)
         if at + 8 + size > len(records):
             raise FormatError(
-                f"{path}: its extension record {at} bytes in promises {size} bytes, but {len(records) - at - 8} follow. "
+                f"{where}: its extension record {at} bytes in promises {size} bytes, but {len(records) - at - 8} follow. "
                 "Export it again."
             )
         if kind == COORDINATE_SYSTEM:
             (number,) = struct.unpack_from("<I", records, at + 8) if size == 4 else (0,)
             if not 1 <= number <= len(SYSTEMS):
-                raise FormatError(f"{path}: coordinate system {number} ({size} bytes) is not known; export it as RUB.")
+                raise FormatError(f"{where}: coordinate system {number} ({size} bytes) is not known; export it as RUB.")
             axes = SYSTEMS[number - 1]
         at += 8 + size
     return axes

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from splatsense.errors import FormatError
 from splatsense.files import atomic_write
@@ -99,7 +100,7 @@ def write_compressed_ply(gaussians: Gaussians, path: str | os.PathLike[str], kee
             curve, which makes chunks compact and positions several times finer.
 
     Raises:
-        DataError: there are no Gaussians, or some value is not finite.
+        DataError: there are no Gaussians, or some have values that are not finite or out of range.
         FormatError: `path` cannot be written.
     """
     g = checked_to_write(gaussians, path)
@@ -113,7 +114,7 @@ def write_compressed_ply(gaussians: Gaussians, path: str | os.PathLike[str], kee
     parts = {"position": g.means.numpy(), "scale": log_scales, "color": (g.sh[:, 0] * SH_C0 + 0.5).numpy()}
     ranges = {name: _ranges(values) for name, values in parts.items()}
     fractions = {name: _fractions(values, *ranges[name]) for name, values in parts.items()}
-    largest, others = drop_largest(g.quats.numpy())
+    largest, others = drop_largest(normalize(g.quats, dim=1).numpy())
     words = [
         _pack(fractions["position"], THREE),
         _pack(others * HALF_SQRT_2 + 0.5, SMALLEST_THREE) | largest.astype("<u4") << 30,
@@ -195,9 +196,8 @@ def _columns(header: Header, element: str) -> dict[str, str | None]:
 
 def _read_ranges(header: Header, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper ends (chunks, 3)."""
-    columns = {name: np.empty(header.elements["chunk"].count, "f4") for name in names}
-    fill(header, "chunk", columns)
-    ends = np.stack(list(columns.values()), axis=1)
+    ends = np.empty((header.elements["chunk"].count, 6), "f4")
+    fill(header, "chunk", {names: ends})
     return ends[:, :3], ends[:, 3:]
 
 

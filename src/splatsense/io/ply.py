@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from splatsense.errors import DataError, FormatError
+from splatsense.errors import FormatError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
 from splatsense.io._cleaning import clean_gaussians
 from splatsense.io._ply_container import Header, check_size, fill, read_header
+from splatsense.io._writing import checked_to_write
 from splatsense.io.point_cloud import PointCloud
 from splatsense.spherical_harmonics import SH_C0
 
@@ -89,11 +90,10 @@ def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], ascii: bool = 
         ascii: text instead of little-endian binary: four times the size, exact all the same.
 
     Raises:
-        DataError: there are no Gaussians, or some value is not finite.
+        DataError: there are no Gaussians, or some have values that are not finite or out of range.
         FormatError: `path` cannot be written.
     """
-    if not len(gaussians):
-        raise DataError(f"{path}: there are no Gaussians to write.")
+    gaussians = checked_to_write(gaussians, path)
     rest = [f"f_rest_{index}" for index in range(3 * (gaussians.sh.shape[1] - 1))]
     names = [*POSITION, *NORMAL, *DC, *rest, "opacity", *SCALE, *ROTATION]
     header = [
@@ -107,26 +107,19 @@ def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], ascii: bool = 
         handle.write("\n".join(header).encode("ascii"))
         for start in range(0, len(gaussians), ROWS_PER_WRITE):
             rows = _raw_rows(gaussians[start : start + ROWS_PER_WRITE])
-            if not np.isfinite(rows).all():
-                raise DataError(
-                    f"{path}: not written: some values among Gaussians {start} to {start + len(rows) - 1} are not finite."
-                )
             if ascii:
                 np.savetxt(handle, rows, fmt="%.9g")
             else:
                 handle.write(rows.astype("<f4", copy=False).data)
 
 
-def _raw_rows(gaussians: Gaussians) -> np.ndarray:
+def _raw_rows(g: Gaussians) -> np.ndarray:
     """(N, 14 + 3 K) float32 rows before activation, in the order of the file."""
-    means, quats, scales, opacities, sh = (
-        value.detach().cpu().float()
-        for value in (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh)
-    )
-    logits = torch.logit(opacities.double()).clamp(-LOGIT_LIMIT, LOGIT_LIMIT).float()
-    log_scales = scales.double().clamp_min(SMALLEST_SCALE).log().float()
-    rest = sh[:, 1:].transpose(1, 2).flatten(1)
-    return torch.cat([means, torch.zeros_like(means), sh[:, 0], rest, logits[:, None], log_scales, quats], dim=1).numpy()
+    logits = torch.logit(g.opacities.double()).clamp(-LOGIT_LIMIT, LOGIT_LIMIT).float()
+    log_scales = g.scales.double().clamp_min(SMALLEST_SCALE).log().float()
+    rest = g.sh[:, 1:].transpose(1, 2).flatten(1)
+    parts = [g.means, torch.zeros_like(g.means), g.sh[:, 0], rest, logits[:, None], log_scales, g.quats]
+    return torch.cat(parts, dim=1).numpy()
 
 
 def read_point_cloud(path: str | os.PathLike[str]) -> PointCloud:

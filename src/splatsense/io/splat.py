@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
-from splatsense.errors import DataError, FormatError
+from splatsense.errors import FormatError
 from splatsense.files import atomic_write, open_to_read
 from splatsense.gaussians import Gaussians
 from splatsense.io._cleaning import clean_gaussians
+from splatsense.io._writing import checked_to_write
 from splatsense.spherical_harmonics import SH_C0
 
 log = logging.getLogger("splatsense")
@@ -64,25 +66,15 @@ def write_splat(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
     """Write a `.splat` file. View-dependent colour is left out, which the log says.
 
     Raises:
-        DataError: there are no Gaussians, or some value is not finite.
+        DataError: there are no Gaussians, or some have values that are not finite or out of range.
         FormatError: `path` cannot be written.
     """
-    if not len(gaussians):
-        raise DataError(f"{path}: there are no Gaussians to write.")
-    if gaussians.sh_degree > 0:
+    g = checked_to_write(gaussians, path)
+    if g.sh_degree > 0:
         log.warning("%s: .splat files have no view-dependent colour; it is left out. Write .ply to keep it.", path)
-    g = gaussians
-    means, scales, rgb, opacities, quats = (
-        value.detach().cpu().float() for value in (g.means, g.scales, g.rgb, g.opacities, g.quats)
-    )
-    values = torch.cat([means, scales, rgb, opacities[:, None], quats], dim=1)
-    if not torch.isfinite(values).all():
-        raise DataError(
-            f"{path}: not written: {int((~torch.isfinite(values)).any(1).sum())} Gaussians have values that are not finite."
-        )
     records = np.empty(len(g), RECORD)
-    records["mean"], records["scale"] = means.numpy(), scales.numpy()
-    records["rgba"] = (torch.cat([rgb, opacities[:, None]], dim=1).clamp(0, 1) * 255).round().numpy()
-    records["quat"] = (torch.nn.functional.normalize(quats, dim=1) * 128 + 128).round().clamp(0, 255).numpy()
+    records["mean"], records["scale"] = g.means.numpy(), g.scales.numpy()
+    records["rgba"] = (torch.cat([g.rgb, g.opacities[:, None]], dim=1) * 255).round().numpy()
+    records["quat"] = (normalize(g.quats, dim=1) * 128 + 128).round().clamp(0, 255).numpy()
     with atomic_write(path) as temporary:
         temporary.write_bytes(records.tobytes())

@@ -6,7 +6,8 @@ Design
   for each of the six. Version 1 stores positions as float16, 2 and later as 24-bit fixed point; 1 and 2 store x, y, z of a
   quaternion in 8 bits each, 3 and later the smallest three components in 10 bits each. A stream that was never compressed
   is read too.
-- Writing chooses version 3: version 4 appeared in 2026 and older tools refuse it, version 2 has coarse rotations.
+- Writing, in `_spz_writer`, chooses version 3: version 4 appeared in 2026 and older tools refuse it, version 2 has coarse
+  rotations.
 - The number of Gaussians is held against the size of the file and `max_bytes` before anything is decompressed.
 - Axes. The format calls its axes right, up, back (RUB), yet converters (Niantic's own command line tools, splat-transform,
   gaussforge) copy coordinates to and from PLY as they are, and so does this module: as `docs/conventions.md` says, a
@@ -19,27 +20,23 @@ Precision (half a step): position 2^-13, or extent / 65,536 for objects within 8
 decompressed size, which is 19 to 92 bytes a Gaussian.
 """
 
-import gzip
 import io
 import logging
-import math
 import os
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
 
-from splatsense.errors import DataError, FormatError
-from splatsense.files import atomic_write, open_to_read
+from splatsense.errors import FormatError
+from splatsense.files import open_to_read
 from splatsense.gaussians import Gaussians
 from splatsense.io._cleaning import clean_gaussians
-from splatsense.io._decompression import MAX_DECOMPRESSED_BYTES, Decompressed, check_expansion, gzip_bound, zstd_bound
-from splatsense.io._smallest_three import HALF_SQRT_2, drop_largest, restore_largest
+from splatsense.io._decompression import Decompressed, check_expansion, gzip_bound, inflation_limit, zstd_bound
+from splatsense.io._smallest_three import HALF_SQRT_2, restore_largest
 from splatsense.io._spz_axes import stored_axes, to_rub
-from splatsense.io._writing import checked_to_write
 
 log = logging.getLogger("splatsense")
 
@@ -51,10 +48,7 @@ LARGEST_DEGREE, LARGEST_FRACTION_BITS = 4, 30
 MAX_EXTENSION_BYTES = 1 << 20
 COLOR_SCALE = 0.15
 QUATERNION_STEPS = 511
-POSITION_LIMIT = 2**23 - 1
 ROWS_PER_BLOCK = 1 << 15
-GZIP_LEVEL = 4  # quantised values leave little to find: 2 % larger than level 6 and three times as fast
-SH_STEPS = (8, 16)  # of 1/128: degree 1, and above; what the reference encoder keeps for the sake of gzip
 
 
 @dataclass(frozen=True)
@@ -80,110 +74,65 @@ class _Header:
         return {name: self.count * size for name, size in each.items()}
 
 
-def read_spz(path: str | os.PathLike[str], max_bytes: int = MAX_DECOMPRESSED_BYTES) -> Gaussians:
+def read_spz(path: str | os.PathLike[str], max_bytes: int | None = None) -> Gaussians:
     """Read an SPZ file of version 1 to 4 and SH degree 0 to 4.
 
     Gaussians with values that are not finite are left out with a warning in the log.
 
     Args:
         path: the file.
-        max_bytes: what the file may decompress to.
+        max_bytes: what the file may decompress to; by default 64 times its size and 64 MiB.
 
     Raises:
         FormatError: the file is missing, cut off, damaged, or of an unknown version.
         LimitError: it would decompress to more than `max_bytes`.
         DataError: no Gaussian in it is usable.
     """
-    path = Path(path)
     with open_to_read(path) as handle:
-        file_size = handle.seek(0, os.SEEK_END)
+        return parse_spz(handle, str(path), max_bytes)
+
+
+def parse_spz(handle: BinaryIO | io.BytesIO, where: str, max_bytes: int | None = None) -> Gaussians:
+    """`read_spz` of an open file, which may lie in memory; `where` names it in errors."""
+    file_size = handle.seek(0, os.SEEK_END)
+    max_bytes = inflation_limit(file_size) if max_bytes is None else max_bytes
+    handle.seek(0)
+    start = handle.read(HEADER_BYTES)
+    if start.startswith(GZIP_MAGIC):
         handle.seek(0)
-        start = handle.read(HEADER_BYTES)
-        if start.startswith(GZIP_MAGIC):
-            handle.seek(0)
-            stream = Decompressed.gzip(path, "the gzip stream", handle)
-            header = _parse_header(path, stream.read(HEADER_BYTES), (1, 2, 3))
-            size = sum(header.sizes.values())
-            check_expansion(path, f"{header.count} Gaussians", size, gzip_bound(file_size), max_bytes)
-            attributes = _split(header, stream.read(size))
-            records = stream.read_rest(MAX_EXTENSION_BYTES) if header.flags & HAS_EXTENSIONS else b""
-            stream.finish()
-        else:
-            header = _parse_header(path, start, (1, 2, 3, 4))
-            read = _read_streams if header.version == 4 else _read_plain
-            attributes, records = read(path, handle, header, file_size, max_bytes)
+        stream = Decompressed.gzip(where, "the gzip stream", handle)
+        header = _parse_header(where, stream.read(HEADER_BYTES), (1, 2, 3))
+        size = sum(header.sizes.values())
+        check_expansion(where, f"{header.count} Gaussians", size, gzip_bound(file_size), max_bytes)
+        attributes = _split(header, stream.read(size))
+        records = stream.read_rest(MAX_EXTENSION_BYTES) if header.flags & HAS_EXTENSIONS else b""
+        stream.finish()
+    else:
+        header = _parse_header(where, start, (1, 2, 3, 4))
+        read = _read_streams if header.version == 4 else _read_plain
+        attributes, records = read(where, handle, header, file_size, max_bytes)
     if header.flags & ANTIALIASED:
-        log.info("%s: was trained for antialiased rendering.", path)
-    return _decode(path, header, attributes, stored_axes(path, records))
+        log.info("%s: was trained for antialiased rendering.", where)
+    return _decode(where, header, attributes, stored_axes(where, records))
 
 
-def write_spz(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
-    """Write an SPZ file of version 3. Values out of the format's range are clamped.
-
-    Raises:
-        DataError: there are no Gaussians, some value is not finite, or a coordinate is beyond 8,388,607.
-        FormatError: `path` cannot be written.
-    """
-    g = checked_to_write(gaussians, path)
-    fraction_bits = _fraction_bits(path, float(g.means.abs().max()))
-    fixed = np.round(g.means.double().numpy() * 2**fraction_bits).astype("<i4")
-    with np.errstate(divide="ignore"):
-        log_scales = np.log(g.scales.numpy())
-    steps = np.repeat(np.array(SH_STEPS, "f4"), [3, max(0, g.sh.shape[1] - 4)])[: g.sh.shape[1] - 1, None]
-    harmonics = np.round(g.sh[:, 1:].numpy() * (128 / steps)) * steps + 128
-    payload = b"".join([
-        HEADER.pack(MAGIC, 3, len(g), g.sh_degree, fraction_bits, 0, 0),
-        fixed.view("u1").reshape(-1, 4)[:, :3].tobytes(),
-        _to_bytes(g.opacities.numpy() * 255),
-        _to_bytes(g.sh[:, 0].numpy() * (COLOR_SCALE * 255) + 127.5),
-        _to_bytes((log_scales + 10) * 16),
-        _pack_rotations(g.quats.numpy()).tobytes(),
-        _to_bytes(harmonics),
-    ])  # fmt: skip
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(gzip.compress(payload, GZIP_LEVEL, mtime=0))
-
-
-def _fraction_bits(path: str | os.PathLike[str], extent: float) -> int:
-    """12 as the reference encoder has it; for small objects as many as make 65,536 steps; for large ones what 24 bits hold."""
-    if extent > POSITION_LIMIT:
-        raise DataError(f"{path}: not written: coordinates reach {extent:g}, SPZ holds {POSITION_LIMIT}; scale the scene down.")
-    exponent = math.frexp(extent)[1]  # extent < 2^exponent
-    wanted = max(12, min(16 - exponent, LARGEST_FRACTION_BITS))
-    while round(extent * 2**wanted) > POSITION_LIMIT:
-        wanted -= 1
-    return wanted
-
-
-def _pack_rotations(quats: np.ndarray) -> np.ndarray:
-    """(N,) words of quaternions (N, 4) wxyz: the index of the largest of xyzw, then sign and magnitude of the others."""
-    largest, others = drop_largest(quats[:, [1, 2, 3, 0]])
-    magnitudes = (np.abs(others) / HALF_SQRT_2 * QUATERNION_STEPS + 0.5).astype("<u4").clip(max=QUATERNION_STEPS)
-    fields = magnitudes | ((others < 0) & (magnitudes > 0)).astype("<u4") << 9
-    return (largest.astype("<u4") << 30 | fields[:, 0] << 20 | fields[:, 1] << 10 | fields[:, 2]).astype("<u4")
-
-
-def _to_bytes(values: np.ndarray) -> bytes:
-    return np.round(values).clip(0, 255).astype("u1").tobytes()
-
-
-def _parse_header(path: Path, data: bytes | bytearray, versions: tuple[int, ...]) -> _Header:
+def _parse_header(where: str, data: bytes | bytearray, versions: tuple[int, ...]) -> _Header:
     if not data.startswith(MAGIC):
-        raise FormatError(f"{path}: is not an SPZ file: it starts with {bytes(data[:4])!r}, not {MAGIC!r}. Copy it again.")
+        raise FormatError(f"{where}: is not an SPZ file: it starts with {bytes(data[:4])!r}, not {MAGIC!r}. Copy it again.")
     if len(data) < HEADER_BYTES:
-        raise FormatError(f"{path}: cut off: it ends after {len(data)} of the {HEADER_BYTES} bytes of its header.")
+        raise FormatError(f"{where}: cut off: it ends after {len(data)} of the {HEADER_BYTES} bytes of its header.")
     header = _Header(*HEADER.unpack(data)[1:])
     if header.version not in versions:
-        raise FormatError(f"{path}: SPZ version {header.version} is not known here, only 1 to 4; export it as version 3.")
+        raise FormatError(f"{where}: SPZ version {header.version} is not known here, only 1 to 4; export it as version 3.")
     if not header.count:
-        raise FormatError(f"{path}: is empty: it declares 0 Gaussians.")
+        raise FormatError(f"{where}: is empty: it declares 0 Gaussians.")
     if header.degree > LARGEST_DEGREE:
-        raise FormatError(f"{path}: SH degree {header.degree} at byte 12 is not known, only 0 to 4; the file is damaged.")
+        raise FormatError(f"{where}: SH degree {header.degree} at byte 12 is not known, only 0 to 4; the file is damaged.")
     if header.fraction_bits > LARGEST_FRACTION_BITS:
-        raise FormatError(f"{path}: {header.fraction_bits} fraction bits at byte 13 of 24; the file is damaged.")
+        raise FormatError(f"{where}: {header.fraction_bits} fraction bits at byte 13 of 24; the file is damaged.")
     if header.flags & ~(ANTIALIASED | HAS_EXTENSIONS):
         raise FormatError(
-            f"{path}: flags {header.flags:#x} at byte 14 are not known, only 0x1 and 0x2; export it without them."
+            f"{where}: flags {header.flags:#x} at byte 14 are not known, only 0x1 and 0x2; export it without them."
         )
     return header
 
@@ -194,66 +143,66 @@ def _split(header: _Header, data: bytearray) -> dict[str, np.ndarray]:
 
 
 def _read_plain(
-    path: Path, handle: BinaryIO, header: _Header, file_size: int, max_bytes: int
+    where: str, handle: BinaryIO | io.BytesIO, header: _Header, file_size: int, max_bytes: int
 ) -> tuple[dict[str, np.ndarray], bytes]:
     """Version 1 to 3 without gzip around it."""
     size = sum(header.sizes.values())
     end, more = HEADER_BYTES + size, file_size - HEADER_BYTES - size
     if more < 0 or (more and not header.flags & HAS_EXTENSIONS) or more > MAX_EXTENSION_BYTES:
         raise FormatError(
-            f"{path}: {'cut off' if more < 0 else 'damaged'}: {header.count} Gaussians end at byte {end}, but the file has "
+            f"{where}: {'cut off' if more < 0 else 'damaged'}: {header.count} Gaussians end at byte {end}, but the file has "
             f"{file_size} bytes. Copy or export it again."
         )
-    check_expansion(path, f"{header.count} Gaussians", size, size, max_bytes)
-    return _split(header, bytearray(_read_exactly(path, handle, size))), handle.read()
+    check_expansion(where, f"{header.count} Gaussians", size, size, max_bytes)
+    return _split(header, bytearray(_read_exactly(where, handle, size))), handle.read()
 
 
-def _read_exactly(path: Path, handle: BinaryIO, size: int) -> bytes:
+def _read_exactly(where: str, handle: BinaryIO | io.BytesIO, size: int) -> bytes:
     data = handle.read(size)
     if len(data) < size:
-        raise FormatError(f"{path}: became shorter while it was read; read it again when it is complete.")
+        raise FormatError(f"{where}: became shorter while it was read; read it again when it is complete.")
     return data
 
 
 def _read_streams(
-    path: Path, handle: BinaryIO, header: _Header, file_size: int, max_bytes: int
+    where: str, handle: BinaryIO | io.BytesIO, header: _Header, file_size: int, max_bytes: int
 ) -> tuple[dict[str, np.ndarray], bytes]:
     """Version 4: the rest of the header, extension records, table of contents, and a zstd stream for each attribute."""
     rest = handle.read(HEADER_BYTES_V4 - HEADER_BYTES)
     sizes = {name: size for name, size in header.sizes.items() if size}
     if len(rest) < HEADER_BYTES_V4 - HEADER_BYTES:
-        raise FormatError(f"{path}: cut off: it ends within the {HEADER_BYTES_V4} bytes of its header. Copy it again.")
+        raise FormatError(f"{where}: cut off: it ends within the {HEADER_BYTES_V4} bytes of its header. Copy it again.")
     (table,) = struct.unpack_from("<I", rest)
     first = table + 16 * len(sizes)
     if header.streams != len(sizes) or not HEADER_BYTES_V4 <= table <= HEADER_BYTES_V4 + MAX_EXTENSION_BYTES:
         raise FormatError(
-            f"{path}: {header.streams} streams with a table at byte {table}; SH degree {header.degree} needs {len(sizes)} "
+            f"{where}: {header.streams} streams with a table at byte {table}; SH degree {header.degree} needs {len(sizes)} "
             "streams and a table soon after the header. The file is damaged; export it again."
         )
     if first > file_size:
-        raise FormatError(f"{path}: cut off: its table ends at byte {first}, but the file has {file_size}. Copy it again.")
+        raise FormatError(f"{where}: cut off: its table ends at byte {first}, but the file has {file_size}. Copy it again.")
     records = handle.read(table - HEADER_BYTES_V4)
-    entries = [struct.unpack("<2Q", _read_exactly(path, handle, 16)) for _ in sizes]
+    entries = [struct.unpack("<2Q", _read_exactly(where, handle, 16)) for _ in sizes]
     end = first + sum(compressed for compressed, _ in entries)
     if end != file_size:
         raise FormatError(
-            f"{path}: {'cut off' if file_size < end else 'damaged'}: its streams end at byte {end}, but the file has "
+            f"{where}: {'cut off' if file_size < end else 'damaged'}: its streams end at byte {end}, but the file has "
             f"{file_size} bytes. Copy or export it again."
         )
-    check_expansion(path, f"{header.count} Gaussians", sum(sizes.values()), zstd_bound(file_size), max_bytes)
+    check_expansion(where, f"{header.count} Gaussians", sum(sizes.values()), zstd_bound(file_size), max_bytes)
     attributes = {"harmonics": np.empty(0, "u1")}
     for (name, size), (compressed, promised) in zip(sizes.items(), entries, strict=True):
         if promised != size:
-            raise FormatError(f"{path}: the stream of {name} has {promised} bytes, {header.count} Gaussians need {size}.")
-        check_expansion(path, f"the stream of {name}", size, zstd_bound(compressed), max_bytes)
+            raise FormatError(f"{where}: the stream of {name} has {promised} bytes, {header.count} Gaussians need {size}.")
+        check_expansion(where, f"the stream of {name}", size, zstd_bound(compressed), max_bytes)
         data = io.BytesIO(handle.read(compressed))
-        stream = Decompressed.zstd(path, f"the stream of {name}", data, size)
+        stream = Decompressed.zstd(where, f"the stream of {name}", data, size)
         attributes[name] = np.frombuffer(stream.read(size), "u1")
         stream.finish()
     return attributes, records if header.flags & HAS_EXTENSIONS else b""
 
 
-def _decode(path: Path, header: _Header, attributes: dict[str, np.ndarray], axes: str) -> Gaussians:
+def _decode(where: str, header: _Header, attributes: dict[str, np.ndarray], axes: str) -> Gaussians:
     """Gaussians of the bytes of all attributes, a block of rows at a time so that temporary arrays stay small."""
     count, bands = header.count, (header.degree + 1) ** 2
     rows = {name: data.reshape(count, len(data) // count) for name, data in attributes.items()}
@@ -271,9 +220,9 @@ def _decode(path: Path, header: _Header, attributes: dict[str, np.ndarray], axes
         sh[span, 1:] /= 128
     parts = {name: torch.from_numpy(values) for name, values in (("means", means), ("quats", quats), ("sh", sh))}
     if axes != "RUB":
-        log.info("%s: stored in axes %s, brought to RUB.", path, axes)
+        log.info("%s: stored in axes %s, brought to RUB.", where, axes)
         parts["means"], parts["quats"], parts["sh"] = to_rub(axes, **parts)
-    return clean_gaussians(path, **parts, scales=torch.from_numpy(scales), opacities=torch.from_numpy(opacities))
+    return clean_gaussians(where, **parts, scales=torch.from_numpy(scales), opacities=torch.from_numpy(opacities))
 
 
 def _positions(header: _Header, data: np.ndarray) -> np.ndarray:
