@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gaussforge
 import numpy as np
 import torch
 import trimesh
@@ -142,5 +143,20 @@ def _point_files() -> Iterator[tuple[str, dict[str, bytes]]]:
     yield "a.pcd", {"a.pcd": f"{header}binary\n".encode() + rows.tobytes()}
 
 
-BY_HAND: list[Callable[[], Iterator[tuple[str, dict[str, bytes]]]]] = [_ply_files, _mesh_files, _point_files]
+def _converted() -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Formats that GaussForge writes and we only read."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.ply"
+        for degree in (0, 2):
+            save(_gaussians(300, degree), path)
+            found = gaussforge.GaussForge().convert(path.read_bytes(), "ply", "ksplat")
+            yield "a.ksplat", {"a.ksplat": found["data"]}
+
+
+BY_HAND: list[Callable[[], Iterator[tuple[str, dict[str, bytes]]]]] = [
+    _ply_files,
+    _mesh_files,
+    _point_files,
+    _converted,
+]
 """Makers of seeds: each yields the name of a main file, and the bytes of it and its companions by name."""
