@@ -1,4 +1,5 @@
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -82,8 +83,18 @@ def test_outputs_in_the_folder_that_is_searched_are_not_converted_again(folder, 
     assert "0 converted, 3 converted already" in capsys.readouterr().out
 
 
+def test_compressed_files_and_unpacked_sog_folders(tmp_path, capsys):
+    source = write(tmp_path / "in" / "chair.compressed.ply")
+    with zipfile.ZipFile(write(tmp_path / "lamp.sog")) as archive:
+        archive.extractall(tmp_path / "in" / "lamp")
+    assert main(["convert", str(source.parent), "--out", str(tmp_path / "out")]) == 0
+    made = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.ply"))
+    assert made == ["chair.ply", "lamp/meta.ply"]
+    assert b"packed_position" not in (tmp_path / "out" / "chair.ply").read_bytes()
+
+
 def test_convert_usage(folder, tmp_path, capsys):
     assert main(["convert", str(folder), str(tmp_path / "a.ply")]) == 2
     assert "--out DIR" in capsys.readouterr().err
     assert main(["convert", str(folder), "--out", str(tmp_path / "out"), "--to", ".obj"]) == 2
-    assert "use one of .ply, .splat" in capsys.readouterr().err
+    assert "use one of .compressed.ply, .ply, .splat" in capsys.readouterr().err

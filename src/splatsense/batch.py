@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from splatsense.errors import DataError, SplatSenseError
+from splatsense.formats import without_suffix
 from splatsense.library.ingest import find_files
 from splatsense.library.names import printable
 from splatsense.tables import counted, short_path, table
@@ -67,11 +68,11 @@ def find_inputs(paths: Sequence[Path], leave_out: Path | None) -> tuple[list[Inp
         root = path.absolute() if path.is_dir() else None
         for file in files:
             found.setdefault(file, file.relative_to(root) if root and file.is_relative_to(root) else Path(file.name))
-    shared = Counter(name.with_suffix("") for name in found.values())
+    shared = Counter(map(without_suffix, found.values()))
     taken: Counter[Path] = Counter()
     inputs = []
     for file, name in found.items():
-        name = name if shared[name.with_suffix("")] > 1 else name.with_suffix("")
+        name = name if shared[without_suffix(name)] > 1 else without_suffix(name)
         taken[name] += 1
         inputs.append(Input(file, name if taken[name] == 1 else name.with_name(f"{name.name}-{taken[name]}")))
     return inputs, failed

@@ -19,6 +19,7 @@ from typing import Annotated
 import tyro
 
 from splatsense.errors import DataError, SplatSenseError
+from splatsense.formats import READABLE, WRITABLE
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "add": ("splatsense.cli:add", "index files and folders into a library"),
@@ -47,7 +48,7 @@ QueryWords = Annotated[tuple[str, ...], tyro.conf.arg(metavar="QUERY...")]
 Count = Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="K")]
 FileOrLibrary = Annotated[Path, tyro.conf.arg(metavar="FILE|LIBRARY")]
 OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
-Suffix = Annotated[str, tyro.conf.arg(metavar="SUFFIX")]
+Suffix = Annotated[str, tyro.conf.arg(metavar="SUFFIX", help=f"Format of the files in that folder: {' '.join(WRITABLE)}.")]
 Labels = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL...")]
 Sheet = Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")]
 
@@ -107,6 +108,7 @@ def _usage(prefix: str) -> str:
     shown = {name: help for name, (_, help) in COMMANDS.items() if name.startswith(prefix)}
     width = max(map(len, shown))
     lines = [f"  {name:<{width}}  {help}" for name, help in shown.items()]
+    lines += [] if prefix else ["", f"Reads {' '.join(READABLE)}", f"Writes {' '.join(WRITABLE)}"]
     return "\n".join([
         "Search, tag and classify 3D Gaussian splats by what they show.", "",
         f"usage: splatsense {prefix}COMMAND [-h] ...", "", *lines, "",
@@ -219,7 +221,6 @@ def convert(
     Args:
         paths: A file to read and a file to write; with --out, files and folders to read.
         out: Folder for the converted files, which keep the names and sub-folders of what they are made from.
-        to: Format of the files in that folder.
         force: Convert again what is in that folder already.
     """
     from splatsense.convert import convert_file, convert_files

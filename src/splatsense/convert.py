@@ -5,7 +5,8 @@ from pathlib import Path
 
 from splatsense.batch import BatchReport, Input, run_batch
 from splatsense.errors import FormatError
-from splatsense.io import WRITERS, load, save
+from splatsense.formats import WRITABLE
+from splatsense.io import load, save
 
 
 def convert_file(source: Path, output: Path) -> str:
@@ -33,8 +34,8 @@ def convert_files(paths: Sequence[Path], out: Path, to: str = ".ply", force: boo
     from splatsense.library.ingest import load_asset
 
     suffix = to.lower() if to.startswith(".") else f".{to.lower()}"
-    if suffix not in WRITERS:
-        raise FormatError(f"--to {to}: cannot be written; use one of {', '.join(WRITERS)}.")
+    if suffix not in WRITABLE:
+        raise FormatError(f"--to {to}: cannot be written; use one of {', '.join(WRITABLE)}.")
 
     def work(item: Input) -> bool:
         output = out / item.name.with_name(item.name.name + suffix)

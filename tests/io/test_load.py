@@ -64,7 +64,7 @@ BROKEN = [
     ("a.pcd", b"pcd", r"is not a \.pcd file: it starts with b'pcd'"),
     ("a.e57", b"e57", r"is not a \.e57 file: it starts with b'e57'"),
     ("a.txt", b"<html>", "a web page"),
-    ("a.doc", b"hello", r"unknown format \.doc; supported are \.ply, \.splat, \.spz, \.ksplat, \.sog, \.npz, \.safetensors"),
+    ("a.doc", b"hello", r"unknown format \.doc; supported are \.ply, \.splat, \.spz, \.ksplat, \.sog, \.glb, \.gltf, \.npz"),
     ("a", b"hello", r"unknown format \(no extension\); supported are"),
     ("a.splat", bytes(33), "33 bytes are 1 records of 32 bytes and 1 more at byte 32"),
     ("a.ply", b"ply\nformat ascii 1.0\n", 'the header has no "end_header" within its first 21 bytes'),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from splatsense.cameras import Cameras
 from splatsense.errors import DataError, FormatError
+from splatsense.formats import WRITABLE, writable_suffix
 from splatsense.gaussians import Gaussians
 from splatsense.io import _sniffing
 from splatsense.io._gltf_writer import write_gltf
@@ -105,7 +106,7 @@ WRITERS: dict[str, Callable[[Gaussians, Path], object]] = {
     ".npz": write_npz,
     ".safetensors": write_safetensors,
 }
-"""By the end of the name; the first that fits."""
+"""By the entries of `formats.WRITABLE`."""
 
 
 def load(path: str | os.PathLike[str]) -> Gaussians:
@@ -186,7 +187,9 @@ def save(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
         DataError: there are no Gaussians, or some value is not finite.
     """
     path = Path(path)
-    writer = next((writer for end, writer in WRITERS.items() if path.name.lower().endswith(end)), None)
-    if writer is None:
-        raise FormatError(f"{path}: cannot write {path.suffix or 'a file without extension'}; use one of {', '.join(WRITERS)}.")
-    writer(gaussians, path)
+    suffix = writable_suffix(path)
+    if suffix is None:
+        raise FormatError(
+            f"{path}: cannot write {path.suffix or 'a file without extension'}; use one of {', '.join(WRITABLE)}."
+        )
+    WRITERS[suffix](gaussians, path)

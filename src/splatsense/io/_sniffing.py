@@ -7,13 +7,12 @@ from pathlib import Path
 
 from splatsense.errors import FormatError
 from splatsense.files import open_to_read
+from splatsense.formats import POINT_CLOUDS, READABLE, TEXT_CLOUDS
 from splatsense.io._archive import open_archive
 from splatsense.io.sog import META
 
-MESHES = (".obj", ".glb", ".gltf", ".stl")
-TEXT_CLOUDS = (".xyz", ".xyzrgb", ".xyzn", ".pts", ".txt", ".csv", ".asc")
-POINT_CLOUDS = (".pcd", ".las", ".laz", ".e57", *TEXT_CLOUDS)
-SUPPORTED = (".ply", ".splat", ".spz", ".ksplat", ".sog", ".npz", ".safetensors", *MESHES, *POINT_CLOUDS)
+WITH_SIGNATURE = (".ply", ".glb", ".spz", ".sog", ".npz", *POINT_CLOUDS)
+"""Formats that their first bytes tell; what has the name alone is damaged."""
 LATER = (".splatv", ".fbx", ".usdz")
 
 GZIP = b"\x1f\x8b"
@@ -74,14 +73,14 @@ def sniff(path: Path) -> str:
     for pattern, what in FOREIGN:
         if pattern.match(start):
             raise FormatError(f"{path}: is not a 3D file: its first bytes are those of {what}.")
-    if suffix not in SUPPORTED:
+    if suffix not in READABLE:
         raise FormatError(
-            f"{path}: unknown format {suffix or '(no extension)'}; supported are {', '.join(SUPPORTED)} "
-            "(splats, point clouds and meshes)."
+            f"{path}: unknown format {suffix or '(no extension)'}; supported are {', '.join(READABLE)} "
+            "(splats, meshes and point clouds)."
         )
     if suffix in TEXT_CLOUDS:
         return "text"
-    if suffix in (".ply", ".glb", ".spz", ".sog", ".npz", *POINT_CLOUDS):
+    if suffix in WITH_SIGNATURE:
         raise FormatError(f"{path}: is not a {suffix} file: it starts with {start[:12]!r}. Copy or export it again.")
     return suffix[1:]
 
