@@ -49,9 +49,9 @@ def main() -> int:
     for name in ("splatsense", "trimesh"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     seeds = [seed for seed in make_seeds(arguments.corpus) if not arguments.kinds or seed.kind in arguments.kinds.split(",")]
-    missing = sorted(set(io.READERS) - {seed.kind for seed in seeds})
+    missing = sorted((io.READERS.keys() | io.POINT_CLOUD_READERS.keys()) - {seed.kind for seed in seeds})
     if missing and not arguments.kinds:
-        print(f"no seeds for {', '.join(missing)}: write a maker in tools/fuzzing/seeds.py or give --corpus")
+        print(f"no seeds for {', '.join(missing)}: write a maker in tools/fuzzing or give --corpus")
     findings = fuzz(seeds, io.load, arguments.minutes * 60, arguments.seed, arguments.out)
     print(f"{len(findings)} distinct findings{f', saved in {arguments.out}' if findings else ''}")
     return 1 if findings else 0

@@ -235,6 +235,7 @@ def test_a_pipe_in_place_of_a_mesh(tmp_path):
 
 # What tools/fuzz.py found, made small: name, bytes, the error and what it says.
 FOUND = [
+    ("a.csv", b"0,1,7,1e50,0,5\n", DataError, "none of its 1 points is usable"),
     ("a.obj", b"v 5\nv 0\nv 0\nv 0\nf 1 2 4\n", FormatError, "a vertex has not three coordinates"),
     (
         "a.ply",

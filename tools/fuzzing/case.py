@@ -3,6 +3,9 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+Files = tuple[str, dict[str, bytes]]
+"""The name of a main file, and the bytes of it and its companions by name."""
+
 
 @dataclass(frozen=True)
 class Case:

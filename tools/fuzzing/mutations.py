@@ -1,8 +1,8 @@
 """Damage: each mutation takes bytes that make sense and gives bytes that make a little less.
 
 Design
-- `mutate` first tries to reach inside: zip members, gzip payloads, JSON nodes, the chunks of GLB and safetensors, the
-  header of a PNG and the lines of a text header are changed and packed again with correct lengths and checksums, so
+- `mutate` first tries to reach inside: zip members, gzip payloads, JSON nodes, the chunks of GLB and safetensors, the pages
+  of E57, the header of a PNG and the lines of a text header are changed and packed again with correct lengths and checksums, so
   that the damage arrives behind the first check. Otherwise, and sometimes all the same, raw bytes are changed.
 - Everything is drawn from the generator it is given: a seed replays a run.
 """
@@ -34,6 +34,7 @@ PLY_LINES = (
 )  # fmt: skip
 NAMES = ("../outside", "/absolute", "..\\outside", "a" * 300, "nul\0name", "meta.json", "", ".", "con")
 BOMB = 48 << 20
+E57_PAGE = 1024
 
 
 def mutate(case: Case, rng: Random, partners: list[Case]) -> Case:
@@ -248,10 +249,34 @@ def _change_png(data: bytes, rng: Random, _: bytes) -> bytes:
     return data[:12] + field + struct.pack(">I", zlib.crc32(field)) + data[33:]
 
 
+def _change_e57(data: bytes, rng: Random, partner: bytes) -> bytes:
+    """E57 has a checksum at the end of each page; those of the changed pages are made right."""
+    pages = [data[at : at + E57_PAGE - 4] for at in range(0, len(data), E57_PAGE)]
+    changed = rng.choice(RAW)(bytearray(b"".join(pages)), rng, partner)
+    pages = [changed[at : at + E57_PAGE - 4] for at in range(0, len(changed), E57_PAGE - 4)]
+    return b"".join(page + _crc32c(page).to_bytes(4, "big") for page in pages)
+
+
+def _crc32c(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = CRC32C[(crc ^ byte) & 255] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF
+
+
+def _crc32c_entry(value: int) -> int:
+    for _ in range(8):
+        value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value
+
+
+CRC32C = [_crc32c_entry(value) for value in range(256)]
+
 CONTAINERS = (
     (lambda data: data[:4] == b"PK\3\4", _change_zip),
     (lambda data: data[:3] == b"\x1f\x8b\x08", _change_gzip),
     (lambda data: data[:4] == b"glTF", _change_glb),
+    (lambda data: data[:8] == b"ASTM-E57", _change_e57),
     (lambda data: data[:8] == b"\x89PNG\r\n\x1a\n", _change_png),
     (lambda data: data[8:9] == b"{" and data[4:8] == bytes(4), _change_safetensors),
     (lambda data: data[:1] in (b"{", b"["), _change_json),

@@ -1,24 +1,25 @@
-"""Small undamaged assets of every format: what our writers write, what we build here by hand, and what a folder holds.
+"""Small undamaged assets of every format: what our writers write, what is built here by hand, and what a folder holds.
 
-A format that `splatsense.io` learns to write is picked up from `WRITERS`. One that it only reads needs a function in
-`BY_HAND`, or a file in the folder given as `--corpus`; `tools/fuzz.py` says which formats have neither.
+A format that `splatsense.io` learns to write is picked up from `WRITERS`. One that it only reads needs a maker in
+`packed_seeds` or `point_seeds`, or a file in the folder given as `--corpus`; `tools/fuzz.py` says which have neither.
 """
 
 import io
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import gaussforge
 import numpy as np
 import torch
 import trimesh
 from PIL import Image
 from torch.nn.functional import normalize
 
-from fuzzing.case import Case
+from fuzzing.case import Case, Files
+from fuzzing.packed_seeds import packed_files
+from fuzzing.point_seeds import point_files
 from splatsense.errors import SplatSenseError
 from splatsense.gaussians import Gaussians
 from splatsense.io import WRITERS, _sniffing, save
@@ -30,17 +31,19 @@ ROTATION = [f"rot_{index}" for index in range(4)]
 
 def make_seeds(corpus: Path | None = None) -> list[Case]:
     """All seeds; those of formats that this build does not read are left out."""
-    found = [*_written(), *(Case("", name, files) for maker in BY_HAND for name, files in maker())]
-    found += [Case("", path.name, {path.name: path.read_bytes()}) for path in (sorted(corpus.iterdir()) if corpus else ())]
-    return [Case(kind, case.main, case.files) for case in found if (kind := _kind(case))]
+    found = [*_written_files(), *_ply_files(), *_mesh_files(), *point_files()]
+    found += packed_files(*(_written(suffix, 5, 2) for suffix in (".ply", ".sog", ".npz")))
+    found += [(path.name, {path.name: path.read_bytes()}) for path in (sorted(corpus.iterdir()) if corpus else ())]
+    return [Case(kind, main, files) for main, files in found if (kind := _kind(Case("", main, files)))]
 
 
 def _kind(case: Case) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return _sniffing.sniff(case.write(Path(folder)))
+            kind = _sniffing.sniff(case.write(Path(folder)))
         except SplatSenseError:
             return None
+    return "compressed.ply" if case.main.endswith("compressed.ply") else kind
 
 
 def _gaussians(count: int, degree: int) -> Gaussians:
@@ -54,15 +57,17 @@ def _gaussians(count: int, degree: int) -> Gaussians:
     )
 
 
-def _written() -> Iterator[Case]:
+def _written(suffix: str, count: int, degree: int) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        save(_gaussians(count, degree), Path(folder) / f"a{suffix}")
+        return (Path(folder) / f"a{suffix}").read_bytes()
+
+
+def _written_files() -> Iterator[Files]:
     """One asset for each writer and SH degree, and one of some hundred Gaussians, more than a chunk of any format."""
     for suffix in WRITERS:
         for count, degree in ((7, 0), (7, 1), (7, 3), (600, 0)):
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / f"seed{suffix}"
-                save(_gaussians(count, degree), path)
-                main = path if path.is_file() else next(path.glob("*.json"))
-                yield Case.read("", main)
+            yield f"a{suffix}", {f"a{suffix}": _written(suffix, count, degree)}
 
 
 def _table(names: list[str], count: int = 5) -> dict[str, np.ndarray]:
@@ -86,7 +91,7 @@ def _ply(columns: dict[str, np.ndarray], form: str = "binary_little_endian", kin
     return "\n".join([*lines, "end_header\n"]).encode() + body
 
 
-def _ply_files() -> Iterator[tuple[str, dict[str, bytes]]]:
+def _ply_files() -> Iterator[Files]:
     splat = ["x", "y", "z", *DC, "opacity", *SCALE, *ROTATION]
     rich = ["x", "y", "z", "nx", "ny", "nz", *DC, *(f"f_rest_{index}" for index in range(9)), "opacity", *SCALE, *ROTATION]
     cloud = ["x", "y", "z", "nx", "ny", "nz", "red", "green", "blue"]
@@ -108,7 +113,7 @@ def _png(width: int = 2, height: int = 2) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-def _mesh_files() -> Iterator[tuple[str, dict[str, bytes]]]:
+def _mesh_files() -> Iterator[Files]:
     box = trimesh.creation.box()
     box.visual = trimesh.visual.TextureVisuals(uv=box.vertices[:, :2], image=_image())
     colored = trimesh.creation.icosphere(subdivisions=0)
@@ -129,34 +134,3 @@ def _mesh_files() -> Iterator[tuple[str, dict[str, bytes]]]:
 
 def _image() -> Image.Image:
     return Image.open(io.BytesIO(_png()))
-
-
-def _point_files() -> Iterator[tuple[str, dict[str, bytes]]]:
-    rows = np.random.default_rng(0).normal(size=(6, 3)).astype("<f4")
-    text = "".join(f"{x:.4f} {y:.4f} {z:.4f} 10 200 255\n" for x, y, z in rows)
-    yield "a.xyz", {"a.xyz": text.encode()}
-    yield "a.pts", {"a.pts": f"6\n{text}".encode()}
-    header = "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 6\nHEIGHT 1\n"
-    header += "VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 6\nDATA "
-    plain = "".join(f"{x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in rows)
-    yield "a.pcd", {"a.pcd": f"{header}ascii\n{plain}".encode()}
-    yield "a.pcd", {"a.pcd": f"{header}binary\n".encode() + rows.tobytes()}
-
-
-def _converted() -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Formats that GaussForge writes and we only read."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "a.ply"
-        for degree in (0, 2):
-            save(_gaussians(300, degree), path)
-            found = gaussforge.GaussForge().convert(path.read_bytes(), "ply", "ksplat")
-            yield "a.ksplat", {"a.ksplat": found["data"]}
-
-
-BY_HAND: list[Callable[[], Iterator[tuple[str, dict[str, bytes]]]]] = [
-    _ply_files,
-    _mesh_files,
-    _point_files,
-    _converted,
-]
-"""Makers of seeds: each yields the name of a main file, and the bytes of it and its companions by name."""

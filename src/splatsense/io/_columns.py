@@ -25,7 +25,8 @@ def cloud_from_columns(path: Path, columns: ColumnTable) -> PointCloud:
     """
     doubles = any(columns[name].dtype != np.float32 for name in POSITION)
     points = np.stack([columns[name] for name in POSITION], 1).astype(np.float64 if doubles else np.float32, copy=False)
-    return PointCloud.from_file(path, points, _colors(columns), _normals(columns))
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and its point is left out
+        return PointCloud.from_file(path, points, _colors(columns), _normals(columns))
 
 
 def _colors(columns: ColumnTable) -> np.ndarray | None:
