@@ -4,7 +4,7 @@ import struct
 import zipfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatsense.errors import FormatError, LimitError, SplatSenseError
@@ -164,6 +164,7 @@ def test_truncation_at_every_byte(tmp_path):
             read_all(tmp_path / "a.zip")
 
 
+@settings(max_examples=50)
 @given(edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6))
 def test_flipped_bytes(tmp_path_factory, edits):
     path = tmp_path_factory.getbasetemp() / "flipped.zip"

@@ -162,7 +162,7 @@ def test_flipped_bytes(tmp_path):
     path = write(reconstruction(), tmp_path / "model") / "images.bin"
     data = path.read_bytes()
     random = np.random.default_rng(0)
-    for _ in range(200):
+    for _ in range(100):
         damaged = np.frombuffer(data, np.uint8).copy()
         damaged[random.integers(0, len(data), 4)] = random.integers(0, 256, 4)
         path.write_bytes(damaged.tobytes())

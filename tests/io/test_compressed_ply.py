@@ -80,7 +80,7 @@ def tolerance(values, steps):
     return torch.cat([h.expand_as(chunk) for h, chunk in zip(half, chunks, strict=True)]) + values.abs().max() * 3e-7 + 1e-7
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(
     count=st.sampled_from([1, 2, 255, 256, 257, 600]),
     degree=st.integers(0, 3),
@@ -186,14 +186,6 @@ def test_damaged_files(tmp_path, data, message):
     (tmp_path / "a.ply").write_bytes(data)
     with pytest.raises(FormatError, match=rf"a\.ply: .*{message}"):
         load(tmp_path / "a.ply")
-
-
-def test_files_cut_off_at_every_byte(tmp_path):
-    data = by_hand(*GOOD, [[7] * 9])
-    for size in range(len(data)):
-        (tmp_path / "a.ply").write_bytes(data[:size])
-        with pytest.raises(FormatError, match=r"a\.ply: "):
-            load(tmp_path / "a.ply")
 
 
 def test_other_readers_say_what_it_is(tmp_path):

@@ -48,7 +48,7 @@ def test_damaged_files(tmp_path):
     path = tmp_path / "a.e57"
     write_e57(path, scan(2000))
     data = path.read_bytes()
-    for size in (8, 47, 48, 1024, len(data) // 2, len(data) - 1):
+    for size in (8, 48, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:size])
         with pytest.raises(FormatError, match=r"a\.e57: cut off or damaged: "):
             load(path)

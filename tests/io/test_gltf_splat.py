@@ -113,7 +113,7 @@ def test_splat_transform_means_the_same():
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".gltf"])
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(count=st.integers(1, 60), degree=st.integers(0, 3), seed=st.integers(0, 2**31))
 def test_round_trip_is_exact(tmp_path_factory, make_gaussians, suffix, count, degree, seed):
     path = tmp_path_factory.getbasetemp() / f"round{suffix}"
@@ -495,33 +495,6 @@ def test_a_deep_hierarchy(tmp_path, make_gaussians):
     torch.testing.assert_close(found.means[:, 0], make_gaussians(2).means[:, 0] + 5000)
 
 
-@pytest.mark.parametrize("suffix", [".glb", ".gltf"])
-def test_truncation_at_every_byte(tmp_path, make_gaussians, suffix):
-    write_gltf(make_gaussians(1), tmp_path / f"a{suffix}")
-    data = (tmp_path / f"a{suffix}").read_bytes()
-    path = tmp_path / f"cut{suffix}"
-    for end in range(len(data)):
-        path.write_bytes(data[:end])
-        with pytest.raises(FormatError, match=f"cut{suffix}: "):
-            read_gltf(path)
-
-
-@settings(max_examples=60)
-@given(edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6))
-def test_flipped_bytes(tmp_path_factory, make_gaussians, edits):
-    path = tmp_path_factory.getbasetemp() / "flipped.glb"
-    write_gltf(make_gaussians(4), path)
-    data = bytearray(path.read_bytes())
-    for position, value in edits:
-        data[position % len(data)] = value
-    path.write_bytes(data)
-    try:
-        assert torch.isfinite(read_gltf(path).means).all()
-    except SplatSenseError as error:
-        if str(path) not in str(error):
-            raise
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 9) | st.floats() | st.text(max_size=5), st.lists, max_leaves=4
 ) | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)
@@ -534,6 +507,7 @@ PLACES = [
 ]  # fmt: skip
 
 
+@settings(max_examples=60)
 @given(place=st.sampled_from(PLACES), value=JSON)
 def test_invented_json(tmp_path_factory, make_gaussians, place, value):
     path = tmp_path_factory.getbasetemp() / "invented.glb"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatsense.errors import FormatError
@@ -80,6 +80,7 @@ def test_a_file_written_by_hand(tmp_path, level):
     torch.testing.assert_close(gaussians.sh[:, 1:], expected, rtol=0, atol=1e-6)
 
 
+@settings(max_examples=40)
 @given(
     full=st.integers(0, 3), size=st.integers(1, 4), partial=st.lists(st.integers(1, 3), max_size=4), unused=st.integers(0, 2)
 )

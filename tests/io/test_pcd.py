@@ -3,7 +3,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypcd4 import Encoding, PointCloud
 
@@ -130,6 +130,7 @@ def test_a_file_cut_at_any_byte_is_an_error(tmp_path, encoding):
             load(tmp_path / "a.pcd")
 
 
+@settings(max_examples=50)
 @given(data=st.binary(max_size=2000), seed=st.integers(0, 3))
 def test_lzf_agrees_with_liblzf(data, seed):
     data = data * (1 + seed * 20)
@@ -150,6 +151,7 @@ def test_lzf_of_any_bytes_gives_what_the_reference_gives(data, size):
     assert results[0] == results[1]
 
 
+@settings(max_examples=60)
 @given(edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6), which=st.integers(0, 2))
 def test_flipped_bytes(tmp_path_factory, loads_or_says_why, edits, which):
     buffer = io.BytesIO()

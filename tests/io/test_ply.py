@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatsense.errors import DataError, FormatError
@@ -113,6 +113,7 @@ finite = st.floats(-(2.0**100), 2.0**100, width=32)
 length = st.floats(2.0**-90, 2.0**60, width=32)
 
 
+@settings(max_examples=40)
 @given(
     rows=st.lists(st.tuples(finite, finite, finite, length, length, length, unit, finite), min_size=1, max_size=6),
     turns=st.integers(0, 2**31),

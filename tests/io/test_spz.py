@@ -75,7 +75,7 @@ def test_every_degree(tmp_path, version, degree):
     assert load(tmp_path / "a.spz").sh_degree == degree
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(
     count=st.integers(1, 300),
     degree=st.integers(0, 4),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatsense.errors import DataError, FormatError
@@ -100,6 +100,7 @@ def test_georeferenced_text_keeps_its_millimetres(tmp_path):
     )
 
 
+@settings(max_examples=40)
 @given(
     points=st.lists(st.tuples(*[st.floats(-1e6, 1e6, width=32)] * 3), min_size=1, max_size=20),
     delimiter=st.sampled_from([" ", ",", ";", "\t", ", "]),

@@ -5,7 +5,7 @@ import numpy as np
 import pycolmap
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -74,6 +74,7 @@ def test_agrees_with_pycolmap(tmp_path):
     np.testing.assert_allclose(load_cameras(path)[0].world_to_camera[0, :3], pose.matrix(), atol=1e-6)
 
 
+@settings(max_examples=30)
 @given(views=st.integers(1, 5), elevation=st.floats(-80, 80), fov=st.floats(5, 120), size=st.integers(1, 500))
 def test_round_trip(tmp_path_factory, views, elevation, fov, size):
     path = tmp_path_factory.getbasetemp() / "round.json"

@@ -79,7 +79,8 @@ def read_las(path: str | os.PathLike[str]) -> PointCloud:
     done = 0
     for block in _records(header):
         rows = np.frombuffer(block, dtype)
-        points[done : done + len(rows)] = rows["position"] * header.scale + header.offset
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite then is left out below
+            points[done : done + len(rows)] = rows["position"] * header.scale + header.offset
         if colors is not None:
             colors[done : done + len(rows)] = rows["color"]
         done += len(rows)
