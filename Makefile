@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find src native -type f -not -path '*/_native/*' -not -name '*.pyc') pyproject.toml constraints.txt CMakeLists.txt
 
-.PHONY: demo test lint bench native clean
+MINUTES ?= 30
+
+.PHONY: demo test lint bench fuzz native clean
 
 demo: $(VENV)/installed  ## build a library from the bundled splats, search it, draw the results
 	$(BIN)/splatsense demo
@@ -19,6 +21,9 @@ lint: $(VENV)/installed-dev  ## ruff and pyright
 
 bench: $(VENV)/installed-dev  ## every benchmark, one after the other
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+fuzz: $(VENV)/installed-dev  ## damage files of every format for MINUTES minutes and see that the readers hold
+	$(BIN)/python tools/fuzz.py --minutes $(MINUTES)
 
 native:  ## build the native library into src/ for working on it with PYTHONPATH=src
 	cmake -S . -B build/native -DCMAKE_INSTALL_PREFIX=$(CURDIR)/src

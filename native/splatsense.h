@@ -82,3 +82,7 @@ SS_API void ss_rasterise_free(void* state);
 SS_API void ss_sh_sum(const float* basis, const float* sh, int64_t views, int64_t gaussians, int64_t terms, float* colors);
 SS_API void ss_sh_sum_backward(const float* basis, const float* sh, const float* gradient, int64_t views, int64_t gaussians,
                                int64_t terms, float* basis_gradient, float* sh_gradient);
+
+// ---- lzf.cpp: decompression of .pcd files ---------------------------------------------------------------------------
+// Returns the bytes written, or -1 - (bytes written before the damage) when the input is damaged or longer than the output.
+SS_API int64_t ss_lzf_decompress(const uint8_t* input, int64_t input_size, uint8_t* output, int64_t output_size);

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -30,6 +31,19 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
         write_half_of_it()
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EROFS])
+def test_a_disk_that_fails_is_our_own_error(tmp_path, number):
+    with pytest.raises(FormatError, match=r"a: not written \(.*\); free some space"), atomic_write(tmp_path / "a"):
+        raise OSError(number, os.strerror(number))
+    assert not os.listdir(tmp_path)
+
+
+def test_errors_about_other_files_pass_unchanged(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a"):
+        (tmp_path / "absent").read_bytes()
+    assert not os.listdir(tmp_path)
 
 
 def test_two_writers_do_not_meet(tmp_path):

@@ -193,3 +193,28 @@ def test_colours():
 def test_wrong_shapes(name, shape):
     with pytest.raises(DataError, match=r"Gaussians\.\w+ has shape"):
         dataclasses.replace(make(), **{name: torch.zeros(shape)})
+
+
+def test_crop_keeps_what_lies_in_the_box():
+    gaussians = make(200)
+    low, high = (-0.5, -1.0, -math.inf), (0.5, 1.0, 0.25)
+    cropped = gaussians.crop(low, torch.tensor(high))
+    inside = [all(a <= v <= b for a, v, b in zip(low, mean, high, strict=True)) for mean in gaussians.means.tolist()]
+    assert 0 < len(cropped) == sum(inside) < 200
+    for field in dataclasses.fields(Gaussians):
+        assert torch.equal(getattr(cropped, field.name), getattr(gaussians, field.name)[torch.tensor(inside)])
+    corners = gaussians.bounds
+    assert len(gaussians.crop(corners[0], corners[1])) == 200  # the faces of the box belong to it
+    assert len(gaussians.crop((9, 9, 9), (9, 9, 9))) == 0
+
+
+@pytest.mark.parametrize(("low", "high"), [((0, 0), (1, 1)), ((0, 0, 1), (1, 1, 0)), ((0, 0, math.nan), (1, 1, 1))])
+def test_crop_to_no_box(low, high):
+    with pytest.raises(DataError, match=r"Gaussians\.crop: low"):
+        make().crop(low, high)
+
+
+def test_the_frame_is_that_of_normalized():
+    gaussians = make(100)
+    center, scale = gaussians.frame(0.05)
+    torch.testing.assert_close(gaussians.normalized(0.05).means, (gaussians.means - center) * scale)

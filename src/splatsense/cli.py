@@ -19,13 +19,16 @@ from typing import Annotated
 import tyro
 
 from splatsense.errors import DataError, SplatSenseError
+from splatsense.formats import READABLE, WRITABLE
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "add": ("splatsense.cli:add", "index files and folders into a library"),
     "search": ("splatsense.cli:search", "find assets by words, by a picture or by another asset"),
     "tags": ("splatsense.cli:tags", "say what assets show"),
     "demo": ("splatsense.demo:demo", "build a library from the bundled splats, search it, draw the results"),
-    "convert": ("splatsense.cli:convert", "read a splat, mesh or point cloud and write a splat"),
+    "info": ("splatsense.cli:info", "say what asset files hold and what may be wrong with them"),
+    "render": ("splatsense.turntable:render_command", "draw pictures, depth and turntables of assets"),
+    "convert": ("splatsense.cli:convert", "turn splats, meshes and point clouds into splats of another format"),
     "triplets furniture": ("splatsense.clip_gs.triplets:triplets_furniture", "training data from the furniture libraries"),
     "triplets folder": ("splatsense.clip_gs.triplets:triplets_folder", "training data from a folder of meshes"),
     "train clip-gs": ("splatsense.clip_gs.pretrain:pretrain", "train a model on triplets of splats, pictures and captions"),
@@ -44,8 +47,8 @@ Paths = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")]
 QueryWords = Annotated[tuple[str, ...], tyro.conf.arg(metavar="QUERY...")]
 Count = Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="K")]
 FileOrLibrary = Annotated[Path, tyro.conf.arg(metavar="FILE|LIBRARY")]
-Source = Annotated[Path, tyro.conf.arg(metavar="FILE")]
-Output = Annotated[Path, tyro.conf.arg(metavar="OUT")]
+OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+Suffix = Annotated[str, tyro.conf.arg(metavar="SUFFIX", help=f"Format of the files in that folder: {' '.join(WRITABLE)}.")]
 Labels = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL...")]
 Sheet = Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")]
 
@@ -105,6 +108,7 @@ def _usage(prefix: str) -> str:
     shown = {name: help for name, (_, help) in COMMANDS.items() if name.startswith(prefix)}
     width = max(map(len, shown))
     lines = [f"  {name:<{width}}  {help}" for name, help in shown.items()]
+    lines += [] if prefix else ["", f"Reads {' '.join(READABLE)}", f"Writes {' '.join(WRITABLE)}"]
     return "\n".join([
         "Search, tag and classify 3D Gaussian splats by what they show.", "",
         f"usage: splatsense {prefix}COMMAND [-h] ...", "", *lines, "",
@@ -119,7 +123,7 @@ def _unknown(command: str) -> str:
 
 
 def add(library: LibraryFolder, paths: Paths, retry: bool = False, model: str = "clip-gs-tiny") -> int:
-    """Index files and folders into a library: .ply .splat .obj .glb .gltf .stl, to any depth.
+    """Index files and folders into a library, to any depth: splats, meshes and point clouds.
 
     What is in the library already is passed over. It may be interrupted at any moment; the same command goes on.
 
@@ -194,16 +198,36 @@ def tags(source: FileOrLibrary, labels: Labels = (), k: Count = 5, model: str = 
     return 0
 
 
-def convert(source: Source, output: Output) -> int:
-    """Read a splat, mesh or point cloud and write it as a splat.
+def info(paths: Paths, json: bool = False) -> int:
+    """Say what asset files hold: counts, bounds, opacities, scales, and what may be wrong with them.
 
     Args:
-        source: .ply .splat .obj .glb .gltf .stl
-        output: .ply (exact) or .splat (8-bit colours and rotations)
+        paths: Files, or folders of them.
+        json: Print a list of objects for other programs.
     """
-    from splatsense.io import load, save
+    from splatsense.info import info_of_files
 
-    gaussians = load(source)
-    save(gaussians, output)
-    print(f"{output}: {len(gaussians):,} Gaussians, SH degree {gaussians.sh_degree}, {output.stat().st_size / 1e6:,.1f} MB.")
-    return 0
+    return info_of_files(paths, as_json=json).tell()
+
+
+def convert(
+    paths: Paths,
+    out: OutputFolder = None,
+    to: Suffix = ".ply",
+    force: bool = False,
+) -> int:
+    """Turn splats, meshes and point clouds into splats: `convert IN OUT`, or `convert IN... --out DIR --to .ply`.
+
+    Args:
+        paths: A file to read and a file to write; with --out, files and folders to read.
+        out: Folder for the converted files, which keep the names and sub-folders of what they are made from.
+        force: Convert again what is in that folder already.
+    """
+    from splatsense.convert import convert_file, convert_files
+
+    if out is None:
+        if len(paths) != 2 or paths[0].is_dir():
+            raise DataError("convert: give a file to read and a file to write; or files and folders to read and --out DIR.")
+        print(convert_file(*paths))
+        return 0
+    return convert_files(paths, out, to, force).tell("converted")

@@ -1,13 +1,16 @@
 """Opening files with errors that say what to do, and writing them so that no reader ever sees half of one."""
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from splatsense.errors import FormatError
+
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 @contextlib.contextmanager
@@ -22,7 +25,7 @@ def atomic_write(path: str | os.PathLike[str], fsync: bool = False) -> Iterator[
         fsync: also wait until the bytes are on disk, so that they survive a power cut.
 
     Raises:
-        FormatError: the folder is missing or not writable, or `path` is a folder.
+        FormatError: the folder is missing or not writable, the disk is full or fails, or `path` is a folder.
 
     Example:
         >>> with atomic_write("table.json") as temporary:
@@ -47,12 +50,15 @@ def atomic_write(path: str | os.PathLike[str], fsync: bool = False) -> Iterator[
         temporary.replace(path)
         if fsync:
             _flush_to_disk(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:  # of the block, which may be about another file: only a disk that fails is surely this one's
+        if error.errno not in DISK_FAULTS:
+            raise
+        raise FormatError(f"{path}: not written ({error.strerror}); free some space or choose another place.") from error
+    finally:
+        temporary.unlink(missing_ok=True)  # it is gone when all went well
 
 
-def open_to_read(path: str | os.PathLike[str]) -> BinaryIO:
+def open_to_read(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading bytes.
 
     Raises:

@@ -91,6 +91,17 @@ class Gaussians:
         keep = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count].sort().values
         return self[keep.to(self.means.device)]
 
+    def crop(self, low: Sequence[float] | Tensor, high: Sequence[float] | Tensor) -> "Gaussians":
+        """The Gaussians whose means lie in the box from `low` (3,) to `high` (3,), both included; possibly none.
+
+        Raises:
+            DataError: a corner is not three numbers, or `low` exceeds `high`.
+        """
+        corners = [torch.as_tensor(corner).to(self.means) for corner in (low, high)]
+        if any(tuple(corner.shape) != (3,) for corner in corners) or not bool((corners[0] <= corners[1]).all()):
+            raise DataError(f"Gaussians.crop: low {low} and high {high} must be three numbers each, low not above high.")
+        return self[((self.means >= corners[0]) & (self.means <= corners[1])).all(1)]
+
     def transform(self, rotation: Tensor | None = None, scale: float = 1.0, translation: Tensor | None = None) -> "Gaussians":
         """Apply the similarity `x -> scale * rotation @ x + translation` to everything it moves.
 
@@ -125,14 +136,18 @@ class Gaussians:
             outlier_fraction: ignore this fraction of means at both ends of each axis when measuring the box,
                 so that a few floaters in a captured splat do not shrink the object.
         """
+        center, scale = self.frame(outlier_fraction)
+        return self.transform(scale=scale, translation=-center * scale)
+
+    def frame(self, outlier_fraction: float = 0.0) -> tuple[Tensor, float]:
+        """The centre (3,) and the scale of `normalized`, which maps x to `scale * (x - center)`."""
         low, high = self.bounds
         if outlier_fraction > 0:
             ordered = self.means.sort(dim=0).values
             cut = min(int(outlier_fraction * len(self)), (len(self) - 1) // 2)
             low, high = ordered[cut], ordered[len(self) - 1 - cut]
         half_extent = float(((high - low) / 2).max())
-        scale = 1 / half_extent if half_extent > 0 else 1.0
-        return self.transform(scale=scale, translation=-(low + high) / 2 * scale)
+        return (low + high) / 2, 1 / half_extent if half_extent > 0 else 1.0
 
     @staticmethod
     def cat(parts: "Sequence[Gaussians]") -> "Gaussians":

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from splatsense.errors import SplatSenseError
 from splatsense.gaussians import Gaussians
+from splatsense.io import load
 
 CODES = {"float": "f", "float32": "f", "double": "d", "uchar": "B", "ushort": "H", "int": "i"}
 
@@ -70,3 +72,19 @@ def splat_rows():
 @pytest.fixture(scope="session")
 def write_ply_by_hand():
     return _write_ply_by_hand
+
+
+def _loads_or_says_why(path: Path) -> None:
+    """Loading a damaged file either works or raises one of our own errors that names it; anything else fails the test."""
+    try:
+        gaussians = load(path)
+    except SplatSenseError as error:
+        if str(path) not in str(error):
+            raise
+    else:
+        assert torch.isfinite(gaussians.means).all()
+
+
+@pytest.fixture(scope="session")
+def loads_or_says_why():
+    return _loads_or_says_why

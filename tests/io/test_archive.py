@@ -4,11 +4,11 @@ import struct
 import zipfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatsense.errors import FormatError, LimitError, SplatSenseError
-from splatsense.io import _archive
+from splatsense.io import _decompression
 from splatsense.io._archive import open_archive
 
 
@@ -86,17 +86,17 @@ def test_encryption_and_other_methods(tmp_path):
 
 
 def test_a_ratio_bomb(tmp_path, monkeypatch):
-    monkeypatch.setattr(_archive, "FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(_decompression, "FREE_BYTES", 1 << 20)
     (tmp_path / "a.zip").write_bytes(zipped(("zeros", bytes(8 << 20))))
     with (
         open_archive(tmp_path / "a.zip") as archive,
-        pytest.raises(LimitError, match="inflate to more than 64 times its size"),
+        pytest.raises(LimitError, match="would inflate to more than 15"),
     ):
         archive.read("zeros", 1 << 30)
 
 
 def test_the_cap_is_on_all_members_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(_archive, "FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(_decompression, "FREE_BYTES", 1 << 20)
     names = [f"zeros{index}" for index in range(4)]
     (tmp_path / "a.zip").write_bytes(zipped(*((name, bytes(400_000)) for name in names)))
     with open_archive(tmp_path / "a.zip") as archive:
@@ -164,6 +164,7 @@ def test_truncation_at_every_byte(tmp_path):
             read_all(tmp_path / "a.zip")
 
 
+@settings(max_examples=50)
 @given(edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6))
 def test_flipped_bytes(tmp_path_factory, edits):
     path = tmp_path_factory.getbasetemp() / "flipped.zip"

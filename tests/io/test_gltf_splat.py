@@ -1,6 +1,7 @@
 """`data/` holds files that other programs made; see `data/README.md`."""
 
 import base64
+import gzip
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from splatsense.errors import DataError, FormatError, LimitError, SplatSenseError
 from splatsense.gaussians import Gaussians, quaternion_to_matrix
-from splatsense.io import load, read_gltf, read_ply, save, write_gltf
+from splatsense.io import load, read_gltf, read_ply, save, write_gltf, write_spz
 from splatsense.io.mesh import linear_to_srgb
 from splatsense.spherical_harmonics import SH_C0, sh_to_rgb
 
@@ -112,7 +113,7 @@ def test_splat_transform_means_the_same():
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".gltf"])
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(count=st.integers(1, 60), degree=st.integers(0, 3), seed=st.integers(0, 2**31))
 def test_round_trip_is_exact(tmp_path_factory, make_gaussians, suffix, count, degree, seed):
     path = tmp_path_factory.getbasetemp() / f"round{suffix}"
@@ -357,12 +358,11 @@ DAMAGES = [
     (change("asset", value={"version": "1.0"}), "is not glTF 2"),
     (change("asset", value=None), "is not glTF 2"),
     (change("asset", value=[]), "is not glTF 2"),
-    (change("accessors", 0, "count", value=10**12), "its nodes place 1000000000000 Gaussians from 13.. bytes"),
-    (change("accessors", 0, "count", value=2**63), "its nodes place 9223372036854775808 Gaussians"),
     (
-        change("accessors", 1, "count", value=2**63),
-        r"accessors\[1\]: its 9223372036854775808 elements end at byte 147573952589676",
+        change("accessors", 0, "count", value=10**12),
+        r"accessors\[0\]: its 1000000000000 elements end at byte 12000000000000 of",
     ),
+    (change("accessors", 1, "count", value=2**63), r"accessors\[1\]: its 9223372036854775808 elements end at byte 14757395258"),
     (change("accessors", 0, "componentType", value={}), r"accessors\[0\]: componentType is \{\}, not a whole number"),
     (change("bufferViews", 0, "extensions", value=5), "extensions is 5, not an object"),
     (change("accessors", 0, "count", value=2), "ROTATION has 3 elements, POSITION another number"),
@@ -394,10 +394,7 @@ DAMAGES = [
     (change(*ATTRIBUTES, f"{EXTENSION}:SH_DEGREE_2_COEF_0", value=4), "lacks .*SH_DEGREE_1_COEF_0"),
     (change(*PRIMITIVE, "mode", value=4), "has mode 4; Gaussians are points"),
     (change(*PRIMITIVE, "extensions", EXTENSION, "colorSpace", value="BT.2020"), "has colour space 'BT.2020'"),
-    (
-        change(*PRIMITIVE, "extensions", EXTENSION, value=SPZ),
-        r"compression_spz_2: 36 bytes of SPZ inside glTF are not read yet",
-    ),
+    (change(*PRIMITIVE, "extensions", EXTENSION, value=SPZ), r"primitives\[0\]: .*compression_spz_2: is not an SPZ file"),
     (change(*PRIMITIVE, "extensions", value={"KHR_spz_gaussian_splats_compression": {"bufferView": 9}}), r"bufferViews\[9\]"),
     (change("nodes", 0, "mesh", value=4), r"refers to meshes\[4\] of 1"),
     (change("nodes", 0, "children", value=[0]), r"nodes\[0\]: is the child of two nodes or of itself"),
@@ -430,6 +427,52 @@ def test_damaged_files(tmp_path, make_gaussians, edit, message):
     assert str(path) in str(caught.value)
 
 
+NESTED = {EXTENSION: {"extensions": {"KHR_gaussian_splatting_compression_spz_2": {"bufferView": 0}}}}
+
+
+def spz_document(data, extensions):
+    """A file with SPZ in it, whose accessors have no data of their own."""
+    parsed, _ = document({"POSITION": np.zeros((1, 3), np.float32)})
+    parsed["meshes"][0]["primitives"][0]["extensions"] = extensions
+    del parsed["accessors"][0]["bufferView"]
+    parsed["bufferViews"][0]["byteLength"] = parsed["buffers"][0]["byteLength"] = len(data)
+    return parsed, data
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        NESTED,
+        {EXTENSION: {"extensions": {"KHR_gaussian_splatting_compression_spz": {"bufferView": 0}}}},
+        {"KHR_spz_gaussian_splats_compression": {"bufferView": 0}},
+    ],
+)
+@pytest.mark.parametrize("padding", [0, 3])
+def test_spz_inside(tmp_path, make_gaussians, extensions, padding):
+    """The drafts take what SPZ calls right, up, back for left, up, front."""
+    write_spz(make_gaussians(50, 2), tmp_path / "a.spz")
+    plain = load(tmp_path / "a.spz")
+    found = load(glb(tmp_path / "a.glb", *spz_document((tmp_path / "a.spz").read_bytes() + bytes(padding), extensions)))
+    turn = torch.tensor([-1.0, 1.0, -1.0])
+    assert torch.equal(found.means, plain.means * turn)
+    assert torch.equal(found.scales, plain.scales)
+    expected = torch.diag(turn) @ quaternion_to_matrix(plain.quats)
+    torch.testing.assert_close(quaternion_to_matrix(found.quats), expected, rtol=0, atol=1e-6)
+    direction = torch.nn.functional.normalize(torch.tensor([[0.3, -0.5, 0.8]]), dim=1).expand(50, 3)
+    torch.testing.assert_close(sh_to_rgb(found.sh, direction * turn), sh_to_rgb(plain.sh, direction), rtol=0, atol=1e-5)
+
+
+def test_spz_inside_that_is_damaged(tmp_path, make_gaussians):
+    write_spz(make_gaussians(50), tmp_path / "a.spz")
+    data = (tmp_path / "a.spz").read_bytes()
+    for damaged, message in ((data[:-20], "cut off"), (data + b"\1", "other data follows"), (data + bytes(4), "other data")):
+        with pytest.raises(FormatError, match=rf"a\.glb: .*primitives\[0\].*{message}"):
+            load(glb(tmp_path / "a.glb", *spz_document(damaged, NESTED)))
+    zeros = struct.pack("<4s2I4B", b"NGSP", 3, 5_000_000, 0, 12, 0, 0) + bytes(100_000_000)
+    with pytest.raises(LimitError, match="5000000 Gaussians would decompress to 100000000 bytes"):
+        load(glb(tmp_path / "a.glb", *spz_document(gzip.compress(zeros, 1), NESTED)))
+
+
 def test_instances_without_measure(tmp_path, make_gaussians):
     parsed, buffer = document(columns(make_gaussians(2000)))
     parsed["nodes"] = [{"mesh": 0}] * 3000
@@ -452,33 +495,6 @@ def test_a_deep_hierarchy(tmp_path, make_gaussians):
     torch.testing.assert_close(found.means[:, 0], make_gaussians(2).means[:, 0] + 5000)
 
 
-@pytest.mark.parametrize("suffix", [".glb", ".gltf"])
-def test_truncation_at_every_byte(tmp_path, make_gaussians, suffix):
-    write_gltf(make_gaussians(1), tmp_path / f"a{suffix}")
-    data = (tmp_path / f"a{suffix}").read_bytes()
-    path = tmp_path / f"cut{suffix}"
-    for end in range(len(data)):
-        path.write_bytes(data[:end])
-        with pytest.raises(FormatError, match=f"cut{suffix}: "):
-            read_gltf(path)
-
-
-@settings(max_examples=60)
-@given(edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6))
-def test_flipped_bytes(tmp_path_factory, make_gaussians, edits):
-    path = tmp_path_factory.getbasetemp() / "flipped.glb"
-    write_gltf(make_gaussians(4), path)
-    data = bytearray(path.read_bytes())
-    for position, value in edits:
-        data[position % len(data)] = value
-    path.write_bytes(data)
-    try:
-        assert torch.isfinite(read_gltf(path).means).all()
-    except SplatSenseError as error:
-        if str(path) not in str(error):
-            raise
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 9) | st.floats() | st.text(max_size=5), st.lists, max_leaves=4
 ) | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)
@@ -491,6 +507,7 @@ PLACES = [
 ]  # fmt: skip
 
 
+@settings(max_examples=60)
 @given(place=st.sampled_from(PLACES), value=JSON)
 def test_invented_json(tmp_path_factory, make_gaussians, place, value):
     path = tmp_path_factory.getbasetemp() / "invented.glb"

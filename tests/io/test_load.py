@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splatsense.errors import FormatError, SplatSenseError
-from splatsense.io import load, save
+from splatsense.io import WRITERS, load, save
 
 
 def png() -> bytes:
@@ -49,7 +49,8 @@ BROKEN = [
     ("a.ply", b"\x1f\x8b\x08\0" + bytes(40), "a gzip archive; unpack it"),
     ("a.ply", b"\0\1\2", r"is not a \.ply file: it starts with b'\\x00\\x01\\x02'"),
     ("a.glb", b"gltf", r"is not a \.glb file"),
-    ("a.spz", b"\x1f\x8b\x08\0", r"\.spz files are not supported yet; convert it to \.ply"),
+    ("a.spz", b"\x1f\x8b\x08\0", "cut off: the gzip stream ends after 0 bytes"),
+    ("a.spz", png(), "is not a 3D file: its first bytes are those of a PNG image"),
     ("a.sog", b"PK\3\4", "cut off or not a zip archive"),
     ("a.sog", b"no zip", r"is not a \.sog file: it starts with b'no zip'"),
     ("a.npz", b"no zip", r"is not a \.npz file: it starts with b'no zip'"),
@@ -57,9 +58,13 @@ BROKEN = [
     ("a.safetensors", b"no header", "cut off, damaged or not a safetensors file"),
     ("meta.json", b"{}", "meta.json: lacks 'means'"),
     ("a.glb", b"glTF" + bytes(8) + b"gaussian_splatting", "is version 0 of .glb"),
-    ("a.KSPLAT", b"\0", r"\.ksplat files are not supported yet; convert it to \.ply"),
-    ("a.las", b"LASF", r"\.las files are not supported yet; convert it to \.ply"),
-    ("a.txt", b"hello", r"unknown format \.txt; supported are \.ply, \.splat, \.sog, \.npz, \.safetensors, \.obj, \.glb"),
+    ("a.KSPLAT", b"\0", "1 bytes are less than its header of 4096"),
+    ("a.las", b"LASF", "cut off: a LAS header has at least 227 bytes, the file 4"),
+    ("a.laz", b"laz", r"is not a \.laz file: it starts with b'laz'"),
+    ("a.pcd", b"pcd", r"is not a \.pcd file: it starts with b'pcd'"),
+    ("a.e57", b"e57", r"is not a \.e57 file: it starts with b'e57'"),
+    ("a.txt", b"<html>", "a web page"),
+    ("a.doc", b"hello", r"unknown format \.doc; supported are \.ply, \.splat, \.spz, \.ksplat, \.sog, \.glb, \.gltf, \.npz"),
     ("a", b"hello", r"unknown format \(no extension\); supported are"),
     ("a.splat", bytes(33), "33 bytes are 1 records of 32 bytes and 1 more at byte 32"),
     ("a.ply", b"ply\nformat ascii 1.0\n", 'the header has no "end_header" within its first 21 bytes'),
@@ -80,15 +85,13 @@ BROKEN = [
     ("a.ply", header(), r"not a point cloud: its vertices lack x, y, z\. It declares nothing"),
     ("a.ply", header("element tristrips 1", "property float s"), r"lack x, y, z\. It declares tristrips \(s\)"),
     ("a.ply", header("element vertex 1", *SPLAT[:-1]) + ROW, r"lacks opacity\. It seems to be an incomplete Gaussian splat"),
-    (
-        "a.ply",
-        header("element vertex 1", *XYZ, *SPLAT[3:8], *SPLAT[9:]) + ROW,
-        r"lacks scale_2\. It seems to hold 2D Gaussians",
-    ),
+    ("a.ply", header("element vertex 1", *SPLAT[:9], SPLAT[-1]) + ROW, r"lacks rot_0, rot_1, rot_2, rot_3\. It seems to be an"),
+    ("a.ply", header("element vertex 1", *SPLAT[:7], *SPLAT[8:]) + ROW, r"lacks scale_1\. It seems to be an incomplete"),
+    ("a.ply", header("element vertex 1", *XYZ, *SPLAT[4:]) + ROW, r"lacks f_dc_0\. It seems to be an incomplete"),
     (
         "a.ply",
         header("element chunk 1", "property float min_x", "element vertex 9", "property uint packed_position"),
-        r"lack x, y, z\. It is a compressed PLY as SuperSplat writes it; export it as plain PLY",
+        "not a compressed PLY: element 'chunk' lacks min_y, min_z, max_x",
     ),
     (
         "a.ply",
@@ -143,7 +146,7 @@ def test_files_that_cannot_be_opened(tmp_path, name, message):
         load(tmp_path / name)
 
 
-WRITTEN = ["a.ply", "a.splat", "a.sog", "a.glb", "a.gltf", "a.npz", "a.safetensors"]
+WRITTEN = [f"a{suffix}" for suffix in WRITERS]
 
 
 @pytest.mark.parametrize("name", [*WRITTEN, "A.PLY", "A.SOG"])
@@ -151,7 +154,7 @@ def test_save_and_load(tmp_path, make_gaussians, name):
     gaussians = make_gaussians(20)
     save(gaussians, str(tmp_path / name))
     back = load(str(tmp_path / name)).means
-    torch.testing.assert_close(back[back[:, 0].argsort()], gaussians.means[gaussians.means[:, 0].argsort()], rtol=0, atol=2e-4)
+    torch.testing.assert_close(back[back[:, 0].argsort()], gaussians.means[gaussians.means[:, 0].argsort()], rtol=0, atol=2e-3)
 
 
 def test_content_goes_before_the_extension(tmp_path, make_gaussians):
@@ -175,7 +178,8 @@ def test_a_point_cloud_becomes_gaussians(tmp_path, write_ply_by_hand):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("a.obj", r"cannot write \.obj; use one of \.ply, \.splat"), ("a", "without extension")]
+    ("name", "message"),
+    [("a.obj", r"cannot write \.obj; use one of \.compressed\.ply, \.ply, \.splat, \.spz"), ("a", "without extension")],
 )
 def test_only_splats_are_written(tmp_path, make_gaussians, name, message):
     with pytest.raises(FormatError, match=message):
@@ -199,47 +203,9 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, make_gaussians, name):
     assert os.listdir(tmp_path) == [name]
 
 
-@pytest.fixture(scope="module")
-def valid_files(tmp_path_factory, make_gaussians, splat_rows, write_ply_by_hand):
-    folder = tmp_path_factory.mktemp("valid")
-    save(make_gaussians(6), folder / "a.splat")
-    write_ply_by_hand(folder / "binary.ply", splat_rows(degree=1))
-    write_ply_by_hand(folder / "big.ply", splat_rows(), form="binary_big_endian", kind="double")
-    write_ply_by_hand(folder / "ascii.ply", splat_rows(), form="ascii", line_end="\r\n")
-    cloud = {name: np.arange(4.0) for name in ("x", "y", "z", "red", "green", "blue", "nx", "ny", "nz")}
-    write_ply_by_hand(folder / "cloud.ply", cloud)
-    return sorted(folder.iterdir())
-
-
-def load_or_say_why(path, data):
-    """Loading damaged bytes either works or raises one of our own errors; anything else fails the test."""
-    path.write_bytes(data)
-    try:
-        gaussians = load(path)
-    except SplatSenseError as error:
-        if str(path) not in str(error):
-            raise
-    else:
-        assert torch.isfinite(gaussians.means).all()
-
-
-@given(which=st.integers(0, 4), at=st.floats(0, 1))
-def test_truncated_files(tmp_path_factory, valid_files, which, at):
-    path = valid_files[which]
-    data = path.read_bytes()
-    load_or_say_why(tmp_path_factory.getbasetemp() / f"cut{path.suffix}", data[: int(at * len(data))])
-
-
-@given(which=st.integers(0, 4), edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8))
-def test_files_with_flipped_bytes(tmp_path_factory, valid_files, which, edits):
-    path = valid_files[which]
-    data = bytearray(path.read_bytes())
-    for position, value in edits:
-        data[position % len(data)] = value
-    load_or_say_why(tmp_path_factory.getbasetemp() / f"flipped{path.suffix}", bytes(data))
-
-
 @given(lines=st.lists(st.text(max_size=30), max_size=6), body=st.binary(max_size=64))
-def test_invented_headers(tmp_path_factory, lines, body):
+def test_invented_headers(tmp_path_factory, loads_or_says_why, lines, body):
     data = "\n".join(["ply", "format ascii 1.0", "element vertex 2", *XYZ, *lines, "end_header\n"]).encode()
-    load_or_say_why(tmp_path_factory.getbasetemp() / "invented.ply", data + body)
+    path = tmp_path_factory.getbasetemp() / "invented.ply"
+    path.write_bytes(data + body)
+    loads_or_says_why(path)

@@ -1,10 +1,11 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatsense.io._palette import value_codebook, vector_palette
 
 
+@settings(max_examples=40)
 @given(count=st.integers(1, 3000), power=st.sampled_from([1, 3, 9]), seed=st.integers(0, 2**31))
 def test_codebooks_are_no_worse_than_equal_steps(count, power, seed):
     values = np.random.default_rng(seed).normal(size=(count, 1)).astype(np.float32) ** power
@@ -30,6 +31,7 @@ def test_a_codebook_of_extreme_values_keeps_the_bulk():
     assert np.sqrt(((codebook[indices] - values)[:5000] ** 2).mean()) < 0.03  # equal steps: 7843
 
 
+@settings(max_examples=40)
 @given(count=st.integers(1, 400), entries=st.sampled_from([1, 2, 16, 256]), seed=st.integers(0, 2**31))
 def test_every_entry_is_the_mean_of_its_vectors(count, entries, seed):
     vectors = np.random.default_rng(seed).normal(size=(count, 9)).astype(np.float32)

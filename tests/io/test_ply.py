@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatsense.errors import DataError, FormatError
@@ -113,6 +113,7 @@ finite = st.floats(-(2.0**100), 2.0**100, width=32)
 length = st.floats(2.0**-90, 2.0**60, width=32)
 
 
+@settings(max_examples=40)
 @given(
     rows=st.lists(st.tuples(finite, finite, finite, length, length, length, unit, finite), min_size=1, max_size=6),
     turns=st.integers(0, 2**31),
@@ -157,11 +158,13 @@ def test_infinite_raw_values_that_mean_something_are_kept(tmp_path, splat_rows, 
     assert gaussians.scales[:, 0].tolist() == [0.0, 0.0]
 
 
-def test_quaternions_of_any_length_become_unit(tmp_path, splat_rows, write_ply_by_hand):
+@pytest.mark.parametrize("length", [1e-40, 1e-30, 1e-10, 3.0, 1e10, 1e30])
+def test_quaternions_of_any_length_become_unit(tmp_path, splat_rows, write_ply_by_hand, length):
     columns = splat_rows(count=2)
     for name in ("rot_0", "rot_1", "rot_2", "rot_3"):
-        columns[name][:] = [1e-30, 1e30]
-    assert read_ply(write_ply_by_hand(tmp_path / "a.ply", columns)).quats.tolist() == [[0.5] * 4] * 2
+        columns[name][:] = [length, 1.0]
+    quats = read_ply(write_ply_by_hand(tmp_path / "a.ply", columns)).quats
+    torch.testing.assert_close(quats, torch.full((2, 4), 0.5), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

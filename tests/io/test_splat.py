@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatsense.errors import DataError, FormatError
@@ -34,6 +34,7 @@ def test_writing_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "b.splat").read_bytes() == data
 
 
+@settings(max_examples=30)
 @given(count=st.integers(1, 50), seed=st.integers(0, 2**31))
 def test_round_trip_within_quantisation(tmp_path_factory, make_gaussians, count, seed):
     path = tmp_path_factory.mktemp("splat") / "a.splat"

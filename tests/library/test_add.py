@@ -220,12 +220,12 @@ def test_links_hidden_files_and_sidecars(tmp_path, library, write_blob):
 
 def test_inputs_that_hold_nothing_are_failures(tmp_path, library):
     (tmp_path / "void").mkdir()
-    (tmp_path / "notes.txt").write_text("hello")
-    report = library.add([tmp_path / "void", tmp_path / "nowhere", tmp_path / "notes.txt"], progress=False)
+    (tmp_path / "notes.md").write_text("hello")
+    report = library.add([tmp_path / "void", tmp_path / "nowhere", tmp_path / "notes.md"], progress=False)
     reasons = {path.name: reason for path, reason in report.failed}
     assert "no asset files" in reasons["void"]
     assert "no such file" in reasons["nowhere"]
-    assert ".txt" in reasons["notes.txt"]
+    assert ".md" in reasons["notes.md"]
 
 
 def test_a_removed_asset_comes_back_only_when_added_again(folder, library):

@@ -3,8 +3,8 @@
 Design
 - All members are checked when the archive is opened: names that lead out of it, links, duplicates, encryption,
   compression other than deflate, overlapping members and tables of contents too large to be honest are errors.
-- What inflates is counted: all reads of one archive together give at most `FREE_BYTES` plus `MOST_INFLATED` times its
-  size, and a member that declares more than is left is refused before the first byte.
+- What inflates is counted: all reads of one archive together give at most `inflation_limit` of its size, and a member that
+  declares more than is left is refused before the first byte.
 - Only errors of our own come out; each names the archive, the member and the remedy.
 """
 
@@ -19,9 +19,8 @@ from typing import BinaryIO
 
 from splatsense.errors import FormatError, LimitError
 from splatsense.files import open_to_read
+from splatsense.io._decompression import inflation_limit
 
-FREE_BYTES = 64 << 20
-MOST_INFLATED = 64
 MOST_MEMBERS = 256
 LONGEST_READ = 1 << 20
 """Bytes `zipfile` may ask for at once. It reads the table of contents in one piece, so this bounds that as well."""
@@ -36,7 +35,7 @@ class Archive:
         self.path = path
         self.size = size
         self._file = file
-        self._budget = FREE_BYTES + MOST_INFLATED * size
+        self._budget = inflation_limit(size)
         self._members = _check_members(path, file.infolist(), size)
 
     @property
@@ -64,7 +63,7 @@ class Archive:
         if member.file_size > self._budget:
             raise LimitError(
                 f"{self.path}: with member {name!r}, the archive of {self.size} bytes would inflate to more than "
-                f"{MOST_INFLATED} times its size; it is damaged or hostile."
+                f"{inflation_limit(self.size)}; it is damaged or hostile."
             )
         self._budget -= member.file_size
         data = bytearray(member.file_size)

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from splatsense.errors import DataError, LimitError
+from splatsense.errors import LimitError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
 from splatsense.io._gltf_container import BINARY_CHUNK, JSON_CHUNK, MAGIC
 from splatsense.io._json import Json
+from splatsense.io._writing import checked_to_write
 from splatsense.io.gltf_splat import EXTENSION, POINTS, SH_TERMS, SRGB
 
 log = logging.getLogger("splatsense")
@@ -34,19 +35,14 @@ def write_gltf(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
     """Write a `.glb`, or a `.gltf` with its data inside, as the extension says.
 
     Raises:
-        DataError: there are no Gaussians, or some value is not finite.
+        DataError: there are no Gaussians, or some have values that are not finite or out of range.
         LimitError: the file would be longer than the 4 GiB that glTF allows.
         FormatError: `path` cannot be written.
     """
-    if not len(gaussians):
-        raise DataError(f"{path}: there are no Gaussians to write.")
+    gaussians = checked_to_write(gaussians, path)
     if gaussians.sh_degree > 3:
         log.warning("%s: glTF has SH degrees 0 to 3; degree 4 is left out. Write .ply to keep it.", path)
-    attributes = _attributes(gaussians)
-    bad = torch.stack([~value.isfinite().reshape(len(gaussians), -1).all(1) for value in attributes.values()]).any(0)
-    if bad.any():
-        raise DataError(f"{path}: not written: {int(bad.sum())} Gaussians have values that are not finite.")
-    blocks = {name: value.contiguous().numpy() for name, value in attributes.items()}
+    blocks = {name: value.contiguous().numpy() for name, value in _attributes(gaussians).items()}
     length = sum(block.nbytes for block in blocks.values())
     document = _document(blocks)
     if Path(path).suffix.lower() == ".gltf":
@@ -70,19 +66,16 @@ def write_gltf(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
 
 def _attributes(g: Gaussians) -> dict[str, Tensor]:
     """Attribute names and values, each row a multiple of four bytes, as buffers must be aligned."""
-    means, quats, scales, opacities, sh, rgb = (
-        value.detach().cpu().float() for value in (g.means, g.quats, g.scales, g.opacities, g.sh[:, :16], g.rgb)
-    )
-    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    fallback = (torch.cat([linear, opacities[:, None]], dim=1).clamp(0, 1) * 255).round()
+    linear = torch.where(g.rgb <= 0.04045, g.rgb / 12.92, ((g.rgb + 0.055) / 1.055) ** 2.4)
+    fallback = (torch.cat([linear, g.opacities[:, None]], dim=1) * 255).round()
     attributes = {
-        "POSITION": means,
-        "COLOR_0": fallback.nan_to_num().byte(),
-        f"{EXTENSION}:ROTATION": normalize(quats, dim=1)[:, [1, 2, 3, 0]],
-        f"{EXTENSION}:SCALE": scales,
-        f"{EXTENSION}:OPACITY": opacities,
+        "POSITION": g.means,
+        "COLOR_0": fallback.byte(),
+        f"{EXTENSION}:ROTATION": normalize(g.quats, dim=1)[:, [1, 2, 3, 0]],
+        f"{EXTENSION}:SCALE": g.scales,
+        f"{EXTENSION}:OPACITY": g.opacities,
     }
-    return attributes | dict(zip(SH_TERMS, sh.unbind(1), strict=False))
+    return attributes | dict(zip(SH_TERMS, g.sh[:, : len(SH_TERMS)].unbind(1), strict=False))
 
 
 def _document(blocks: dict[str, np.ndarray]) -> Json:

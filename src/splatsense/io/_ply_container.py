@@ -2,9 +2,10 @@
 
 Design
 - The header is parsed and checked against the size of the file before anything is allocated.
-- Rows are handed out as NumPy structured arrays, a few megabytes at a time (`read_rows`): binary of either byte order
-  by reinterpreting bytes, ASCII by NumPy's text reader. Each row is touched once, and no loop runs over rows.
-- `fill` spreads such blocks over destination columns, which may be strided views of any layout.
+- Rows are handed out as NumPy structured arrays that fit the processor's cache (`read_rows`): binary of either byte
+  order by reinterpreting bytes, ASCII by NumPy's text reader. Each row is touched once, and no loop runs over rows.
+- `fill` spreads such blocks over destination arrays. Where all properties of a row have one type, as in every common
+  splat file, a block is a matrix and each destination one gather from it; otherwise each column is copied by name.
 """
 
 import io
@@ -13,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from splatsense.errors import FormatError
 from splatsense.files import open_to_read
 
 MAX_HEADER_BYTES = 1 << 20
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 19  # half of a usual L2 cache
 TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
     "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8",
@@ -47,6 +47,11 @@ class Element:
     def has_lists(self) -> bool:
         """Whether some column holds lists, so that rows differ in length."""
         return None in self.properties.values()
+
+    @property
+    def smallest_row(self) -> int:
+        """Bytes of a binary row whose lists are empty, at least."""
+        return sum(1 if code is None else np.dtype(code).itemsize for code in self.properties.values())
 
     def dtype(self, byte_order: str) -> np.dtype:
         """Structured type of one binary row; only for an element without lists."""
@@ -91,7 +96,8 @@ def read_header(path: Path) -> Header:
         raise FormatError(
             f'{path}: the header has no "end_header" within its first {len(start)} bytes; the file is cut off or damaged.'
         )
-    lines = start[first.end() : end.start()].decode("utf-8", errors="replace").splitlines()
+    # Not str.splitlines: a comment may hold any of the characters that Unicode takes for a line end.
+    lines = re.split(r"\r\n|\n|\r", start[first.end() : end.start()].decode("utf-8", errors="replace"))
     byte_order, elements = _parse_lines(path, lines)
     return Header(path, byte_order, elements, end.end(), file_size)
 
@@ -162,6 +168,30 @@ def check_size(header: Header, name: str) -> int:
     return start
 
 
+def check_counts(header: Header) -> None:
+    """Check that the file is long enough for the rows of all its elements, lists counted as empty; nothing is allocated.
+
+    Raises:
+        FormatError: it is not.
+    """
+    elements = header.elements.values()
+    if header.byte_order is None:
+        with open_to_read(header.path) as handle:
+            handle.seek(header.size)
+            with io.TextIOWrapper(handle, encoding="latin-1") as text:
+                found = sum(not line.isspace() for line in text)
+        promised, unit = sum(element.count for element in elements), "lines"
+    else:
+        found, unit = header.file_size - header.size, "bytes"
+        promised = sum(element.count * element.smallest_row for element in elements)
+    if found < promised:
+        raise FormatError(
+            f"{header.path}: cut off: the header promises at least {promised} {unit} of "
+            f"{', '.join(f'{element.count} x {element.name}' for element in elements)}, but {found} follow it. "
+            "Copy or export it again."
+        )
+
+
 def _elements_before(header: Header, name: str) -> list[Element]:
     return list(header.elements.values())[: list(header.elements).index(name)]
 
@@ -183,18 +213,17 @@ def read_rows(header: Header, name: str) -> Iterator[np.ndarray]:
             yield from _read_ascii(header, element, skip, handle)
 
 
-def _read_binary(header: Header, element: Element, dtype: np.dtype, handle: BinaryIO) -> Iterator[np.ndarray]:
+def _read_binary(header: Header, element: Element, dtype: np.dtype, handle: io.BufferedReader) -> Iterator[np.ndarray]:
     rows_per_block = max(1, BLOCK_BYTES // max(1, dtype.itemsize))
-    for start in range(0, element.count, rows_per_block):
-        size = min(rows_per_block, element.count - start) * dtype.itemsize
-        data = handle.read(size)
-        if len(data) < size:
+    for start in range(0, element.count if dtype.itemsize else 0, rows_per_block):
+        block = np.empty(min(rows_per_block, element.count - start), dtype)
+        if handle.readinto(block.view(np.uint8).data) < block.nbytes:
             raise FormatError(f"{header.path}: became shorter while it was read; read it again when it is complete.")
-        yield np.frombuffer(data, dtype)
+        yield block
 
 
-def _read_ascii(header: Header, element: Element, skip: int, handle: BinaryIO) -> Iterator[np.ndarray]:
-    dtype = np.dtype([(name, "f4") for name in element.properties])
+def _read_ascii(header: Header, element: Element, skip: int, handle: io.BufferedReader) -> Iterator[np.ndarray]:
+    dtype = np.dtype([(name, "f8") for name in element.properties])
     rows_per_block = max(1, BLOCK_BYTES // dtype.itemsize)
     with io.TextIOWrapper(handle, encoding="latin-1") as text:
         lines = (line for line in text if not line.isspace())
@@ -216,14 +245,41 @@ def _read_ascii(header: Header, element: Element, skip: int, handle: BinaryIO) -
                 ) from error
 
 
-def fill(header: Header, name: str, columns: Mapping[str, np.ndarray]) -> None:
-    """Copy properties of element `name` into `columns`, float32 arrays (count,) by property name, in one pass over the file.
+def fill(header: Header, name: str, targets: Mapping[str | tuple[str, ...], np.ndarray]) -> None:
+    """Copy properties of element `name` into `targets` in one pass over the file.
 
-    Doubles beyond the range of float32 become infinite.
+    Args:
+        header: of the file.
+        name: of the element.
+        targets: by property name an array (count,), by several names one (count, len(names)). Values are cast to the
+            type of the array; doubles beyond the range of float32 become infinite.
+
+    Raises:
+        FormatError: as `read_rows`.
     """
+    names = list(header.elements[name].properties)
+    positions = {key: [names.index(each) for each in ([key] if isinstance(key, str) else key)] for key in targets}
     start = 0
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         for block in read_rows(header, name):
-            for column, target in columns.items():
-                target[start : start + len(block)] = block[column]
+            matrix = _as_matrix(block)
+            for key, target in targets.items():
+                rows = target[start : start + len(block)]
+                if matrix is None:
+                    _copy_columns(block, [names[position] for position in positions[key]], rows)
+                elif matrix.dtype == rows.dtype and rows.flags.c_contiguous:
+                    matrix.take(positions[key], axis=1, out=rows.reshape(len(rows), -1), mode="clip")  # names are all there
+                else:
+                    rows[...] = matrix.take(positions[key], axis=1).reshape(rows.shape)
             start += len(block)
+
+
+def _as_matrix(block: np.ndarray) -> np.ndarray | None:
+    """A structured array as (rows, columns) without a copy if all its columns have one type, otherwise None."""
+    kinds = {block.dtype[name] for name in block.dtype.names or ()}
+    return block.view(kinds.pop()).reshape(len(block), -1) if len(kinds) == 1 else None
+
+
+def _copy_columns(block: np.ndarray, names: list[str], rows: np.ndarray) -> None:
+    for column, each in zip(rows.reshape(len(rows), -1).T, names, strict=True):
+        column[...] = block[each]

@@ -2,16 +2,20 @@
 
 import os
 import re
+import zlib
 from pathlib import Path
 
 from splatsense.errors import FormatError
 from splatsense.files import open_to_read
+from splatsense.formats import POINT_CLOUDS, READABLE, TEXT_CLOUDS
 from splatsense.io._archive import open_archive
 from splatsense.io.sog import META
 
-MESHES = (".obj", ".glb", ".gltf", ".stl")
-SUPPORTED = (".ply", ".splat", ".sog", ".npz", ".safetensors", *MESHES)
-LATER = (".spz", ".ksplat", ".las", ".laz", ".pcd", ".xyz", ".pts", ".e57", ".splatv", ".fbx", ".usdz")
+WITH_SIGNATURE = (".ply", ".glb", ".spz", ".sog", ".npz", *POINT_CLOUDS)
+"""Formats that their first bytes tell; what has the name alone is damaged."""
+LATER = (".splatv", ".fbx", ".usdz")
+
+GZIP = b"\x1f\x8b"
 
 FOREIGN = (
     (re.compile(rb"\x89PNG\r\n"), "a PNG image"),
@@ -32,9 +36,9 @@ FOREIGN = (
 
 
 def sniff(path: Path) -> str:
-    """The format of `path`: "ply", "splat", "sog", "npz", "safetensors", "obj", "glb", "gltf" or "stl".
+    """The format of `path`, named by its extension without the dot; .laz is "las", and points as text are "text".
 
-    A folder with a `meta.json`, and that file, are "sog"; zip archives are told apart by what they hold.
+    A folder with a `meta.json`, and that file, are "sog"; zip and gzip archives are told apart by what they hold.
 
     Raises:
         FormatError: it cannot be read, is empty, or is not of a supported format; says which it seems to be.
@@ -50,8 +54,16 @@ def sniff(path: Path) -> str:
         return "ply"
     if start.startswith(b"glTF"):
         return "glb"
+    if start.startswith(b"LASF"):
+        return "las"
+    if start.startswith(b"ASTM-E57"):
+        return "e57"
+    if re.match(rb"(#[^\n]*\n\s*)*(# ?\.PCD|VERSION[ \t]+0?\.[0-9])", start):
+        return "pcd"
     if start.startswith(b"PK") and (kind := _archive_kind(path, suffix)):
         return kind
+    if start.startswith(b"NGSP") or (start.startswith(GZIP) and (suffix == ".spz" or _inflated(start, 4) == b"NGSP")):
+        return "spz"
     if start[8:9] == b"{" and 0 < int.from_bytes(start[:8], "little") <= path.stat().st_size - 8:
         return "safetensors"
     if suffix in LATER:
@@ -61,12 +73,14 @@ def sniff(path: Path) -> str:
     for pattern, what in FOREIGN:
         if pattern.match(start):
             raise FormatError(f"{path}: is not a 3D file: its first bytes are those of {what}.")
-    if suffix not in SUPPORTED:
+    if suffix not in READABLE:
         raise FormatError(
-            f"{path}: unknown format {suffix or '(no extension)'}; supported are {', '.join(SUPPORTED)} "
-            "(splats, point clouds and meshes)."
+            f"{path}: unknown format {suffix or '(no extension)'}; supported are {', '.join(READABLE)} "
+            "(splats, meshes and point clouds)."
         )
-    if suffix in (".ply", ".glb", ".sog", ".npz"):
+    if suffix in TEXT_CLOUDS:
+        return "text"
+    if suffix in WITH_SIGNATURE:
         raise FormatError(f"{path}: is not a {suffix} file: it starts with {start[:12]!r}. Copy or export it again.")
     return suffix[1:]
 
@@ -81,3 +95,11 @@ def _archive_kind(path: Path, suffix: str) -> str | None:
     except FormatError:
         return None
     return "sog" if META in names else "npz" if "means.npy" in names else None
+
+
+def _inflated(start: bytes, size: int) -> bytes:
+    """The first `size` bytes of a gzip stream of which `start` is the beginning; fewer if it is damaged or too short."""
+    try:
+        return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS).decompress(start, size)
+    except zlib.error:
+        return b""

@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from splatsense.errors import DataError, LimitError
+from splatsense.errors import LimitError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
 from splatsense.geometry.serialize import serial_order
 from splatsense.io._images import LONGEST_SIDE, encode_rgba
 from splatsense.io._json import Json
 from splatsense.io._palette import value_codebook, vector_palette
+from splatsense.io._smallest_three import HALF_SQRT_2, drop_largest
+from splatsense.io._writing import checked_to_write
 from splatsense.io.ply import SMALLEST_SCALE
-from splatsense.io.sog import BANDS, KEPT, META, PALETTE, PALETTE_COLUMNS
+from splatsense.io.sog import BANDS, META, PALETTE, PALETTE_COLUMNS
 
 log = logging.getLogger("splatsense")
 
@@ -37,7 +39,7 @@ def write_sog(gaussians: Gaussians, path: str | os.PathLike[str]) -> Tensor:
         Gaussians stay aligned as `labels[order]`.
 
     Raises:
-        DataError: there are no Gaussians, or some value is not finite.
+        DataError: there are no Gaussians, or some have values that are not finite or out of range.
         LimitError: there are more than an image can hold, some 268 million.
         FormatError: `path` cannot be written.
 
@@ -45,22 +47,12 @@ def write_sog(gaussians: Gaussians, path: str | os.PathLike[str]) -> Tensor:
         >>> order = write_sog(scene, "scene.sog")
         >>> np.save("labels.npy", labels[order])
     """
-    if not len(gaussians):
-        raise DataError(f"{path}: there are no Gaussians to write.")
-    if gaussians.sh_degree > 3:
+    g = checked_to_write(gaussians, path)
+    if g.sh_degree > 3:
         log.warning("%s: .sog files have SH degrees 0 to 3; degree 4 is left out. Write .ply to keep it.", path)
-    g = gaussians
-    means, quats, scales, opacities, sh = (
-        value.detach().cpu().float() for value in (g.means, g.quats, g.scales, g.opacities, g.sh[:, :16])
-    )
-    values = torch.cat([means, quats, scales, opacities[:, None], sh.flatten(1)], dim=1)
-    if not torch.isfinite(values).all():
-        raise DataError(
-            f"{path}: not written: {int((~torch.isfinite(values)).any(1).sum())} Gaussians have values that are not finite."
-        )
-    logged = means.double().abs().log1p().copysign(means)
+    logged = g.means.double().abs().log1p().copysign(g.means)
     order = serial_order(logged, "z", bits=20)
-    images, sections = _encode(logged[order], quats[order], scales[order], opacities[order], sh[order], str(path))
+    images, sections = _encode(logged[order], g[order], str(path))
     meta = {"version": 2, "asset": {"generator": "splatsense"}, "count": len(g), **sections}
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, data in (*images.items(), (META, json.dumps(meta).encode())):
@@ -68,31 +60,29 @@ def write_sog(gaussians: Gaussians, path: str | os.PathLike[str]) -> Tensor:
     return order
 
 
-def _encode(
-    logged: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sh: Tensor, where: str
-) -> tuple[dict[str, bytes], Json]:
-    """The images by file name, and what `meta.json` says about each group of them."""
+def _encode(logged: Tensor, g: Gaussians, where: str) -> tuple[dict[str, bytes], Json]:
+    """The images by file name, and what `meta.json` says about each group of them; `logged` are the means as stored."""
     low, high = logged.amin(0), logged.amax(0)
     extent = torch.where(high > low, high - low, 1)
     steps = ((logged - low) / extent * 65535).round().numpy().astype(np.uint16)
     images = {"means_l.webp": _image(steps & 255, where=where), "means_u.webp": _image(steps >> 8, where=where)}
     sections: Json = {"means": {"mins": low.tolist(), "maxs": high.tolist(), "files": ["means_l.webp", "means_u.webp"]}}
 
-    log_scales = scales.double().clamp_min(SMALLEST_SCALE).log().float()
+    log_scales = g.scales.double().clamp_min(SMALLEST_SCALE).log().float()
     codebook, indices = value_codebook(log_scales.numpy())
     images["scales.webp"] = _image(indices, where=where)
     sections["scales"] = {"codebook": codebook.tolist(), "files": ["scales.webp"]}
 
-    images["quats.webp"] = _image(*_pack_quats(quats), where=where)
+    images["quats.webp"] = _image(*_pack_quats(g.quats), where=where)
     sections["quats"] = {"files": ["quats.webp"]}
 
-    codebook, indices = value_codebook(sh[:, 0].numpy())
-    alpha = (opacities.clamp(0, 1) * 255).round().numpy().astype(np.uint8)
+    codebook, indices = value_codebook(g.sh[:, 0].numpy())
+    alpha = (g.opacities * 255).round().numpy().astype(np.uint8)
     images["sh0.webp"] = _image(indices, alpha, where=where)
     sections["sh0"] = {"codebook": codebook.tolist(), "files": ["sh0.webp"]}
-    if sh.shape[1] > 1:
-        terms = sh.shape[1] - 1
-        palette, labels = vector_palette(sh[:, 1:].flatten(1).numpy(), PALETTE)
+    terms = min(g.sh.shape[1] - 1, BANDS[-1])
+    if terms:
+        palette, labels = vector_palette(g.sh[:, 1 : terms + 1].flatten(1).numpy(), PALETTE)
         codebook, indices = value_codebook(palette)
         rows = -(-len(palette) // PALETTE_COLUMNS)
         pixels = np.full((rows * PALETTE_COLUMNS * terms, 4), 255, np.uint8)
@@ -119,8 +109,5 @@ def _image(rgb: np.ndarray, alpha: np.ndarray | int = 255, *, where: str) -> byt
 
 def _pack_quats(quats: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) bytes of the smallest components and (N,) bytes 252 to 255 that say which one is left out."""
-    unit = normalize(quats.double(), dim=1).numpy()
-    largest = np.abs(unit).argmax(1)
-    unit = np.where(np.take_along_axis(unit, largest[:, None], 1) < 0, -unit, unit)
-    kept = np.take_along_axis(unit, KEPT[largest], 1)
-    return ((kept / 2**0.5 + 0.5) * 255).round().clip(0, 255).astype(np.uint8), (252 + largest).astype(np.uint8)
+    largest, others = drop_largest(normalize(quats.double(), dim=1).numpy())
+    return ((others * HALF_SQRT_2 + 0.5) * 255).round().astype(np.uint8), (252 + largest).astype(np.uint8)

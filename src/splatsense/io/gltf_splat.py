@@ -10,12 +10,14 @@ Design
 - Colour space `lin_rec709_display` is converted to the sRGB of `Gaussians`: exactly for the DC band, to first order for the
   higher bands. Other meshes of the file are left out, which the log says.
 - Writing is in `_gltf_writer`.
-- SPZ-compressed primitives go to `_decompress`, which does not know SPZ yet.
+- Primitives compressed with SPZ (KHR_gaussian_splatting_compression_spz_2 and its forerunners) go to `spz.parse_spz`. The
+  drafts have glTF's axes called left, up, front, so that what SPZ calls right, up, back takes half a turn about y.
 
 Precision of a round trip: exact for means, scales, opacities and SH of degree 0 to 3; rotations to float32 rounding. SH
 degree 4 is not kept. Reading takes the size of the file and twice that of the Gaussians.
 """
 
+import io
 import logging
 import math
 import mmap
@@ -35,12 +37,14 @@ from splatsense.io._cleaning import clean_gaussians
 from splatsense.io._gltf_container import Document, read_document
 from splatsense.io._json import Json, member, numbers, objects
 from splatsense.io.mesh import linear_to_srgb
+from splatsense.io.spz import parse_spz
 from splatsense.spherical_harmonics import SH_C0
 
 log = logging.getLogger("splatsense")
 
 EXTENSION = "KHR_gaussian_splatting"
 SPZ_EXTENSION = re.compile(r"KHR_(gaussian_splatting_compression_spz(_\d+)?|spz_gaussian_splats_compression)")
+SPZ_TO_GLTF = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))
 SRGB, LINEAR = "srgb_rec709_display", "lin_rec709_display"
 SH_TERMS = [f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{term}" for degree in range(4) for term in range(2 * degree + 1)]
 POINTS = 0
@@ -65,8 +69,8 @@ def read_gltf(path: str | os.PathLike[str]) -> Gaussians:
     """Read the Gaussians of a `.glb` or `.gltf` file, as the nodes of its scene place them.
 
     Raises:
-        FormatError: it is missing, cut off, damaged, holds no Gaussians, compressed ones, or a node shears them.
-        LimitError: its nodes repeat Gaussians without measure.
+        FormatError: it is missing, cut off, damaged, holds no Gaussians, or a node shears them.
+        LimitError: its nodes repeat Gaussians without measure, or they would decompress to far more than its size.
         DataError: no Gaussian in it is usable.
     """
     path = Path(path)
@@ -78,11 +82,11 @@ def read_gltf(path: str | os.PathLike[str]) -> Gaussians:
             if not _is_splat(primitive):
                 others += 1
                 continue
-            name = f"{where}.primitives[{index}]"
-            count += document.count(member(primitive, "attributes", name).get("POSITION"), name)
+            part = _read_primitive(document, primitive, f"{where}.primitives[{index}]")
+            count += len(part)
             if count > FREE_COUNT + document.size:
                 raise LimitError(f"{path}: its nodes place {count} Gaussians from {document.size} bytes; it is hostile.")
-            parts.append(_place(_read_primitive(document, primitive, name), transform, node))
+            parts.append(_place(part, transform, node))
     if not parts:
         raise FormatError(f"{path}: holds no Gaussians ({EXTENSION}) in its scene; read it with load_mesh if it is a mesh.")
     if others:
@@ -172,7 +176,8 @@ def _read_primitive(document: Document, primitive: Json, where: str) -> Gaussian
     for name in (*extensions, *inner):
         if SPZ_EXTENSION.fullmatch(name):
             view = member(inner if name in inner else extensions, name, where).get("bufferView")
-            return _decompress(document.view(view, where)[0], f"{where}: {name}")
+            gaussians = parse_spz(io.BytesIO(document.view(view, where)[0]), f"{where}: {name}")
+            return gaussians.transform(SPZ_TO_GLTF)
     if primitive.get("mode", 4) != POINTS:
         raise FormatError(f"{where}: has mode {primitive.get('mode', 4)}; Gaussians are points, mode 0. Export the file again.")
     space = extension.get("colorSpace", SRGB)
@@ -207,14 +212,6 @@ def _read_primitive(document: Document, primitive: Json, where: str) -> Gaussian
         torch.from_numpy(opacities[:, 0]).clamp(0, 1),
         _linear_to_srgb(sh) if space == LINEAR else sh,
     )
-
-
-def _decompress(blob: memoryview, where: str) -> Gaussians:
-    """The Gaussians of an SPZ payload: the place for an SPZ reader.
-
-    Both drafts of the compression extension want the axes of SPZ (right, up, back) turned to left, up, front.
-    """
-    raise FormatError(f"{where}: {len(blob)} bytes of SPZ inside glTF are not read yet; export it uncompressed or as .ply.")
 
 
 def _attribute(document: Document, primitive: Json, where: str, names: tuple[str, ...], kind: str) -> np.ndarray | None:

@@ -1,7 +1,8 @@
 """Meshes with materials, textures and colours from .obj, .glb, .gltf, .ply and .stl, read by trimesh.
 
 Design
-- trimesh parses; this module flattens its scene into one `Mesh`, with one instance id per part.
+- trimesh parses, after `_mesh_limits` has checked what the file declares; this module flattens its scene into one
+  `Mesh`, with one instance id per part.
 - OBJ material colours are sRGB as everybody writes them; glTF factors and vertex colours are linear and converted.
 - A texture that cannot be found or decoded does not fail the mesh: its faces keep the material colour, its name
   goes to `Mesh.missing_textures`, and a warning is logged. Texture names are matched without case, and by their
@@ -16,7 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from splatsense.errors import DataError, FormatError
+from splatsense.errors import DataError, FormatError, SplatSenseError
+from splatsense.files import open_to_read
+from splatsense.io._mesh_limits import TEXTURE_PIXELS, check_faces, check_gltf
+from splatsense.io._ply_container import check_counts, read_header
 from splatsense.mesh import Material, Mesh
 
 log = logging.getLogger("splatsense")
@@ -35,16 +39,17 @@ def load_mesh(path: str | Path, file_type: str | None = None) -> Mesh:
 
     Raises:
         FormatError: the file is missing, damaged or not a mesh format this reader knows.
+        LimitError: it declares far more than its bytes can hold.
         DataError: it holds no faces, or vertices that are not finite.
     """
     path = Path(path)
     suffix = f".{file_type}" if file_type else path.suffix.lower()
     if suffix not in MESH_SUFFIXES:
         raise FormatError(f"{path}: not a mesh file this version reads; it reads {' '.join(MESH_SUFFIXES)}.")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror}).") from error
+    with open_to_read(path) as handle:
+        data = handle.read()
+    if suffix == ".ply":
+        check_counts(read_header(path))
     return parse_mesh(data, suffix[1:], lambda name: _read_beside(path.parent, name), str(path))
 
 
@@ -65,24 +70,36 @@ def parse_mesh(data: bytes, file_type: str, read_file: ReadFile, name: str) -> M
     options: dict[str, Any] = {"process": False}
     if file_type == "obj":
         options |= {"split_object": False, "group_material": True}
+    if file_type in ("glb", "gltf"):
+        check_gltf(data, name)
     try:
-        scene = trimesh.load_scene(io.BytesIO(data), file_type=file_type, resolver=resolver, **options)
-        parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+        with np.errstate(all="ignore"):
+            scene = trimesh.load_scene(io.BytesIO(data), file_type=file_type, resolver=resolver, **options)
+            check_faces(scene, name)
+            _prepare_textures(scene, resolver.missing)
+            parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    except SplatSenseError:
+        raise
     except Exception as error:  # trimesh parsers raise almost anything on damaged files
         raise FormatError(f"{name}: cannot be read as {file_type} ({type(error).__name__}: {error}).") from error
     if not parts:
         raise DataError(f"{name}: holds no faces. If it is a point cloud, save it as .ply with x, y, z.")
     for part in parts:
+        if part.vertices.ndim != 2 or part.vertices.shape[1] != 3 or part.faces.shape[1] != 3:
+            raise FormatError(f"{name}: damaged: a vertex has not three coordinates; export it again.")
         if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
             raise FormatError(f"{name}: damaged: a face points outside its {len(part.vertices)} vertices; export it again.")
-    mesh = _merge(parts, linear=file_type in ("glb", "gltf"), missing=tuple(dict.fromkeys(resolver.missing)))
+    with np.errstate(over="ignore", invalid="ignore"):  # a value beyond float32 becomes infinite and is told below
+        mesh = _merge(parts, linear=file_type in ("glb", "gltf"), missing=tuple(dict.fromkeys(resolver.missing)))
     if not np.isfinite(mesh.vertices).all():
         bad = int(np.flatnonzero(~np.isfinite(mesh.vertices).all(1))[0])
         raise DataError(f"{name}: vertex {bad} is not finite; repair the mesh and export it again.")
     if not mesh.face_areas.sum() > 0:
         raise DataError(f"{name}: all {len(mesh.faces)} faces have zero area.")
     if mesh.missing_textures:
-        log.warning("%s: textures not found: %s; the material colours serve.", name, ", ".join(mesh.missing_textures))
+        log.warning(
+            "%s: textures not found or not usable: %s; the material colours serve.", name, ", ".join(mesh.missing_textures)
+        )
     return mesh
 
 
@@ -128,7 +145,9 @@ def _read_beside(folder: Path, name: str) -> bytes:
     path = folder / PureWindowsPath(name).as_posix()
     if not path.is_file():
         found = match_name(name, [entry.name for entry in folder.iterdir() if entry.is_file()])
-        path = folder / found if found else path
+        if not found:
+            raise FileNotFoundError(f"{name}: not there, or not a regular file")
+        path = folder / found
     if not path.resolve().is_relative_to(folder.resolve()):
         raise FileNotFoundError(f"{name}: outside the folder of the mesh")
     return path.read_bytes()
@@ -176,12 +195,39 @@ def _appearance(part: Any, linear: bool) -> tuple[Material, np.ndarray | None, n
     color, image = _color_and_image(visual.material)
     if linear:
         color[:3] = linear_to_srgb(color[:3])
-    uv = visual.uv
-    texture = None if image is None or uv is None else np.asarray(image.convert("RGBA"), np.uint8)
-    uvs = None if texture is None else np.asarray(uv, np.float32)[part.faces]
-    if uvs is not None and not np.isfinite(uvs).all():
-        uvs = np.nan_to_num(uvs, nan=0.0, posinf=0.0, neginf=0.0)
-    return Material(color, texture), uvs, None
+    uv = np.zeros((0, 0), np.float32) if visual.uv is None else np.asarray(visual.uv, np.float32)
+    if image is None or uv.ndim != 2 or len(uv) != len(part.vertices) or uv.shape[1] < 2:
+        return Material(color), None, None
+    uvs = np.nan_to_num(uv[:, :2], nan=0.0, posinf=0.0, neginf=0.0)[part.faces]
+    return Material(color, np.asarray(image.convert("RGBA"), np.uint8)), uvs, None
+
+
+def _prepare_textures(scene: Any, missing: list[str]) -> None:
+    """Decode the colour textures of a trimesh scene, and take from it the images that are not used or cannot be.
+
+    The names of those that are damaged or too large are added to `missing`.
+    """
+    for geometry in scene.geometry.values():
+        material = getattr(getattr(geometry, "visual", None), "material", None)
+        for slot in ("metallicRoughnessTexture", "normalTexture", "occlusionTexture", "emissiveTexture"):
+            if getattr(material, slot, None) is not None:
+                setattr(material, slot, None)
+        slot = "baseColorTexture" if hasattr(material, "baseColorTexture") else "image"
+        image = getattr(material, slot, None)
+        if image is not None and (fault := _texture_fault(image)):
+            missing.append(f"{getattr(image, 'filename', '') or 'a texture without a name'} ({fault})")
+            setattr(material, slot, None)
+
+
+def _texture_fault(image: Any) -> str:
+    """Why a texture cannot be used, or an empty string and it is decoded."""
+    try:
+        if image.width * image.height > TEXTURE_PIXELS:
+            return f"{image.width} x {image.height} pixels: too large"
+        image.load()
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        return f"damaged: {error}"
+    return ""
 
 
 def _color_and_image(material: Any) -> tuple[np.ndarray, Any]:

@@ -3,7 +3,10 @@
 Design
 - A splat file stores raw values: log scales, logit opacities, quaternions of any length, and the higher SH bands as
   `f_rest_*` with the channel varying slowest. Reading activates them, writing undoes it.
-- Properties are found by name, so their order, their number type and the byte order of the file do not matter.
+- Properties are found by name, so their order, their number type and the byte order of the file do not matter, and
+  properties and elements that mean nothing here are passed over.
+- 2D Gaussians (Huang et al. 2024) have two scales; they get a third along their normal, `SURFEL_THICKNESS` times the
+  smaller of the two. Files with `red green blue` instead of `f_dc_*` (nerfstudio's rgb mode) have SH degree 0.
 - Writing keeps everything finite: opacities of 0 and 1 become logits of -30 and 30, scales below 1e-30 become 1e-30.
 """
 
@@ -13,24 +16,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from splatsense.errors import DataError, FormatError
+from splatsense.errors import FormatError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
 from splatsense.io._cleaning import clean_gaussians
 from splatsense.io._ply_container import Header, check_size, fill, read_header
+from splatsense.io._writing import checked_to_write
 from splatsense.io.point_cloud import PointCloud
+from splatsense.spherical_harmonics import SH_C0
 
 POSITION = ("x", "y", "z")
 NORMAL = ("nx", "ny", "nz")
 DC = ("f_dc_0", "f_dc_1", "f_dc_2")
 SCALE = ("scale_0", "scale_1", "scale_2")
 ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
-REQUIRED = (*POSITION, *DC, "opacity", *SCALE, *ROTATION)
 COLOR_NAMES = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
 
 LOGIT_LIMIT = 30.0
 SMALLEST_SCALE = 1e-30
-ROWS_PER_WRITE = 1 << 15
+SURFEL_THICKNESS = 1e-3
+ROWS_PER_WRITE = 1 << 13
 
 
 def read_ply(path: str | os.PathLike[str]) -> Gaussians:
@@ -43,28 +48,39 @@ def read_ply(path: str | os.PathLike[str]) -> Gaussians:
         DataError: no Gaussian in it is usable.
     """
     header = read_header(Path(path))
-    properties = _vertex_properties(header)
-    missing = [name for name in REQUIRED if name not in properties]
-    if missing:
-        raise FormatError(f"{path}: not a Gaussian splat: it lacks {', '.join(missing)}. {describe(header)}")
-    bands = 1 + _rest_count(header) // 3
+    color_names, axes = _splat_layout(header)
+    rest = _rest_count(header) // 3  # SH terms of each channel after the first
     count = _vertex_count(header)
     means, quats, scales = np.empty((count, 3), "f4"), np.empty((count, 4), "f4"), np.empty((count, 3), "f4")
-    opacities, sh = np.empty(count, "f4"), np.empty((count, bands, 3), "f4")
-    columns = dict(zip(POSITION, means.T, strict=True)) | dict(zip(SCALE, scales.T, strict=True))
-    columns |= dict(zip(ROTATION, quats.T, strict=True)) | dict(zip(DC, sh[:, 0].T, strict=True)) | {"opacity": opacities}
-    for index in range(3 * (bands - 1)):
-        channel, band = divmod(index, bands - 1)
-        columns[f"f_rest_{index}"] = sh[:, 1 + band, channel]
-    fill(header, "vertex", columns)
+    opacities, sh = np.empty(count, "f4"), np.empty((count, 1 + rest, 3), "f4")
+    color_names += tuple(f"f_rest_{channel * rest + term}" for term in range(rest) for channel in range(3))
+    columns = {POSITION: means, ROTATION: quats, SCALE[:axes]: scales[:, :axes], "opacity": opacities}
+    fill(header, "vertex", columns | {color_names: sh.reshape(count, -1)})
+    torch.from_numpy(scales[:, :axes]).exp_()
+    if axes == 2:
+        scales[:, 2] = SURFEL_THICKNESS * scales[:, :2].min(1)
+    if color_names[0] != DC[0]:
+        rgb = sh[:, 0]
+        rgb[:] = (rgb / _color_range(_vertex_properties(header)[color_names[0]], rgb) - 0.5) / SH_C0
     return clean_gaussians(
         path,
         torch.from_numpy(means),
         torch.from_numpy(quats),
-        torch.from_numpy(scales).exp_(),
+        torch.from_numpy(scales),
         torch.from_numpy(opacities).sigmoid_(),
         torch.from_numpy(sh),
     )
+
+
+def _splat_layout(header: Header) -> tuple[tuple[str, ...], int]:
+    """The properties that give the colour, and the number of scales: 3, or 2 for 2D Gaussians."""
+    properties = _vertex_properties(header)
+    colors = _color_names(header) if properties.keys().isdisjoint(DC) else None
+    axes = 2 if properties.keys() >= set(SCALE[:2]) and SCALE[2] not in properties else 3
+    missing = [name for name in (*POSITION, *(colors or DC), "opacity", *SCALE[:axes], *ROTATION) if name not in properties]
+    if missing:
+        raise FormatError(f"{header.path}: not a Gaussian splat: it lacks {', '.join(missing)}. {describe(header)}")
+    return colors or DC, axes
 
 
 def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], ascii: bool = False) -> None:
@@ -74,11 +90,10 @@ def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], ascii: bool = 
         ascii: text instead of little-endian binary: four times the size, exact all the same.
 
     Raises:
-        DataError: there are no Gaussians, or some value is not finite.
+        DataError: there are no Gaussians, or some have values that are not finite or out of range.
         FormatError: `path` cannot be written.
     """
-    if not len(gaussians):
-        raise DataError(f"{path}: there are no Gaussians to write.")
+    gaussians = checked_to_write(gaussians, path)
     rest = [f"f_rest_{index}" for index in range(3 * (gaussians.sh.shape[1] - 1))]
     names = [*POSITION, *NORMAL, *DC, *rest, "opacity", *SCALE, *ROTATION]
     header = [
@@ -92,26 +107,19 @@ def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], ascii: bool = 
         handle.write("\n".join(header).encode("ascii"))
         for start in range(0, len(gaussians), ROWS_PER_WRITE):
             rows = _raw_rows(gaussians[start : start + ROWS_PER_WRITE])
-            if not np.isfinite(rows).all():
-                raise DataError(
-                    f"{path}: not written: some values among Gaussians {start} to {start + len(rows) - 1} are not finite."
-                )
             if ascii:
                 np.savetxt(handle, rows, fmt="%.9g")
             else:
-                handle.write(rows.astype("<f4", copy=False).tobytes())
+                handle.write(rows.astype("<f4", copy=False).data)
 
 
-def _raw_rows(gaussians: Gaussians) -> np.ndarray:
-    """(N, 14 + 3 + 3 K - 3) float32 rows before activation, in the order of the file."""
-    means, quats, scales, opacities, sh = (
-        value.detach().cpu().float()
-        for value in (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh)
-    )
-    logits = torch.logit(opacities.double()).clamp(-LOGIT_LIMIT, LOGIT_LIMIT).float()
-    log_scales = scales.double().clamp_min(SMALLEST_SCALE).log().float()
-    rest = sh[:, 1:].transpose(1, 2).flatten(1)
-    return torch.cat([means, torch.zeros_like(means), sh[:, 0], rest, logits[:, None], log_scales, quats], dim=1).numpy()
+def _raw_rows(g: Gaussians) -> np.ndarray:
+    """(N, 14 + 3 K) float32 rows before activation, in the order of the file."""
+    logits = torch.logit(g.opacities.double()).clamp(-LOGIT_LIMIT, LOGIT_LIMIT).float()
+    log_scales = g.scales.double().clamp_min(SMALLEST_SCALE).log().float()
+    rest = g.sh[:, 1:].transpose(1, 2).flatten(1)
+    parts = [g.means, torch.zeros_like(g.means), g.sh[:, 0], rest, logits[:, None], log_scales, g.quats]
+    return torch.cat(parts, dim=1).numpy()
 
 
 def read_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
@@ -132,7 +140,7 @@ def read_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
     count = _vertex_count(header)
     points, columns = np.empty((count, 3), "f4"), {}
     columns |= dict(zip(POSITION, points.T, strict=True))
-    color_names = next((names for names in COLOR_NAMES if properties.keys() >= set(names)), None)
+    color_names = _color_names(header)
     colors = normals = None
     if color_names:
         colors = np.empty((count, 3), "f4")
@@ -142,14 +150,15 @@ def read_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
         columns |= dict(zip(NORMAL, normals.T, strict=True))
     fill(header, "vertex", columns)
     if colors is not None and color_names is not None:
-        colors /= _color_range(properties[color_names[0]], colors)
+        with np.errstate(invalid="ignore"):  # a signalling NaN; from_file leaves it out
+            colors /= _color_range(properties[color_names[0]], colors)
     return PointCloud.from_file(path, points, colors, normals)
 
 
 def _color_range(code: str | None, colors: np.ndarray) -> float:
     """The value of full intensity: by type for integers; floats above 1 can only mean 0 to 255."""
     ranges = {"u1": 255.0, "i1": 127.0, "u2": 65535.0, "i2": 32767.0, "u4": 255.0, "i4": 255.0}
-    return ranges[code] if code in ranges else 255.0 if np.nanmax(colors) > 1.0 else 1.0
+    return ranges[code] if code in ranges else 255.0 if (colors > 1.0).any() else 1.0
 
 
 def is_splat(header: Header) -> bool:
@@ -166,14 +175,9 @@ def describe(header: Header) -> str:
     """One sentence on what a PLY file seems to hold, for error messages."""
     properties = _vertex_properties(header)
     if "packed_position" in properties:
-        return "It is a compressed PLY as SuperSplat writes it; export it as plain PLY."
+        return "It is a compressed PLY as SuperSplat writes it; use load or read_compressed_ply."
     if is_splat(header):
-        flat = "scale_1" in properties and "scale_2" not in properties
-        return (
-            "It seems to hold 2D Gaussians (surfels)."
-            if flat
-            else "It seems to be an incomplete Gaussian splat; export it again."
-        )
+        return "It seems to be an incomplete Gaussian splat; export it again."
     if is_mesh(header):
         return f"It seems to be a mesh of {header.elements['face'].count} faces."
     if properties.keys() >= set(POSITION):
@@ -196,8 +200,13 @@ def _vertex_count(header: Header) -> int:
     return vertex.count
 
 
+def _color_names(header: Header) -> tuple[str, str, str] | None:
+    """The properties that hold red, green and blue, if there are any."""
+    return next((names for names in COLOR_NAMES if _vertex_properties(header).keys() >= set(names)), None)
+
+
 def _rest_count(header: Header) -> int:
-    names = [name for name in _vertex_properties(header) if name.startswith("f_rest_")]
+    names = {name for name in _vertex_properties(header) if name.startswith("f_rest_")}
     missing = [name for name in (f"f_rest_{index}" for index in range(len(names))) if name not in names]
     if missing or len(names) not in (0, 9, 24, 45, 72):
         raise FormatError(

@@ -1,4 +1,10 @@
-"""Point clouds, and Gaussians that show them: one small ball, or a disc where the normal is known, for each point."""
+"""Point clouds, and Gaussians that show them: one small ball, or a disc where the normal is known, for each point.
+
+Design
+- Scanners measure in country-wide grids: millimetres at half a million metres, which float32 would round to centimetres.
+  `PointCloud.from_file` takes float64 and moves a cloud that lies far from the origin to it, by whole units. The shift is
+  kept in `PointCloud.origin` and said in the log; a cloud near the origin keeps its coordinates.
+"""
 
 import logging
 import os
@@ -17,6 +23,9 @@ GREY = 0.5
 LONE_POINT_SPACING = 0.02  # when all points coincide
 LARGEST_SCALE = 10.0  # times the median: a stray point must not become a ball that hides the rest
 FLATNESS = 0.1  # thickness of a disc over its radius
+FAR = 8.0  # times its own size: a float64 cloud further from the origin than that is moved to it
+MEASURED = 100_000  # points that tell where a cloud lies
+LARGEST_COORDINATE = 1e30  # squares of coordinates must stay finite in float32's exponent range
 
 
 @dataclass(frozen=True)
@@ -27,11 +36,13 @@ class PointCloud:
         points: (N, 3) float32, finite, at least one.
         colors: (N, 3) float32 sRGB in [0, 1], or None.
         normals: (N, 3) float32, of any length, or None.
+        origin: what was taken off the coordinates of the file: `points + origin`, in float64, is where they were.
     """
 
     points: np.ndarray
     colors: np.ndarray | None = None
     normals: np.ndarray | None = None
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         shape = (len(self.points), 3)
@@ -48,10 +59,13 @@ class PointCloud:
     ) -> "PointCloud":
         """The usable points of a file: those that are not finite, or whose colour is not, are dropped with a warning.
 
+        Args:
+            points: (N, 3) float32 as they are; or float64, which are moved to the origin when they lie far from it.
+
         Raises:
             DataError: none is left.
         """
-        usable = np.isfinite(points).all(1)
+        usable = (np.abs(points) < LARGEST_COORDINATE).all(1)
         if colors is not None:
             usable &= np.isfinite(colors).all(1)
         if not usable.any():
@@ -61,7 +75,22 @@ class PointCloud:
             points = points[usable]
             colors = None if colors is None else colors[usable]
             normals = None if normals is None else normals[usable]
-        return cls(points, None if colors is None else colors.clip(0, 1), normals)
+        colors = None if colors is None else colors.clip(0, 1)
+        if points.dtype != np.float64:
+            return cls(points, colors, normals)
+        origin = _origin(points)
+        if origin.any():
+            log.warning(
+                "%s: moved by (%.0f, %.0f, %.0f): float32 would round coordinates that far from the origin.", path, *-origin
+            )
+        x, y, z = origin.tolist()
+        return cls((points - origin).astype(np.float32), colors, normals, (x, y, z))
+
+
+def _origin(points: np.ndarray) -> np.ndarray:
+    """(3,) whole units to take off float64 points; zeros when most of them lie within a few cloud sizes of the origin."""
+    low, middle, high = np.quantile(points[:: max(1, len(points) // MEASURED)], [0.02, 0.5, 0.98], axis=0)
+    return np.round(middle) if np.abs(middle).max() > FAR * (high - low).max() else np.zeros(3)
 
 
 def point_cloud_to_gaussians(cloud: PointCloud, neighbors: int = 3, size: float = 0.5, opacity: float = 0.99) -> Gaussians:

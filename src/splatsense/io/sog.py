@@ -33,6 +33,7 @@ from splatsense.io._archive import open_archive
 from splatsense.io._cleaning import clean_gaussians
 from splatsense.io._images import decode_rgba
 from splatsense.io._json import Json, integer, member, numbers, parse_object
+from splatsense.io._smallest_three import HALF_SQRT_2, restore_largest
 
 META = "meta.json"
 LARGEST_META = 1 << 20
@@ -42,8 +43,6 @@ MOST_PER_BYTE = 8
 PALETTE = 1 << 16
 PALETTE_COLUMNS = 64
 BANDS = (0, 3, 8, 15)
-KEPT = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
-"""Which components of a wxyz quaternion are stored when the row's number is the largest one's."""
 
 
 @dataclass(frozen=True)
@@ -239,9 +238,4 @@ def _unpack_quats(pixels: np.ndarray, source: _Source) -> np.ndarray:
             f"{source.path}: {_file(source, 'quats', 0)}: Gaussian {int((largest < 0).argmax())} has alpha "
             f"{int(pixels[:, 3].min())}, not 252 to 255; the file is damaged. Export it again."
         )
-    kept = (pixels[:, :3].astype(np.float32) / 255 - 0.5) * np.float32(2**0.5)
-    quats = np.empty((len(pixels), 4), np.float32)
-    np.put_along_axis(quats, KEPT[largest], kept, 1)
-    missing = np.sqrt(np.maximum(0, 1 - (kept**2).sum(1)))
-    np.put_along_axis(quats, largest[:, None], missing[:, None], 1)
-    return quats
+    return restore_largest(largest, (pixels[:, :3].astype(np.float32) / 255 - np.float32(0.5)) / np.float32(HALF_SQRT_2))

@@ -10,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
-from splatsense.errors import DataError, FormatError
+from splatsense.errors import FormatError
 from splatsense.files import atomic_write, open_to_read
 from splatsense.gaussians import Gaussians
 from splatsense.io._cleaning import clean_gaussians
+from splatsense.io._writing import checked_to_write
 from splatsense.spherical_harmonics import SH_C0
 
 log = logging.getLogger("splatsense")
 
+ROWS_PER_BLOCK = 1 << 14
 RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
 
@@ -34,45 +37,44 @@ def read_splat(path: str | os.PathLike[str]) -> Gaussians:
     """
     path = Path(path)
     with open_to_read(path) as handle:
-        data = handle.read()
-    if not data:
-        raise FormatError(f"{path}: is empty.")
-    whole = len(data) // RECORD.itemsize
-    if len(data) % RECORD.itemsize:
-        raise FormatError(
-            f"{path}: cut off or not a .splat file: {len(data)} bytes are {whole} records of 32 bytes and "
-            f"{len(data) % RECORD.itemsize} more at byte {whole * RECORD.itemsize}. Copy or export it again."
-        )
-    records = np.frombuffer(data, RECORD)
-    rgba = torch.from_numpy(records["rgba"].astype(np.float32)) / 255
-    quats = (torch.from_numpy(records["quat"].astype(np.float32)) - 128) / 128
-    means, scales = torch.from_numpy(records["mean"].astype(np.float32)), torch.from_numpy(records["scale"].astype(np.float32))
-    return clean_gaussians(path, means, quats, scales, rgba[:, 3], ((rgba[:, :3] - 0.5) / SH_C0)[:, None])
+        size = handle.seek(0, os.SEEK_END)
+        count, excess = divmod(size, RECORD.itemsize)
+        if not size:
+            raise FormatError(f"{path}: is empty.")
+        if excess:
+            raise FormatError(
+                f"{path}: cut off or not a .splat file: {size} bytes are {count} records of 32 bytes and "
+                f"{excess} more at byte {count * RECORD.itemsize}. Copy or export it again."
+            )
+        handle.seek(0)
+        means, scales = np.empty((count, 3), "f4"), np.empty((count, 3), "f4")
+        rgba, quats = np.empty((count, 4), "f4"), np.empty((count, 4), "f4")
+        for start in range(0, count, ROWS_PER_BLOCK):
+            rows = slice(start, min(start + ROWS_PER_BLOCK, count))
+            block = np.empty(rows.stop - start, RECORD)
+            if handle.readinto(block.view(np.uint8).data) < block.nbytes:
+                raise FormatError(f"{path}: became shorter while it was read; read it again when it is complete.")
+            means[rows], scales[rows] = block["mean"], block["scale"]
+            np.divide(block["rgba"], np.float32(255), out=rgba[rows])
+            np.subtract(block["quat"], np.float32(128), out=quats[rows])
+    opacities = torch.from_numpy(rgba[:, 3].copy())
+    sh = torch.from_numpy(rgba[:, :3]).sub(0.5).div_(SH_C0)[:, None]
+    return clean_gaussians(path, torch.from_numpy(means), torch.from_numpy(quats), torch.from_numpy(scales), opacities, sh)
 
 
 def write_splat(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
     """Write a `.splat` file. View-dependent colour is left out, which the log says.
 
     Raises:
-        DataError: there are no Gaussians, or some value is not finite.
+        DataError: there are no Gaussians, or some have values that are not finite or out of range.
         FormatError: `path` cannot be written.
     """
-    if not len(gaussians):
-        raise DataError(f"{path}: there are no Gaussians to write.")
-    if gaussians.sh_degree > 0:
+    g = checked_to_write(gaussians, path)
+    if g.sh_degree > 0:
         log.warning("%s: .splat files have no view-dependent colour; it is left out. Write .ply to keep it.", path)
-    g = gaussians
-    means, scales, rgb, opacities, quats = (
-        value.detach().cpu().float() for value in (g.means, g.scales, g.rgb, g.opacities, g.quats)
-    )
-    values = torch.cat([means, scales, rgb, opacities[:, None], quats], dim=1)
-    if not torch.isfinite(values).all():
-        raise DataError(
-            f"{path}: not written: {int((~torch.isfinite(values)).any(1).sum())} Gaussians have values that are not finite."
-        )
     records = np.empty(len(g), RECORD)
-    records["mean"], records["scale"] = means.numpy(), scales.numpy()
-    records["rgba"] = (torch.cat([rgb, opacities[:, None]], dim=1).clamp(0, 1) * 255).round().numpy()
-    records["quat"] = (torch.nn.functional.normalize(quats, dim=1) * 128 + 128).round().clamp(0, 255).numpy()
+    records["mean"], records["scale"] = g.means.numpy(), g.scales.numpy()
+    records["rgba"] = (torch.cat([g.rgb, g.opacities[:, None]], dim=1) * 255).round().numpy()
+    records["quat"] = (normalize(g.quats, dim=1) * 128 + 128).round().clamp(0, 255).numpy()
     with atomic_write(path) as temporary:
         temporary.write_bytes(records.tobytes())

@@ -25,6 +25,7 @@ from splatsense.files import atomic_write, open_to_read
 from splatsense.gaussians import Gaussians
 from splatsense.io._archive import open_archive
 from splatsense.io._cleaning import clean_gaussians
+from splatsense.io._writing import checked_to_write
 
 NAMES = ("means", "quats", "scales", "opacities", "sh")
 FORMAT, VERSION = "splatsense.gaussians", 1
@@ -81,10 +82,10 @@ def write_npz(gaussians: Gaussians, path: str | os.PathLike[str]) -> None:
     """Write an uncompressed `.npz` file; `numpy.load` reads it without pickles.
 
     Raises:
-        DataError: there are no Gaussians, or some value is not finite.
+        DataError: there are no Gaussians, or some have values that are not finite or out of range.
         FormatError: `path` cannot be written.
     """
-    arrays = {name: value.numpy() for name, value in _writable(gaussians, path).items()}
+    arrays = {name: value.numpy() for name, value in vars(checked_to_write(gaussians, path)).items()}
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in {"format_version": np.int64(VERSION), **arrays}.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as handle:
@@ -124,12 +125,15 @@ def write_safetensors(gaussians: Gaussians, path: str | os.PathLike[str]) -> Non
     """Write a `.safetensors` file.
 
     Raises:
-        DataError: there are no Gaussians, or some value is not finite.
+        DataError: there are no Gaussians, or some have values that are not finite or out of range.
         FormatError: `path` cannot be written.
     """
-    tensors = _writable(gaussians, path)
+    tensors = vars(checked_to_write(gaussians, path))
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, {"format": FORMAT, "version": str(VERSION)})
+        try:
+            save_file(tensors, temporary, {"format": FORMAT, "version": str(VERSION)})
+        except SafetensorError as error:
+            raise FormatError(f"{path}: not written ({error}); free some space or choose another place.") from error
 
 
 def _check_version(path: Path, version: str | None) -> None:
@@ -162,14 +166,3 @@ def _gaussians(path: Path, tensors: dict[str, Tensor]) -> Gaussians:
     if is_unit and (gaussians.scales >= 0).all() and all(tensor.isfinite().all() for tensor in tensors.values()):
         return gaussians
     return clean_gaussians(path, **tensors)
-
-
-def _writable(gaussians: Gaussians, path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of Gaussians on the CPU, checked."""
-    if not len(gaussians):
-        raise DataError(f"{path}: there are no Gaussians to write.")
-    tensors = {name: getattr(gaussians, name).detach().cpu().float().contiguous() for name in NAMES}
-    bad = torch.stack([~value.isfinite().reshape(len(gaussians), -1).all(1) for value in tensors.values()]).any(0)
-    if bad.any():
-        raise DataError(f"{path}: not written: {int(bad.sum())} Gaussians have values that are not finite.")
-    return tensors

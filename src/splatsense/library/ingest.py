@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from splatsense.errors import DataError, FormatError, LibraryError, LimitError, SplatSenseError
+from splatsense.formats import ASSET_SUFFIXES
 from splatsense.gaussians import Gaussians
 from splatsense.library.embedding_model import EmbeddingModel
 from splatsense.library.names import printable
@@ -28,7 +29,6 @@ from splatsense.training.progress import Progress
 
 log = logging.getLogger("splatsense")
 
-ASSET_SUFFIXES = frozenset({".ply", ".splat", ".obj", ".glb", ".gltf", ".stl"})
 BATCH_ASSETS = 16
 BATCH_GAUSSIANS = 400_000
 
@@ -85,12 +85,13 @@ def _walk(folder: Path, seen: set[tuple[int, int] | None], failed: list[tuple[Pa
     except OSError as error:
         failed.append((folder, f"this folder cannot be searched ({error.strerror})"))
         return
+    is_sog = any(entry.name == "means_l.webp" for entry in entries)  # not bundled: its meta.json stands for it
     for entry in entries:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
         if os.path.isdir(entry.path):
             yield from _walk(Path(entry.path), seen, failed)
-        elif os.path.splitext(entry.name)[1].lower() in ASSET_SUFFIXES:
+        elif os.path.splitext(entry.name)[1].lower() in ASSET_SUFFIXES or (is_sog and entry.name == "meta.json"):
             yield Path(entry.path)
 
 

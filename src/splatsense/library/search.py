@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from splatsense.errors import DataError, FormatError, LibraryError
+from splatsense.formats import ASSET_SUFFIXES
 from splatsense.gaussians import Gaussians
 from splatsense.library import thumbnails
 from splatsense.library.embedding_model import EmbeddingModel, ImageLike, resolve_model
 from splatsense.library.index import VectorIndex, read_index, write_index
-from splatsense.library.ingest import ASSET_SUFFIXES, AddReport, Ingest, OnError, find_files, load_asset, seen_file
+from splatsense.library.ingest import AddReport, Ingest, OnError, find_files, load_asset, seen_file
 from splatsense.library.names import words_of
 from splatsense.library.store import Asset, Store
 from splatsense.library.tags import chosen_labels, prompt_embeddings, rank_labels

@@ -1,0 +1,114 @@
+"""Work over many asset files: find them, name what is made of them, go on past the bad ones, say what failed."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from splatsense.errors import DataError, SplatSenseError
+from splatsense.formats import without_suffix
+from splatsense.library.ingest import find_files
+from splatsense.library.names import printable
+from splatsense.tables import counted, short_path, table
+from splatsense.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file to work on.
+
+    Attributes:
+        path: absolute.
+        name: what its outputs are called, without a suffix; in folders as it lies under the folder that was given.
+    """
+
+    path: Path
+    name: Path
+
+
+@dataclass
+class BatchReport:
+    """What was done.
+
+    Attributes:
+        done: how many inputs.
+        skipped: how many had their outputs already.
+        failed: (path, reason) of every input that failed.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+
+    def tell(self, what: str = "") -> int:
+        """Print what was done, such as "drawn", and on stderr what failed and why; return a command's exit status, 0 or 1."""
+        if what:
+            print(f"{self.done:,} {what}, {self.skipped:,} {what} already, {len(self.failed):,} failed.")
+        rows = [(short_path(path), reason.removeprefix(f"{path}: ")) for path, reason in self.failed]
+        if rows:
+            print(f"{counted(len(rows), 'input')} failed:\n{table(rows, '<<')}", file=sys.stderr)
+        return 1 if rows else 0
+
+
+def find_inputs(paths: Sequence[Path], leave_out: Path | None) -> tuple[list[Input], list[tuple[Path, str]]]:
+    """The asset files among `paths` and in the folders among them, each once, and the paths that give none.
+
+    Names are unique: inputs that would share one keep their suffix in it, and after that get a number.
+
+    Args:
+        leave_out: a folder that is not searched, such as the one that receives the outputs; None for no such folder.
+    """
+    found: dict[Path, Path] = {}
+    failed: list[tuple[Path, str]] = []
+    for path in paths:
+        files, missing = find_files([path], leave_out or Path(os.devnull))
+        failed += missing
+        root = path.absolute() if path.is_dir() else None
+        for file in files:
+            found.setdefault(file, file.relative_to(root) if root and file.is_relative_to(root) else Path(file.name))
+    shared = Counter(map(without_suffix, found.values()))
+    taken: Counter[Path] = Counter()
+    inputs = []
+    for file, name in found.items():
+        name = name if shared[without_suffix(name)] > 1 else without_suffix(name)
+        taken[name] += 1
+        inputs.append(Input(file, name if taken[name] == 1 else name.with_name(f"{name.name}-{taken[name]}")))
+    return inputs, failed
+
+
+def run_batch(
+    label: str, paths: Sequence[Path], leave_out: Path | None, work: Callable[[Input], bool], progress: bool = True
+) -> BatchReport:
+    """Call `work` on every input; one that raises an error of ours is reported and the others go on.
+
+    Args:
+        label: what is being done, for the progress.
+        leave_out: a folder that is not searched, or None.
+        work: returns False when there was nothing left to do.
+        progress: show it on stderr where there is more than one input.
+
+    Raises:
+        DataError: there are no paths.
+    """
+    if not paths:
+        raise DataError("name at least one file or folder.")
+    inputs, failed = find_inputs(paths, leave_out)
+    report = BatchReport(failed=failed)
+    shown = Progress(label, len(inputs)) if progress and len(inputs) > 1 else None
+    try:
+        for item in inputs:
+            try:
+                if work(item):
+                    report.done += 1
+                else:
+                    report.skipped += 1
+            except (SplatSenseError, OSError) as error:
+                report.failed.append((item.path, str(error)))
+            if shown:
+                shown.advance(1, printable(item.path.name))
+    finally:
+        if shown:
+            shown.close()
+    return report

@@ -1,0 +1,49 @@
+"""`splatsense convert`: one file, or many into a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from splatsense.batch import BatchReport, Input, run_batch
+from splatsense.errors import FormatError
+from splatsense.formats import WRITABLE
+from splatsense.io import load, save
+
+
+def convert_file(source: Path, output: Path) -> str:
+    """Read a splat, mesh or point cloud, write it as a splat, and return a sentence on the result.
+
+    Raises:
+        SplatSenseError: it cannot be read or written.
+    """
+    gaussians = load(source)
+    save(gaussians, output)
+    size = output.stat().st_size / 1e6
+    return f"{output}: {len(gaussians):,} Gaussians, SH degree {gaussians.sh_degree}, {size:,.1f} MB."
+
+
+def convert_files(paths: Sequence[Path], out: Path, to: str = ".ply", force: bool = False) -> BatchReport:
+    """Write every asset among `paths` and in the folders among them as a splat into `out`, sub-folders kept.
+
+    Args:
+        to: extension of a format that `save` writes, with or without the dot.
+        force: also write what is there already.
+
+    Raises:
+        FormatError: `to` is not one of these.
+    """
+    from splatsense.library.ingest import load_asset
+
+    suffix = to.lower() if to.startswith(".") else f".{to.lower()}"
+    if suffix not in WRITABLE:
+        raise FormatError(f"--to {to}: cannot be written; use one of {', '.join(WRITABLE)}.")
+
+    def work(item: Input) -> bool:
+        output = out / item.name.with_name(item.name.name + suffix)
+        if output.exists() and not force:
+            return False
+        gaussians = load_asset(item.path)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        save(gaussians, output)
+        return True
+
+    return run_batch("converting", paths, out, work)

@@ -1,0 +1,100 @@
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from splatsense.batch import find_inputs, run_batch
+from splatsense.cli import main
+from splatsense.errors import DataError, FormatError
+from splatsense.gaussians import Gaussians
+from splatsense.io import load, save
+
+
+def write(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 20
+    means = torch.rand(count, 3, generator=torch.Generator().manual_seed(len(path.name)))
+    quats = torch.tensor([1.0, 0, 0, 0]).repeat(count, 1)
+    save(Gaussians.from_rgb(means, quats, torch.full((count, 3), 0.1), torch.ones(count), means), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("chair.ply", "chair.splat", "more/lamp.ply"):
+        write(tmp_path / "in" / name)
+    (tmp_path / "in" / "broken.splat").write_bytes(b"123")
+    (tmp_path / "in" / "notes.txt").write_text("not an asset")
+    return tmp_path / "in"
+
+
+def test_names_keep_folders_and_are_unique(folder, tmp_path):
+    other = write(tmp_path / "elsewhere" / "more" / "lamp.ply")
+    inputs, failed = find_inputs([folder, other, tmp_path / "absent.ply", folder / "more" / "lamp.ply"], None)
+    names = [item.name.as_posix() for item in inputs]
+    assert names == ["broken", "chair.ply", "chair.splat", "more/lamp", "lamp"]
+    assert [path.name for path, _ in failed] == ["absent.ply"]
+    inputs, _ = find_inputs([folder / "more" / "lamp.ply", other], None)
+    assert [item.name.as_posix() for item in inputs] == ["lamp.ply", "lamp.ply-2"]
+
+
+def test_a_batch_goes_on_past_errors(folder, capsys):
+    def work(item):
+        if item.path.suffix == ".ply":
+            raise FormatError(f"{item.path}: is bad.")
+        return item.path.name == "chair.splat"
+
+    report = run_batch("testing", [folder], None, work)
+    assert (report.done, report.skipped, len(report.failed)) == (1, 1, 2)
+    assert report.tell("tested") == 1
+    captured = capsys.readouterr()
+    assert "1 tested, 1 tested already, 2 failed." in captured.out
+    assert any(line.split()[-3:] == [str(folder / "chair.ply"), "is", "bad."] for line in captured.err.splitlines())
+    assert "testing: 4/4" in captured.err
+    with pytest.raises(DataError, match="at least one"):
+        run_batch("testing", [], None, work)
+
+
+def test_convert_a_folder(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["convert", str(folder), "--out", str(out), "--to", "splat"]
+    assert main(command) == 1
+    captured = capsys.readouterr()
+    assert "3 converted, 0 converted already, 1 failed." in captured.out
+    assert "broken.splat" in captured.err
+    made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert made == ["chair.ply.splat", "chair.splat.splat", "more/lamp.splat"]
+    torch.testing.assert_close(load(out / "more" / "lamp.splat").means, load(folder / "more" / "lamp.ply").means)
+    before = os.stat(out / "more" / "lamp.splat").st_mtime_ns
+    main(command)
+    assert "0 converted, 3 converted already, 1 failed." in capsys.readouterr().out
+    assert os.stat(out / "more" / "lamp.splat").st_mtime_ns == before
+    main([*command, "--force"])
+    assert os.stat(out / "more" / "lamp.splat").st_mtime_ns > before
+
+
+def test_outputs_in_the_folder_that_is_searched_are_not_converted_again(folder, capsys):
+    (folder / "broken.splat").unlink()
+    command = ["convert", str(folder), "--out", str(folder / "out")]
+    assert main(command) == 0
+    assert main(command) == 0
+    assert "0 converted, 3 converted already" in capsys.readouterr().out
+
+
+def test_compressed_files_and_unpacked_sog_folders(tmp_path, capsys):
+    source = write(tmp_path / "in" / "chair.compressed.ply")
+    with zipfile.ZipFile(write(tmp_path / "lamp.sog")) as archive:
+        archive.extractall(tmp_path / "in" / "lamp")
+    assert main(["convert", str(source.parent), "--out", str(tmp_path / "out")]) == 0
+    made = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.ply"))
+    assert made == ["chair.ply", "lamp/meta.ply"]
+    assert b"packed_position" not in (tmp_path / "out" / "chair.ply").read_bytes()
+
+
+def test_convert_usage(folder, tmp_path, capsys):
+    assert main(["convert", str(folder), str(tmp_path / "a.ply")]) == 2
+    assert "--out DIR" in capsys.readouterr().err
+    assert main(["convert", str(folder), "--out", str(tmp_path / "out"), "--to", ".obj"]) == 2
+    assert "use one of .compressed.ply, .ply, .splat" in capsys.readouterr().err
