@@ -1,7 +1,6 @@
 import struct
 
 import numpy as np
-import pycolmap
 import pytest
 import torch
 
@@ -10,10 +9,12 @@ from splatsense.gaussians import Gaussians
 from splatsense.io import load_cameras, read_colmap, read_colmap_points
 from splatsense.render import render
 
+pycolmap = pytest.importorskip("pycolmap", reason="pycolmap makes the models")
+
 PARAMETERS = {"PINHOLE": [90.0, 110.0, 41.3, 28.9], "SIMPLE_PINHOLE": [100.0, 37.1, 30.7]}
 
 
-def reconstruction(model="PINHOLE", seed=0, parameters=None, rigs=2) -> pycolmap.Reconstruction:
+def reconstruction(model="PINHOLE", seed=0, parameters=None, rigs=2):
     options = pycolmap.SyntheticDatasetOptions()
     options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig, options.num_points3D = rigs, 2, 3, 40
     options.camera_width, options.camera_height = 80, 60
@@ -23,7 +24,7 @@ def reconstruction(model="PINHOLE", seed=0, parameters=None, rigs=2) -> pycolmap
     return pycolmap.synthesize_dataset(options)
 
 
-def write(model: pycolmap.Reconstruction, folder, form="binary"):
+def write(model, folder, form="binary"):
     folder.mkdir(parents=True, exist_ok=True)
     model.write_binary(folder) if form == "binary" else model.write_text(folder)
     return folder

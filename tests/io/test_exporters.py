@@ -1,12 +1,12 @@
 """PLY files laid out as the tools people use write them, read by us and by two independent readers, meshio and GaussForge."""
 
-import gaussforge
-import meshio
 import numpy as np
 import pytest
 
 from splatsense.io import load
 from splatsense.io.ply import SURFEL_THICKNESS
+
+gaussforge, meshio = pytest.importorskip("gaussforge"), pytest.importorskip("meshio")
 
 XYZ = ["x", "y", "z"]
 NORMAL = ["nx", "ny", "nz"]

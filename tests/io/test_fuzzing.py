@@ -1,5 +1,6 @@
 """The fuzzer itself: it finds each sort of fault that it is there to find, and our readers hold for a few seconds."""
 
+import importlib
 import os
 import random
 import sys
@@ -24,6 +25,19 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def tools(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
+
+
+@pytest.fixture
+def fuzz(tools):
+    """The tool; it imports what writes its seeds."""
+    for oracle in ("gaussforge", "laspy", "pye57"):
+        pytest.importorskip(oracle, reason=f"{oracle} writes some of the seeds")
+    return importlib.import_module("fuzz")
+
+
+@pytest.fixture
+def seeds(fuzz):
+    return fuzz.make_seeds()
 
 
 def good() -> Gaussians:
@@ -107,8 +121,7 @@ def needs_x_and_y(path):
     return good()
 
 
-def test_findings_are_made_small_and_saved(tmp_path):
-    import fuzz
+def test_findings_are_made_small_and_saved(tmp_path, fuzz):
     from fuzzing.case import Case
 
     seed = Case("ply", "a.ply", {"a.ply": b"ply\n" + b"abXcd" * 100 + b"efYgh" * 50, "b.txt": b"companion"})
@@ -116,17 +129,6 @@ def test_findings_are_made_small_and_saved(tmp_path):
     assert [outcome.status for outcome in findings.values()].count("foreign") == 1
     assert any(path.read_bytes() in (b"XY", b"YX") for path in tmp_path.rglob("*") if path.is_file())
     assert "ValueError: both" in next(tmp_path.glob("ply-foreign-*/report.txt")).read_text()
-
-
-@pytest.fixture(scope="module")
-def seeds():
-    for oracle in ("gaussforge", "laspy", "pye57"):
-        pytest.importorskip(oracle, reason=f"{oracle} writes some of the seeds")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(TOOLS))
-        from fuzzing.seeds import make_seeds
-
-        return make_seeds()
 
 
 def test_there_are_seeds_of_every_format(seeds):
@@ -147,8 +149,6 @@ def test_the_same_seed_gives_the_same_cases(seeds):
     assert sum(case not in seeds for case in first) > 250
 
 
-def test_readers_hold_for_a_moment(tmp_path, seeds):
-    import fuzz
-
+def test_readers_hold_for_a_moment(tmp_path, fuzz, seeds):
     small = [seed for seed in seeds if seed.kind in ("ply", "splat", "spz")]
     assert fuzz.fuzz(small, load, 1.0, 11, tmp_path) == {}

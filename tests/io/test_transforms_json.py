@@ -2,7 +2,6 @@ import json
 import math
 
 import numpy as np
-import pycolmap
 import pytest
 import torch
 from hypothesis import given, settings
@@ -67,6 +66,7 @@ def test_the_applied_transform_can_be_undone(tmp_path):
 
 
 def test_agrees_with_pycolmap(tmp_path):
+    pycolmap = pytest.importorskip("pycolmap")
     quaternion = np.array([0.1, -0.2, 0.3, 0.9])
     pose = pycolmap.Rigid3d(pycolmap.Rotation3d(quaternion / np.linalg.norm(quaternion)), np.array([0.5, -1.0, 3.0]))
     to_world = np.vstack([pose.inverse().matrix(), [0, 0, 0, 1]]) @ np.diag([1, -1, -1, 1])
