@@ -32,7 +32,8 @@ def cloud_from_columns(path: Path, columns: ColumnTable) -> PointCloud:
 def _colors(columns: ColumnTable) -> np.ndarray | None:
     for names in COLORS:
         if columns.keys() >= set(names):
-            return scaled_colors(np.stack([columns[name] for name in names], 1))
+            values = np.stack([columns[name] for name in names], 1)
+            return (values / full_intensity(values.dtype.str[1:], values)).astype(np.float32)
     for name in ("rgb", "rgba"):
         if name in columns and columns[name].dtype.itemsize == 4:
             packed = np.ascontiguousarray(columns[name]).view(np.uint32)
@@ -40,13 +41,17 @@ def _colors(columns: ColumnTable) -> np.ndarray | None:
     return None
 
 
-def scaled_colors(values: np.ndarray) -> np.ndarray:
-    """(N, 3) float32 in about [0, 1] from integers of full range, or from numbers to 1, to 255 or to 65535 as they seem."""
-    full = FULL_INTENSITY.get(values.dtype.str[1:])
-    if full is None:
-        largest = np.nanmax(values, initial=0.0, where=np.isfinite(values))
-        full = 1.0 if largest <= 1 and values.dtype.kind == "f" else 255.0 if largest <= 255 else 65535.0
-    return (values / full).astype(np.float32)
+def full_intensity(code: str, values: np.ndarray) -> float:
+    """The value of a full colour: by the type for integers of 8 and 16 bits, else 1, 255 or 65535 as `values` seem.
+
+    Args:
+        code: NumPy type code in the file, such as "u1".
+        values: colours, of any type and shape.
+    """
+    if code in FULL_INTENSITY:
+        return FULL_INTENSITY[code]
+    largest = np.nanmax(values, initial=0.0, where=np.isfinite(values))
+    return 1.0 if largest <= 1 and code.startswith("f") else 255.0 if largest <= 255 else 65535.0
 
 
 def _normals(columns: ColumnTable) -> np.ndarray | None:

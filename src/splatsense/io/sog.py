@@ -32,7 +32,7 @@ from splatsense.gaussians import Gaussians
 from splatsense.io._archive import open_archive
 from splatsense.io._cleaning import clean_gaussians
 from splatsense.io._images import decode_rgba
-from splatsense.io._json import Json, integer, member, numbers, parse_object
+from splatsense.io._json import Json, integer, member, number, numbers, parse_object
 from splatsense.io._smallest_three import HALF_SQRT_2, restore_largest
 
 META = "meta.json"
@@ -173,7 +173,7 @@ def _values(source: _Source, name: str, steps: np.ndarray, is_v1: bool) -> tuple
     section = _section(source, name)
     where = f"{source.where}: {name}"
     if is_v1 and name == "shN":
-        mins, maxs = (numbers({key: [section.get(key)]}, key, where, 1) for key in ("mins", "maxs"))
+        mins, maxs = ([number(section, key, where)] for key in ("mins", "maxs"))
     elif is_v1:
         mins, maxs = (numbers(section, key, where, steps.shape[-1]) for key in ("mins", "maxs"))
     else:
