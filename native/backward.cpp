@@ -9,10 +9,11 @@ namespace {
 
 template <int D>
 struct Layout {
-  static constexpr int ROW = row_floats(D), VECTORS = ROW / LANES;
-  static constexpr int BASIS = TileTables::BASIS_VECTORS;  // vectors that hold moments
-  static constexpr int CHANNELS = MOMENTS / LANES;         // first vector that holds channels
-  static constexpr int TOGETHER = LANES == 16 || VECTORS + BASIS <= 3 ? 4 : 2;  // Gaussians at once, as registers allow
+  static constexpr int ROW = row_floats(D);
+  static constexpr int PAIR_VECTORS = (2 * std::max(MOMENTS, std::min(D, PAIRS)) + LANES - 1) / LANES;
+  static constexpr int VECTORS = PAIR_VECTORS + (std::max(D - PAIRS, 0) + LANES - 1) / LANES;
+  static constexpr int REGISTERS = LANES == 16 ? 16 : 10;  // for sums
+  static constexpr int TOGETHER = 8 * VECTORS <= REGISTERS ? 8 : 4 * VECTORS <= REGISTERS ? 4 : 2;  // Gaussians at once
 };
 
 template <int D>
@@ -21,8 +22,8 @@ struct TileGradient {
   Tile<D> tile;
   Floats transmittance[BLOCKS], remaining[BLOCKS], grad_alpha[BLOCKS];
   Floats grad_channels[BLOCKS][D];                        // lanes are pixels
-  alignas(64) float grad_pixels[BLOCKS * LANES][L::ROW];  // one row per pixel: [zeros | channels | zeros]
-  alignas(64) float weights[CHUNK + 4][LANES], grad_s[CHUNK + 4][LANES];
+  alignas(64) float pixels[BLOCKS * LANES][L::ROW];       // one row per pixel, of moments and channels' gradients
+  alignas(64) float pairs[CHUNK + 8][2 * LANES];          // dL/ds and weight of each pixel
   alignas(64) float rows[CHUNK][L::ROW];
 
   TileGradient(const SsRasteriseInput& in, const ChannelGroup& group, const Grid& grid, const View& view, int64_t v, int t)
@@ -32,60 +33,69 @@ struct TileGradient {
   int replay_block(int b);
   void sum_block(int b, int count);
   float* slot(int64_t i, const State& state, int first_row) const;
-  void prefetch_slots(int64_t begin, int64_t end, const State& state, int first_row) const {
-    for (int64_t i = begin; i < end; i++) {
-      const float* p = slot(i, state, first_row);
-      for (int k = 0; k < L::ROW; k += 16) __builtin_prefetch(p + k, 1);
-    }
-  }
   void store_rows(int64_t begin, int64_t end, const State& state, int first_row);
 };
+
+// Channels k .. k + 3 of a pixel, to their places in its row.
+SS_INLINE void put_channels(float* row, const Quad* moments, int k, Quad channels) {
+  if (k >= PAIRS) {
+    std::memcpy(row + channel_at(k), &channels, sizeof channels);
+    return;
+  }
+  Quad low, high;
+  interleave(moments[k / 4], channels, low, high);
+  std::memcpy(row + moment_at(k), &low, sizeof low);
+  std::memcpy(row + moment_at(k + 2), &high, sizeof high);
+}
 
 // The image gradients of a block, and R before the first Gaussian.
 template <int D>
 void TileGradient<D>::load_block(int b, int64_t v, const SsRasteriseImages& images, const SsRasteriseImages& gradients) {
-  const ChannelGroup& group = tile.group;
-  const int64_t view = v * tile.in.width * tile.in.height, features = tile.in.feature_channels;
-  const int skip = group.first ? COLOR_CHANNELS : 0;
-  float(*pixels)[L::ROW] = grad_pixels + b * LANES;
-  alignas(64) float composited[LANES][D]{}, planes[4][LANES]{};  // planes: alpha, depth, and their gradients
-  tile.for_rows(b, [&](int lane, int64_t pixel, int count) {
-    pixel += view;
-    if (group.first) {
-      copy_short(planes[0] + lane, images.alpha + pixel, count);
-      copy_short(planes[1] + lane, images.depth + pixel, count);
-      if (gradients.alpha) copy_short(planes[2] + lane, gradients.alpha + pixel, count);
-      if (gradients.depth) copy_short(planes[3] + lane, gradients.depth + pixel, count);
+  const int64_t view = v * tile.in.width * tile.in.height;
+  const ChannelArrays<float> image(tile.in, tile.group, images.color, images.features);
+  const ChannelArrays<float> image_grad(tile.in, tile.group, gradients.color, gradients.features);
+  const bool first = tile.group.first;
+  const auto load_plane = [&](const float* plane) {
+    Quad rows[BLOCK_HEIGHT]{};
+    if (plane && first) {
+      tile.for_rows(b, [&](int lane, int64_t pixel, auto count, auto) {
+        rows[lane / BLOCK_WIDTH] = load_quad(plane + view + pixel, count);
+      });
     }
-    if (group.first && gradients.color) {
+    return join_rows(rows);
+  };
+  const Floats alpha = load_plane(images.alpha), depth = load_plane(images.depth), grad_a = load_plane(gradients.alpha);
+  // depth = sum of weight z / alpha. Its share of R is 0.
+  const Floats least = broadcast(MIN_DEPTH_ALPHA);
+  alignas(64) float grad_z[LANES];
+  store(grad_z, keep(at_least(alpha, least), load_plane(gradients.depth) / max(alpha, least)));
+  grad_alpha[b] = grad_a - load(grad_z) * depth;
+
+  Quad totals[BLOCK_HEIGHT]{};
+  std::memset(grad_channels[b], 0, sizeof grad_channels[b]);
+  tile.for_rows(b, [&](int lane, int64_t pixel, auto count, auto exact) {
+    Quad shares[4]{};
+#pragma GCC unroll 9
+    for (int k = 0; k < D; k += 4) {
+      Quad grad[4]{};
       for (int i = 0; i < count; i++) {
-        std::memcpy(composited[lane + i], images.color + 3 * (pixel + i), 3 * sizeof(float));
-        std::memcpy(pixels[lane + i] + MOMENTS, gradients.color + 3 * (pixel + i), 3 * sizeof(float));
+        grad[i] = image_grad.load(view + pixel + i, k, exact);
+        shares[i] += grad[i] * image.load(view + pixel + i, k, exact);
+        if (first && k == 0) grad[i] = with_fourth(grad[i], grad_z[lane + i]);
+        put_channels(pixels[b * LANES + lane + i], TABLES.moments[b * LANES + lane + i], k, grad[i]);
       }
-    }
-    if (group.features > 0 && gradients.features) {
-      for (int i = 0; i < count; i++) {
-        const int64_t feature = (pixel + i) * features + group.feature;
-        copy_short(composited[lane + i] + skip, images.features + feature, group.features);
-        copy_short(pixels[lane + i] + MOMENTS + skip, gradients.features + feature, group.features);
+      if (D < PAIRS) {
+        for (int i = 0; i < count; i++) {
+          put_channels(pixels[b * LANES + lane + i], TABLES.moments[b * LANES + lane + i], D, Quad{});
+        }
       }
+      transpose4(grad[0], grad[1], grad[2], grad[3]);
+      for (int i = 0; i < 4; i++) store_quad(reinterpret_cast<float*>(grad_channels[b] + k + i) + lane, grad[i], BLOCK_WIDTH);
     }
+    transpose4(shares[0], shares[1], shares[2], shares[3]);
+    totals[lane / BLOCK_WIDTH] = shares[0] + shares[1] + (shares[2] + shares[3]);
   });
-  Floats image[D];
-  to_channels<D>(composited[0], D, image);
-  to_channels<D>(pixels[0] + MOMENTS, L::ROW, grad_channels[b]);
-  Floats total = load(planes[2]) * load(planes[0]);
-  for (int k = 0; k < D; k++) total += grad_channels[b][k] * image[k];
-  remaining[b] = total;
-  grad_alpha[b] = load(planes[2]);
-  if (group.first) {
-    // depth = sum of weight z / alpha. Its share of R is 0.
-    const Floats alpha = load(planes[0]), least = broadcast(MIN_DEPTH_ALPHA);
-    const Floats grad_z = keep(at_least(alpha, least), load(planes[3]) / max(alpha, least));
-    grad_alpha[b] -= grad_z * load(planes[1]);
-    grad_channels[b][3] = grad_z;
-    for (int l = 0; l < LANES; l++) pixels[l][MOMENTS + 3] = grad_z[l];
-  }
+  remaining[b] = join_rows(totals) + grad_a * alpha;
 }
 
 // Weights and dL/ds of the chunk's Gaussians in one block. Returns how many were composited before the block finished.
@@ -109,48 +119,42 @@ int TileGradient<D>::replay_block(int b) {
     const Floats grad_a = t * value - rest / (1.0f - o.alpha);
     // A clamped alpha passes no gradient, and a pixel that took nothing has none.
     const Mask passes = greater(broadcast(MAX_ALPHA), o.alpha) & greater(o.weight, Floats{});
-    store(grad_s[j], keep(passes, -o.alpha * grad_a));
-    store(weights[j], o.weight);
+    store_pairs(pairs[j], keep(passes, -o.alpha * grad_a), o.weight);
     t = o.transmittance;
     j++;
-    if (!any(greater(t, Floats{}))) break;
+    if (!any(open(t))) break;
   }
   transmittance[b] = t;
   remaining[b] = rest;
   return j;
 }
 
-// rows += [dL/ds x basis | weight x image gradient], summed over the block's pixels.
+// rows += [dL/ds x moments and weight x image gradient, in turns | weight x image gradient], summed over the block's pixels.
 template <int D>
 void TileGradient<D>::sum_block(int b, int count) {
   constexpr int U = L::TOGETHER;
   int32_t* list = tile.list[b];
   for (int i = count; i % U != 0; i++) {
     list[i] = list[0];
-    store(weights[i], Floats{});
-    store(grad_s[i], Floats{});
+    std::memset(pairs[i], 0, sizeof pairs[i]);
   }
   for (int i = 0; i < count; i += U) {
-    Floats moments[U][L::BASIS]{}, channels[U][L::VECTORS]{};
+    Floats sums[U][L::VECTORS]{};
 #pragma GCC unroll 4
     for (int p = 0; p < LANES; p++) {
-      const float *basis = TABLES.basis[b * LANES + p], *pixel = grad_pixels[b * LANES + p];
-#pragma GCC unroll 2
-      for (int n = 0; n < L::BASIS; n++) {
-#pragma GCC unroll 4
-        for (int u = 0; u < U; u++) moments[u][n] += grad_s[i + u][p] * load(basis + n * LANES);
-      }
+      const float* pixel = pixels[b * LANES + p];
+#pragma GCC unroll 8
+      for (int u = 0; u < U; u++) {
+        const float* pair = pairs[i + u] + pair_at(p);
 #pragma GCC unroll 12
-      for (int n = L::CHANNELS; n < L::VECTORS; n++) {
-#pragma GCC unroll 4
-        for (int u = 0; u < U; u++) channels[u][n] += weights[i + u][p] * load(pixel + n * LANES);
+        for (int n = 0; n < L::VECTORS; n++) {
+          sums[u][n] += (n < L::PAIR_VECTORS ? broadcast_pair(pair) : broadcast(pair[1])) * load(pixel + n * LANES);
+        }
       }
     }
     for (int u = 0; u < U; u++) {
       float* row = rows[list[i + u]];
-      for (int n = 0; n < L::VECTORS; n++) {
-        store(row + n * LANES, load(row + n * LANES) + (n < L::BASIS ? moments[u][n] + channels[u][n] : channels[u][n]));
-      }
+      for (int n = 0; n < L::VECTORS; n++) store(row + n * LANES, load(row + n * LANES) + sums[u][n]);
     }
   }
 }
@@ -168,15 +172,16 @@ float* TileGradient<D>::slot(int64_t i, const State& state, int first_row) const
 template <int D>
 void TileGradient<D>::store_rows(int64_t begin, int64_t end, const State& state, int first_row) {
   for (int64_t i = begin; i < end; i++) {
-    float* row = rows[i - begin];
+    const float* row = rows[i - begin];
     const float mx = tile.entries[i - begin].mean_x, my = tile.entries[i - begin].mean_y;
-    row[5] += my * (my * row[0] - 2 * row[2]);
-    row[4] += mx * my * row[0] - mx * row[2] - my * row[1];
-    row[3] += mx * (mx * row[0] - 2 * row[1]);
-    row[2] -= my * row[0];
-    row[1] -= mx * row[0];
+    const float sum = row[moment_at(0)], x = row[moment_at(1)], y = row[moment_at(2)];
+    Quad quads[L::ROW / 4];
+    for (int k = 0; k < L::ROW; k += 4) std::memcpy(&quads[k / 4], row + k, sizeof(Quad));
+    quads[0] += Quad{0, 0, -mx * sum, 0};
+    quads[1] += Quad{-my * sum, 0, mx * (mx * sum - 2 * x), 0};
+    quads[2] += Quad{mx * (my * sum - y) - my * x, 0, my * (my * sum - 2 * y), 0};
     float* out = slot(i, state, first_row);
-    for (int k = 0; k < L::ROW; k += LANES) store(out + k, load(row + k));
+    for (int k = 0; k < L::ROW; k += LANES) stream(out + k, join(quads + k / 4));
   }
 }
 
@@ -188,7 +193,9 @@ void backward_tile(const SsRasteriseInput& in, int64_t v, const ChannelGroup& gr
   int64_t begin = view.tile_begin[t];
   if (begin == end) return;
   TileGradient<D> gradient(in, group, grid, view, v, t);
-  std::memset(gradient.grad_pixels, 0, sizeof gradient.grad_pixels);
+  std::memset(gradient.pixels, 0, sizeof gradient.pixels);
+  if (group.features > 0 && !gradients.features) gradient.tile.exact = false;
+  gradient.tile.slots = state.slot_begin.get();
   for (int b = 0; b < BLOCKS; b++) {
     gradient.transmittance[b] = gradient.tile.inside(b);
     gradient.load_block(b, v, images, gradients);
@@ -197,15 +204,18 @@ void backward_tile(const SsRasteriseInput& in, int64_t v, const ChannelGroup& gr
     const int64_t stop = std::min(begin + CHUNK, composited);
     std::memset(gradient.rows, 0, sizeof gradient.rows[0] * size_t(stop - begin));
     gradient.tile.load_chunk(begin, stop, true);
-    gradient.prefetch_slots(begin, stop, state, first_row);
     for (int b = 0; b < BLOCKS; b++) {
-      if (gradient.tile.count[b] == 0 || !any(greater(gradient.transmittance[b], Floats{}))) continue;
+      if (gradient.tile.count[b] == 0 || !any(open(gradient.transmittance[b]))) continue;
       gradient.sum_block(b, gradient.replay_block(b));
     }
     gradient.store_rows(begin, stop, state, first_row);
     begin = stop;
   }
-  for (; begin < end; begin++) std::memset(gradient.slot(begin, state, first_row), 0, sizeof gradient.rows[0]);
+  for (; begin < end; begin++) {
+    float* out = gradient.slot(begin, state, first_row);
+    for (int k = 0; k < Layout<D>::ROW; k += LANES) stream(out + k, Floats{});
+  }
+  finish_streams();
 }
 
 }  // namespace
@@ -215,9 +225,8 @@ void backward_tiles(const SsRasteriseInput& in, int64_t v, const ChannelGroup& g
                     int threads) {
   with_channels(group.channels(), [&](auto channels) {
     constexpr int D = decltype(channels)::value;
-#pragma omp parallel for schedule(dynamic, 2) num_threads(threads) if (threads > 1)
-    for (int t = first_row * grid.tiles_x; t < last_row * grid.tiles_x; t++) {
-      backward_tile<D>(in, v, group, grid, state, images, gradients, first_row, t);
-    }
+    parallel_for(threads, (last_row - first_row) * grid.tiles_x, [&](int64_t t) {
+      backward_tile<D>(in, v, group, grid, state, images, gradients, first_row, first_row * grid.tiles_x + int(t));
+    });
   });
 }

@@ -40,9 +40,11 @@ void bin_view(int64_t gaussians, const Grid& grid, View& view, State& scratch, i
   }
   view.tile_begin.reserve(grid.tiles() + 1);
   view.tile_end.reserve(grid.tiles());
-  scratch.cursor.reserve(grid.tiles());
+  scratch.cursor.reserve(grid.tiles() + threads);
   int64_t* cursor = scratch.cursor.get();
-  std::fill(cursor, cursor + grid.tiles(), 0);
+  // Changes of the count of Gaussians from tile to tile: four for each Gaussian, however many tiles it touches.
+  const int stride = grid.tiles_x + 1;
+  std::vector<int32_t> changes(size_t(stride) * (grid.tiles_y + 1));
 
   // z > 0, so its bits order as z does; less the smallest, they are short.
   int64_t drawn = 0;
@@ -55,32 +57,55 @@ void bin_view(int64_t gaussians, const Grid& grid, View& view, State& scratch, i
     smallest = std::min(smallest, key), largest = std::max(largest, key);
     scratch.keys[0][drawn] = key;
     scratch.order[0][drawn++] = int32_t(i);
-    for (int y = f.y0; y < f.y1; y++) {
-      for (int x = f.x0; x < f.x1; x++) cursor[y * grid.tiles_x + x]++;
-    }
+    changes[f.y0 * stride + f.x0]++;
+    changes[f.y0 * stride + f.x1]--;
+    changes[f.y1 * stride + f.x0]--;
+    changes[f.y1 * stride + f.x1]++;
   }
   for (int64_t j = 0; j < drawn; j++) scratch.keys[0][j] -= smallest;
   const int32_t* order = scratch.order[drawn ? radix_sort(scratch, drawn, largest - smallest) : 0].get();
 
   int64_t total = 0;
-  for (int t = 0; t < grid.tiles(); t++) {
-    view.tile_begin[t] = total;
-    total += cursor[t];
-    cursor[t] = view.tile_begin[t];
-  }
-  view.tile_begin[grid.tiles()] = total;
-  view.ids.reserve(total);
-  view.masks.reserve(total);
-
-  // Each thread fills its own rows of tiles.
-#pragma omp parallel for schedule(static, 1) num_threads(threads) if (threads > 1)
-  for (int part = 0; part < threads; part++) {
-    const int first = int(int64_t(grid.tiles_y) * part / threads), last = int(int64_t(grid.tiles_y) * (part + 1) / threads);
-    for (int64_t j = 0; j < drawn; j++) {
-      const Footprint f = view.footprints[order[j]];
-      for (int y = std::max<int>(f.y0, first); y < std::min<int>(f.y1, last); y++) {
-        for (int x = f.x0; x < f.x1; x++) view.ids[cursor[y * grid.tiles_x + x]++] = order[j];
-      }
+  for (int y = 0, t = 0; y < grid.tiles_y; y++) {
+    int32_t* row = changes.data() + y * stride;
+    int32_t count = 0;
+    for (int x = 0; x < grid.tiles_x; x++, t++) {
+      if (y > 0) row[x] += row[x - stride];
+      count += row[x];
+      view.tile_begin[t] = cursor[t] = total;
+      total += count;
     }
   }
+  view.tile_begin[grid.tiles()] = total;
+  view.ids.reserve(total + threads);
+  view.masks.reserve(total);
+
+  // Each part fills its own rows of tiles.
+  parallel_for(threads, threads, [&](int64_t part) {
+    const int first = int(grid.tiles_y * part / threads), last = int(grid.tiles_y * (part + 1) / threads);
+    const int nowhere = grid.tiles() + int(part);  // takes what is not needed, over and over in one place
+    cursor[nowhere] = total + part;
+    for (int64_t j = 0; j < drawn; j++) {
+      const int32_t id = order[j];
+      const Footprint f = view.footprints[id];
+      const int width = f.x1 - f.x0, begin = std::max<int>(f.y0, first), height = std::min<int>(f.y1, last) - begin;
+      const int tile = begin * grid.tiles_x + f.x0;
+      const auto append = [&](int to, bool needed) {
+        int64_t& at = cursor[nowhere + ((to - nowhere) & -int(needed))];
+        view.ids[at] = id;
+        at += needed;
+      };
+      if (width <= 2 && height <= 2) {  // as most do; no branch here is hard to predict
+        if (height <= 0) continue;
+        append(tile, true);
+        append(tile + 1, width > 1);
+        append(tile + grid.tiles_x, height > 1);
+        append(tile + grid.tiles_x + 1, (width > 1) & (height > 1));
+      } else {
+        for (int y = 0; y < height; y++) {
+          for (int x = 0; x < width; x++) append(tile + y * grid.tiles_x + x, true);
+        }
+      }
+    }
+  });
 }

@@ -23,31 +23,34 @@ SS_INLINE void composite_block(const Tile<D>& tile, int b, BlockState<D>& state)
       s.alpha += o.weight;
       s.transmittance = o.transmittance;
     }
-    if (!any(greater(s.transmittance, Floats{}))) break;
+    if (!any(open(s.transmittance))) break;
   }
   state = s;
 }
 
 template <int D>
 void write_block(const Tile<D>& tile, int64_t v, int b, const BlockState<D>& s, const SsRasteriseImages& images) {
-  const ChannelGroup& group = tile.group;
-  const int64_t view = v * tile.in.width * tile.in.height, features = tile.in.feature_channels;
-  float *const color = images.color + 3 * view, *const alpha = images.alpha + view, *const depth = images.depth + view;
-  float* const feature = images.features + view * features + group.feature;
-  alignas(64) float pixels[LANES][D], alphas[LANES], depths[LANES];
-  to_pixels<D>(s.channels, pixels[0], D);
+  const int64_t view = v * tile.in.width * tile.in.height;
+  const ChannelArrays<float> channels(tile.in, tile.group, images.color, images.features);
+  alignas(64) float alphas[LANES], depths[LANES];
   const Floats least = broadcast(MIN_DEPTH_ALPHA);
   store(alphas, s.alpha);
   store(depths, keep(at_least(s.alpha, least), s.channels[3] / max(s.alpha, least)));
-  tile.for_rows(b, [&](int lane, int64_t pixel, int count) {
-    if (group.first) {
-      for (int i = 0; i < count; i++) std::memcpy(color + 3 * (pixel + i), pixels[lane + i], 3 * sizeof(float));
-      copy_short(alpha + pixel, alphas + lane, count);
-      copy_short(depth + pixel, depths + lane, count);
+  tile.for_rows(b, [&](int lane, int64_t pixel, auto count, auto exact) {
+    pixel += view;
+    if (channels.first) {
+      store_quad(images.alpha + pixel, load_quad(alphas + lane, count), count);
+      store_quad(images.depth + pixel, load_quad(depths + lane, count), count);
     }
-    if (D == COLOR_CHANNELS && group.first) return;
-    const int skip = group.first ? COLOR_CHANNELS : 0;
-    for (int i = 0; i < count; i++) copy_short(feature + (pixel + i) * features, pixels[lane + i] + skip, group.features);
+#pragma GCC unroll 9
+    for (int k = 0; k < D; k += 4) {
+      Quad rows[4];  // of four channels; transposed, of four pixels
+      for (int i = 0; i < 4; i++) rows[i] = load_quad(reinterpret_cast<const float*>(s.channels + k + i) + lane, BLOCK_WIDTH);
+      transpose4(rows[0], rows[1], rows[2], rows[3]);
+      for (int i = 0; i < count; i++) {
+        channels.store(pixel + i, k, rows[i], exact);
+      }
+    }
   });
 }
 
@@ -56,22 +59,22 @@ void composite_tile(const SsRasteriseInput& in, int64_t v, const ChannelGroup& g
                     const SsRasteriseImages& images) {
   Tile<D> tile(in, group, grid, view, v, t);
   alignas(64) BlockState<D> state[BLOCKS];
-  unsigned open = 0;  // blocks with a pixel that is not finished
+  unsigned unfinished = 0;  // blocks with a pixel that is not finished
   for (int b = 0; b < BLOCKS; b++) {
     state[b] = BlockState<D>{};
     state[b].transmittance = tile.inside(b);
-    open |= unsigned(tile.block_x(b) < tile.width && tile.block_y(b) < tile.height) << b;
+    unfinished |= unsigned(tile.block_x(b) < tile.width && tile.block_y(b) < tile.height) << b;
   }
   const int64_t end = view.tile_begin[t + 1];
   int64_t begin = view.tile_begin[t];
-  while (begin < end && open) {
+  while (begin < end && unfinished) {
     const int64_t stop = std::min(begin + CHUNK, end);
     tile.load_chunk(begin, stop, !group.first);
     if (group.first) std::copy(tile.masks, tile.masks + (stop - begin), view.masks.get() + begin);
     for (int b = 0; b < BLOCKS; b++) {
-      if (!(open >> b & 1) || tile.count[b] == 0) continue;
+      if (!(unfinished >> b & 1) || tile.count[b] == 0) continue;
       composite_block(tile, b, state[b]);
-      if (!any(greater(state[b].transmittance, Floats{}))) open &= ~(1u << b);
+      if (!any(open(state[b].transmittance))) unfinished &= ~(1u << b);
     }
     begin = stop;
   }
@@ -85,7 +88,6 @@ void forward_view(const SsRasteriseInput& in, int64_t v, const ChannelGroup& gro
                   const SsRasteriseImages& images, int threads) {
   with_channels(group.channels(), [&](auto channels) {
     constexpr int D = decltype(channels)::value;
-#pragma omp parallel for schedule(dynamic, 2) num_threads(threads) if (threads > 1)
-    for (int t = 0; t < grid.tiles(); t++) composite_tile<D>(in, v, group, grid, view, t, images);
+    parallel_for(threads, grid.tiles(), [&](int64_t t) { composite_tile<D>(in, v, group, grid, view, int(t), images); });
   });
 }

@@ -39,30 +39,33 @@ SS_INLINE void put(float* values, int count, const float* gradients, bool add) {
 }
 
 // Sums of the LANES Gaussians from `first`, on to the outputs or to `partial` for the next pass.
+template <int D>
 void gather(const SsRasteriseInput& in, int64_t v, const Camera& camera, const State& state, const Pass& pass,
             const SsRasteriseGradients& out, int64_t first) {
-  constexpr int LONGEST = row_floats(MAX_CHANNELS);
-  const int stride = pass.group.row_floats();
+  constexpr int ROW = row_floats(D);
   const bool shared_colors = in.color_views == 1;
   float* colors = out.colors + (shared_colors ? 0 : 3 * in.gaussians * v);
   float rows[LANES][SUMS]{};
   for (int l = 0; l < LANES && first + l < in.gaussians; l++) {
     const int64_t id = first + l;
-    alignas(64) float sum[LONGEST]{};
-    const float* slot = state.slots.get() + state.slot_begin[id] * stride;
-    const float* end = state.slots.get() + state.slot_begin[id + 1] * stride;
-    for (; slot < end; slot += stride) {
-      for (int k = 0; k < stride; k += LANES) store(sum + k, load(sum + k) + load(slot + k));
+    Floats sum[ROW / LANES]{};
+    const float* slot = state.slots.get() + state.slot_begin[id] * ROW;
+    const float* end = state.slots.get() + state.slot_begin[id + 1] * ROW;
+    for (; slot < end; slot += ROW) {
+#pragma GCC unroll 12
+      for (int k = 0; k < ROW / LANES; k++) sum[k] += load(slot + k * LANES);
     }
-    const float* channels = sum + MOMENTS;
-    std::copy(sum, sum + MOMENTS, rows[l]);
+    alignas(64) float gradients[ROW];
+    for (int k = 0; k < ROW / LANES; k++) store(gradients + k * LANES, sum[k]);
+    float channels[D];
+    for (int k = 0; k < D; k++) channels[k] = gradients[channel_at(k)];
+    for (int k = 0; k < MOMENTS; k++) rows[l][k] = gradients[moment_at(k)];
     if (pass.group.first) {
       put(colors + 3 * id, 3, channels, pass.first_row > 0 || (shared_colors && v > 0));
       rows[l][MOMENTS] = channels[3];
-      channels += COLOR_CHANNELS;
     }
     float* features = out.features + id * in.feature_channels + pass.group.feature;
-    put(features, pass.group.features, channels, pass.first_row > 0 || v > 0);
+    put(features, pass.group.features, channels + (pass.group.first ? COLOR_CHANNELS : 0), pass.first_row > 0 || v > 0);
     if (!pass.first) put(rows[l], SUMS, state.partial.get() + SUMS * id, true);
     if (!pass.last) put(state.partial.get() + SUMS * id, SUMS, rows[l], false);
   }
@@ -87,7 +90,12 @@ void backward_view(const SsRasteriseInput& in, int64_t v, const Grid& grid, Stat
     state.slot_begin[in.gaussians] = slots;
     state.slots.reserve(slots * pass.group.row_floats());
     backward_tiles(in, v, pass.group, grid, state, images, image_gradients, pass.first_row, pass.last_row, threads);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t first = 0; first < in.gaussians; first += LANES) gather(in, v, camera, state, pass, out, first);
+    with_channels(pass.group.channels(), [&](auto channels) {
+      parallel_for(threads, parts(in.gaussians), [&](int64_t part) {
+        for_part(in.gaussians, part, [&](int64_t first) {
+          gather<decltype(channels)::value>(in, v, camera, state, pass, out, first);
+        });
+      });
+    });
   }
 }

@@ -25,9 +25,14 @@ struct Projection {
   Floats j00, j02, j11, j12;        // Jacobian of the projection
   Floats screen[6];                 // Jacobian times axes, (2, 3)
   Floats c00, c01, c11, det;        // covariance on screen = screen screen^T + eps2d I
+  Floats normal[3], sharp_det;      // cross product of screen's rows; its square, det(screen screen^T)
 };
 
 SS_INLINE Floats dot(const Floats* a, const Floats* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
+
+SS_INLINE void cross(const Floats* a, const Floats* b, Floats* out) {
+  out[0] = a[1] * b[2] - a[2] * b[1], out[1] = a[2] * b[0] - a[0] * b[2], out[2] = a[0] * b[1] - a[1] * b[0];
+}
 
 SS_INLINE void rotation_of(const Floats* quat, Projection& o) {
   const Floats norm2 = quat[0] * quat[0] + quat[1] * quat[1] + quat[2] * quat[2] + quat[3] * quat[3];
@@ -63,8 +68,9 @@ SS_INLINE void project(const Camera& c, const Floats* mean, const Floats* quat, 
   const Floats aa = dot(a, a), bb = dot(b, b);
   o.c00 = aa + eps2d, o.c01 = dot(a, b), o.c11 = bb + eps2d;
   // det(S S^T + eps I) by Cauchy-Binet: a sum of squares, free of the cancellation in c00 c11 - c01^2.
-  const Floats n0 = a[1] * b[2] - a[2] * b[1], n1 = a[2] * b[0] - a[0] * b[2], n2 = a[0] * b[1] - a[1] * b[0];
-  o.det = n0 * n0 + n1 * n1 + n2 * n2 + eps2d * (aa + bb + eps2d);
+  cross(a, b, o.normal);
+  o.sharp_det = dot(o.normal, o.normal);
+  o.det = o.sharp_det + eps2d * (aa + bb + eps2d);
 }
 
 // Component k of the Gaussians first, first + 1, ... in lanes; the last Gaussian fills the lanes beyond the end.
@@ -108,13 +114,19 @@ static void project_lanes(const SsRasteriseInput& in, const Camera& camera, cons
   Projection o;
   project(camera, g.mean, g.quat, g.scale, in.eps2d, o);
 
+  if (in.antialiased) opacity[0] *= sqrt(o.sharp_det / o.det);
   const Floats log2_opacity = log2(max(opacity[0], broadcast(1e-9f)));
   const Floats reach = log2_opacity - LOG2_MIN_ALPHA;  // log2 density left before the alpha threshold
   const Floats half_width2 = (2.0f / LOG2_E) * reach;
   const Floats x = camera.fx * o.center[0] * o.inverse_z + camera.cx, y = camera.fy * o.center[1] * o.inverse_z + camera.cy;
   const Floats zero{}, infinity = broadcast(INFINITY), size = x * x + y * y + o.center[2] + opacity[0];
-  const unsigned visible = bits(greater(o.center[2], broadcast(in.near_plane))) & bits(at_least(reach, zero)) &
-                           bits(greater(o.det, zero)) & bits(greater(infinity, o.det)) & bits(greater(infinity, size));
+  // A reach rounded up to whole pixels exceeds the clip where it exceeds the whole pixels of the clip.
+  const float clip = std::floor(in.radius_clip);
+  const Floats largest2 = half_width2 * max(o.c00, o.c11);
+  const unsigned visible = bits(at_least(o.center[2], broadcast(in.near_plane))) &
+                           bits(at_least(broadcast(in.far_plane), o.center[2])) & bits(at_least(reach, zero)) &
+                           bits(greater(largest2, broadcast(clip * clip))) & bits(greater(o.det, zero)) &
+                           bits(greater(infinity, o.det)) & bits(greater(infinity, size));
   // A thousandth more than the ellipse, so that rounding cannot lose a pixel.
   const Floats radius_x = sqrt(max(half_width2 * o.c00, zero)) * 1.001f + 0.001f;
   const Floats radius_y = sqrt(max(half_width2 * o.c11, zero)) * 1.001f + 0.001f;
@@ -148,28 +160,37 @@ static void project_lanes(const SsRasteriseInput& in, const Camera& camera, cons
 void project_view(const SsRasteriseInput& in, const Camera& camera, const Grid& grid, View& view, int threads) {
   view.splats.reserve(in.gaussians);
   view.footprints.reserve(in.gaussians);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (int64_t first = 0; first < in.gaussians; first += LANES) project_lanes(in, camera, grid, view, first);
+  parallel_for(threads, parts(in.gaussians), [&](int64_t part) {
+    for_part(in.gaussians, part, [&](int64_t first) { project_lanes(in, camera, grid, view, first); });
+  });
 }
 
 namespace {
 
 // dL/d(axes) and dL/d(center), both in camera coordinates, from the moments.
-SS_INLINE void screen_gradients(const Camera& c, const Projection& o, const Floats* moments, Floats grad_z, Floats* grad_axes,
-                                Floats* grad_center) {
+SS_INLINE void screen_gradients(const Camera& c, const Projection& o, bool antialiased, const Floats* moments, Floats grad_z,
+                                Floats* grad_axes, Floats* grad_center) {
   const Floats a = o.c11 / o.det, b = -o.c01 / o.det, d = o.c00 / o.det;  // the inverse covariance Q = [[a, b], [b, d]]
   // s = 1/2 offset^T Q offset: dL/d(mean) = -Q [sum g dx, sum g dy], dL/dQ = 1/2 sum g offset offset^T
   const Floats grad_x = -(a * moments[1] + b * moments[2]), grad_y = -(b * moments[1] + d * moments[2]);
   // dL/d(cov) = -Q dL/dQ Q, symmetric
   const Floats t00 = a * moments[3] + b * moments[4], t01 = a * moments[4] + b * moments[5];
   const Floats t10 = b * moments[3] + d * moments[4], t11 = b * moments[4] + d * moments[5];
-  const Floats g00 = -0.5f * (t00 * a + t01 * b), g01 = -0.5f * (t00 * b + t01 * d), g11 = -0.5f * (t10 * b + t11 * d);
+  Floats g00 = -0.5f * (t00 * a + t01 * b), g01 = -0.5f * (t00 * b + t01 * d), g11 = -0.5f * (t10 * b + t11 * d);
+  // s also holds -log of the compensation, -1/2 log det(S S^T) + 1/2 log det(cov). The first part's gradient is added below.
+  Floats n_b[3]{}, a_n[3]{};
+  if (antialiased) {
+    g00 += 0.5f * moments[0] * a, g01 += 0.5f * moments[0] * b, g11 += 0.5f * moments[0] * d;
+    cross(o.normal, o.screen + 3, n_b);
+    cross(o.screen, o.normal, a_n);
+    for (int j = 0; j < 3; j++) n_b[j] *= moments[0] / o.sharp_det, a_n[j] *= moments[0] / o.sharp_det;
+  }
   // cov = S S^T + eps I: dL/dS = 2 dL/d(cov) S, then S = J axes
   const Floats *s0 = o.screen, *s1 = o.screen + 3, *axes = o.axes;
   Floats grad0[3], grad1[3];
   for (int j = 0; j < 3; j++) {
-    grad0[j] = 2.0f * (g00 * s0[j] + g01 * s1[j]);
-    grad1[j] = 2.0f * (g01 * s0[j] + g11 * s1[j]);
+    grad0[j] = 2.0f * (g00 * s0[j] + g01 * s1[j]) + n_b[j];
+    grad1[j] = 2.0f * (g01 * s0[j] + g11 * s1[j]) + a_n[j];
     grad_axes[j] = o.j00 * grad0[j];
     grad_axes[3 + j] = o.j11 * grad1[j];
     grad_axes[6 + j] = o.j02 * grad0[j] + o.j12 * grad1[j];
@@ -214,6 +235,25 @@ SS_INLINE void store_lanes(float* values, int64_t first, int count, unsigned dra
   }
 }
 
+// Sums of [dL/d(rotation), dL/d(translation)] of the camera over the drawn lanes, in the order of lanes.
+SS_INLINE void camera_gradient(const Projection& o, const Gaussian& g, const Floats* axes, const Floats* center, unsigned drawn,
+                               float* sums) {
+  Floats gradient[CAMERA_SUMS];
+  for (int i = 0; i < 3; i++) {
+    for (int k = 0; k < 3; k++) {
+      Floats sum = center[i] * g.mean[k];
+      for (int j = 0; j < 3; j++) sum += axes[3 * i + j] * (o.rotation[3 * k + j] * g.scale[j]);
+      gradient[3 * i + k] = sum;
+    }
+    gradient[9 + i] = center[i];
+  }
+  for (int k = 0; k < CAMERA_SUMS; k++) {
+    alignas(64) float lanes[LANES];
+    store(lanes, gradient[k]);
+    for (int l = 0; l < LANES; l++) sums[k] += drawn >> l & 1 ? lanes[l] : 0.0f;
+  }
+}
+
 }  // namespace
 
 void project_backward(const SsRasteriseInput& in, const Camera& camera, const View& view, int64_t first,
@@ -222,18 +262,22 @@ void project_backward(const SsRasteriseInput& in, const Camera& camera, const Vi
   unsigned drawn = 0;
   for (int l = 0; l < count; l++) drawn |= unsigned(view.footprints[first + l].tiles() > 0) << l;
   Floats mean[3]{}, quat[4]{}, scale[3]{}, opacity[1]{};
+  float* camera_sums = out.world_to_camera ? view.camera_sums.get() + first / LANES * CAMERA_SUMS : nullptr;
+  if (camera_sums) std::fill(camera_sums, camera_sums + CAMERA_SUMS, 0.0f);
   if (drawn) {
     alignas(64) float lanes[SUMS][LANES];
     for (int l = 0; l < LANES; l++) {
       for (int k = 0; k < SUMS; k++) lanes[k][l] = rows[l][k];
     }
+    for (int l = 0; in.median_depth && l < count; l++) lanes[MOMENTS][l] += view.median_gradients[first + l];
     Floats moments[MOMENTS];
     for (int k = 0; k < MOMENTS; k++) moments[k] = load(lanes[k]);
     const Gaussian g(in, first);
     Projection o;
     project(camera, g.mean, g.quat, g.scale, in.eps2d, o);
     Floats axes[9], center[3], world_axes[9], rotation[9];
-    screen_gradients(camera, o, moments, load(lanes[MOMENTS]), axes, center);
+    screen_gradients(camera, o, in.antialiased, moments, load(lanes[MOMENTS]), axes, center);
+    if (camera_sums) camera_gradient(o, g, axes, center, drawn, camera_sums);
     const float* r = camera.rotation;
     for (int k = 0; k < 3; k++) mean[k] = r[k] * center[0] + r[3 + k] * center[1] + r[6 + k] * center[2];
     for (int i = 0; i < 3; i++) {
@@ -247,7 +291,7 @@ void project_backward(const SsRasteriseInput& in, const Camera& camera, const Vi
     }
     quat_gradient(o, rotation, quat);
     load_lanes<1>(in.opacities, first, in.gaussians, opacity);
-    opacity[0] = -moments[0] / opacity[0];  // alpha = opacity exp(-s)
+    opacity[0] = -moments[0] / opacity[0];  // alpha = opacity exp(-s), s with the compensation
   }
   store_lanes<3>(out.means, first, count, drawn, add, mean);
   store_lanes<4>(out.quats, first, count, drawn, add, quat);

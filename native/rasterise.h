@@ -2,7 +2,9 @@
 //   project_view   (projection.cpp)  each Gaussian's ellipse on screen, and the rectangle of tiles it touches
 //   bin_view       (binning.cpp)     for each tile, its Gaussians from front to back
 //   forward_view   (forward.cpp)     tiles to images
+//   median_view    (median.cpp)      tiles to median depth, if asked for
 // and back through
+//   median_backward (median.cpp)     gradients of median depth to the Gaussians it shows
 //   backward_tiles (backward.cpp)    image gradients to gradients of each ellipse in each tile
 //   backward_view  (gather.cpp)      their sums over tiles
 //   project_backward (projection.cpp)  on to the Gaussians.
@@ -13,6 +15,7 @@
 #include <new>
 #include <vector>
 
+#include "parallel.h"
 #include "simd.h"
 #include "splatsense.h"
 
@@ -79,9 +82,14 @@ struct View {
   Buffer<int64_t> tile_end;      // (tiles) where the forward pass found every pixel finished
   Buffer<int32_t> ids;           // Gaussians of each tile, front to back
   Buffer<uint16_t> masks;        // which of the tile's blocks each of them reaches
+  Buffer<int32_t> median_ids;    // (H, W) the Gaussian that median depth shows, or -1
+  // scratch of the backward pass
+  Buffer<float> median_gradients;  // (N) dL/dz through median depth
+  Buffer<float> camera_sums;       // (N / LANES, CAMERA_SUMS) dL/d(world_to_camera) of LANES Gaussians each
+  size_t bytes() const;
 };
 
-// All memory of one forward and backward pass. States are reused from call to call (rasterise.cpp).
+// One object's views, and the scratch memory of a thread that works on them. Reused from call to call (rasterise.cpp).
 struct State {
   std::vector<std::unique_ptr<View>> views;
   // scratch of binning
@@ -103,10 +111,13 @@ struct Grid {
   int tiles() const { return tiles_x * tiles_y; }
 };
 
-// Rows of gradients: six moments of dL/ds over the pixels (s is minus the log density; offsets are from the mean),
-// [1, dx, dy, dx^2, dx dy, dy^2], then one gradient per channel, padded to whole vectors.
-constexpr int MOMENTS = 6;
-constexpr int row_floats(int channels) { return (MOMENTS + channels + LANES - 1) / LANES * LANES; }
+// Rows of gradients. Six moments of dL/ds over the pixels (s is minus the log density; offsets are from the mean),
+// [1, dx, dy, dx^2, dx dy, dy^2], alternate with the gradients of the first eight channels; the other channels follow.
+// A row is whole cache lines.
+constexpr int MOMENTS = 6, PAIRS = 8;
+constexpr int moment_at(int moment) { return 2 * moment; }
+constexpr int channel_at(int channel) { return channel < PAIRS ? 2 * channel + 1 : channel + PAIRS; }
+constexpr int row_floats(int channels) { return (channel_at(channels - 1) + 16) / 16 * 16; }
 
 // Channels are numbered r, g, b, z, feature 0, ... and composited in groups of at most this many.
 constexpr int COLOR_CHANNELS = 4, MAX_CHANNELS = 36;
@@ -132,6 +143,14 @@ struct ChannelGroup {
 int group_count(const SsRasteriseInput& in);
 ChannelGroup channel_group(const SsRasteriseInput& in, int index);
 
+// Gaussians are dealt to threads in parts, and worked on LANES at a time from `first` on.
+constexpr int64_t PART = 1024;
+constexpr int64_t parts(int64_t gaussians) { return (gaussians + PART - 1) / PART; }
+template <class Body>
+void for_part(int64_t gaussians, int64_t part, Body&& body) {
+  for (int64_t first = part * PART; first < std::min(gaussians, (part + 1) * PART); first += LANES) body(first);
+}
+
 void project_view(const SsRasteriseInput& in, const Camera& camera, const Grid& grid, View& view, int threads);
 void bin_view(int64_t gaussians, const Grid& grid, View& view, State& scratch, int threads);
 void forward_view(const SsRasteriseInput& in, int64_t v, const ChannelGroup& group, const Grid& grid, View& view,
@@ -144,8 +163,11 @@ void backward_tiles(const SsRasteriseInput& in, int64_t v, const ChannelGroup& g
 void backward_view(const SsRasteriseInput& in, int64_t v, const Grid& grid, State& state, const SsRasteriseImages& images,
                    const SsRasteriseImages& image_gradients, const SsRasteriseGradients& out, int threads);
 
+void median_view(const SsRasteriseInput& in, const Grid& grid, View& view, float* depth, int threads);
+void median_backward(const SsRasteriseInput& in, View& view, const float* depth_gradient);
+
 // Turns rows of [moments, dL/dz] of the LANES Gaussians from `first` into gradients of means, quats, scales and
-// opacities, and assigns or adds them.
-constexpr int SUMS = 8;
+// opacities, and assigns or adds them; and into the camera's, which go to `view.camera_sums`: rotation, then translation.
+constexpr int SUMS = 8, CAMERA_SUMS = 12;
 void project_backward(const SsRasteriseInput& in, const Camera& camera, const View& view, int64_t first,
                       const float (*rows)[SUMS], bool add, const SsRasteriseGradients& out);

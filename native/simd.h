@@ -27,6 +27,45 @@ SS_INLINE Floats broadcast(float x) { return Floats{} + x; }
 SS_INLINE Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
 SS_INLINE void store(float* p, Floats x) { *reinterpret_cast<Floats*>(p) = x; }
 
+// Stores past the caches, for whole cache lines that are not read soon: twice as fast when they lie scattered in memory.
+// `finish_streams` orders them before what follows.
+SS_INLINE void stream(float* p, Floats x) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, (__m512)x);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(p, (__m256)x);
+#elif defined(__x86_64__)
+  _mm_stream_ps(p, (__m128)x);
+#else
+  store(p, x);
+#endif
+}
+SS_INLINE void finish_streams() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+// Pairs (a, b) of each lane, in two vectors. Lane l's pair begins at float `pair_at(l)` of the two.
+SS_INLINE void store_pairs(float* p, Floats a, Floats b) {
+#if defined(__AVX512F__)
+  store(p, (Floats)_mm512_maskz_unpacklo_ps(0xffff, (__m512)a, (__m512)b));
+  store(p + LANES, (Floats)_mm512_maskz_unpackhi_ps(0xffff, (__m512)a, (__m512)b));
+#elif defined(__AVX2__)
+  store(p, (Floats)_mm256_unpacklo_ps((__m256)a, (__m256)b));
+  store(p + LANES, (Floats)_mm256_unpackhi_ps((__m256)a, (__m256)b));
+#else
+  for (int l = 0; l < LANES; l++) p[2 * l] = a[l], p[2 * l + 1] = b[l];
+#endif
+}
+constexpr int pair_at(int lane) { return lane % 4 / 2 * LANES + lane / 4 * 4 + lane % 2 * 2; }
+SS_INLINE Floats broadcast_pair(const float* p) {
+  typedef int64_t Longs __attribute__((vector_size(4 * SS_LANES)));
+  int64_t pair;
+  std::memcpy(&pair, p, sizeof pair);
+  return (Floats)(Longs{} + pair);
+}
+
 // Mask: the outcome of a comparison. An unordered comparison (NaN) is false.
 #if defined(__AVX512F__)
 typedef __mmask16 Mask;
@@ -118,26 +157,61 @@ SS_INLINE int append(int32_t* list, Ints values, unsigned mask) {
 #endif
 }
 
-// Transposes the 4 x 4 matrix of these rows.
-SS_INLINE void transpose4(Quad& a, Quad& b, Quad& c, Quad& d) {
 #if defined(__clang__)
 #define SS_SHUFFLE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
 #else
-  typedef int32_t Index __attribute__((vector_size(16)));
-#define SS_SHUFFLE(x, y, i, j, k, l) __builtin_shuffle(x, y, Index{i, j, k, l})
+typedef int32_t QuadIndex __attribute__((vector_size(16)));
+#define SS_SHUFFLE(x, y, i, j, k, l) __builtin_shuffle(x, y, QuadIndex{i, j, k, l})
 #endif
+// Transposes the 4 x 4 matrix of these rows.
+SS_INLINE void transpose4(Quad& a, Quad& b, Quad& c, Quad& d) {
   const Quad ab0 = SS_SHUFFLE(a, b, 0, 4, 1, 5), ab1 = SS_SHUFFLE(a, b, 2, 6, 3, 7);
   const Quad cd0 = SS_SHUFFLE(c, d, 0, 4, 1, 5), cd1 = SS_SHUFFLE(c, d, 2, 6, 3, 7);
   a = SS_SHUFFLE(ab0, cd0, 0, 1, 4, 5);
   b = SS_SHUFFLE(ab0, cd0, 2, 3, 6, 7);
   c = SS_SHUFFLE(ab1, cd1, 0, 1, 4, 5);
   d = SS_SHUFFLE(ab1, cd1, 2, 3, 6, 7);
-#undef SS_SHUFFLE
 }
+// a0 b0 a1 b1 and a2 b2 a3 b3.
+SS_INLINE void interleave(Quad a, Quad b, Quad& low, Quad& high) {
+  low = SS_SHUFFLE(a, b, 0, 4, 1, 5);
+  high = SS_SHUFFLE(a, b, 2, 6, 3, 7);
+}
+// LANES / 4 quads as one vector. (Storing them and loading the whole would wait for the stores.)
+SS_INLINE Floats join(const Quad* quads) {
+#if defined(__AVX512F__)
+  const __m512 low = _mm512_insertf32x4(_mm512_castps128_ps512((__m128)quads[0]), (__m128)quads[1], 1);
+  return (Floats)_mm512_insertf32x4(_mm512_insertf32x4(low, (__m128)quads[2], 2), (__m128)quads[3], 3);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_insertf128_ps(_mm256_castps128_ps256((__m128)quads[0]), (__m128)quads[1], 1);
+#else
+  return quads[0];
+#endif
+}
+// The first halves of two quads.
+SS_INLINE Quad join_halves(Quad a, Quad b) { return SS_SHUFFLE(a, b, 0, 1, 4, 5); }
+// Another fourth element. (Assigning it would go through memory, and wait.)
+SS_INLINE Quad with_fourth(Quad a, float fourth) { return SS_SHUFFLE(a, (Quad{} + fourth), 0, 1, 2, 7); }
+#undef SS_SHUFFLE
 
-// Copies a few floats, without the set-up of memcpy for many.
-SS_INLINE void copy_short(float* to, const float* from, int count) {
-  int k = 0;
-  for (; k + 4 <= count; k += 4) std::memcpy(to + k, from + k, sizeof(Quad));
-  for (; k < count; k++) to[k] = from[k];
+// The first `count` floats (all four when there are more); the others are 0.
+SS_INLINE Quad load_quad(const float* from, int64_t count) {
+  Quad quad{};
+  if (count >= 4) {
+    std::memcpy(&quad, from, sizeof quad);
+  } else {
+    for (int k = 0; k < 3; k++) {
+      if (k < count) quad[k] = from[k];
+    }
+  }
+  return quad;
+}
+SS_INLINE void store_quad(float* to, Quad quad, int64_t count) {
+  if (count >= 4) {
+    std::memcpy(to, &quad, sizeof quad);
+  } else {
+    for (int k = 0; k < 3; k++) {
+      if (k < count) to[k] = quad[k];
+    }
+  }
 }

@@ -5,7 +5,7 @@
 
 #define SS_API extern "C" __attribute__((visibility("default")))
 
-#define SS_ABI_VERSION 1
+#define SS_ABI_VERSION 2
 
 SS_API int ss_abi_version();
 // Which build this is, and the best one this CPU can run: 0 baseline, 1 AVX2, 2 AVX-512.
@@ -49,22 +49,27 @@ SS_API int ss_farthest_point_sampling(const float* points, int32_t batch, int32_
 SS_API int ss_k_nearest_neighbours(const float* points, const float* queries, int32_t batch, int32_t n, int32_t m, int32_t k,
                                    float* distances, int64_t* indices);
 // ---- Rasteriser (rasterise.cpp): what splatsense/render/reference.py defines, forward and backward.
-// N Gaussians, V views, C feature channels, images of H x W.
+// B objects of N Gaussians and V views together, one after the other, each drawn by its own views; C feature channels,
+// images of H x W.
 struct SsRasteriseInput {
-  int64_t gaussians, views, feature_channels, width, height;
-  int64_t color_views;     // 1: one colour per Gaussian for all views; V: one per view
-  int64_t gradient_bytes;  // scratch memory of the backward pass at a time, unless one row of tiles needs more
+  int64_t objects, gaussians, views, feature_channels, width, height;  // B N V C W H
+  const int64_t *gaussian_begin, *view_begin, *color_begin;            // (B + 1) first Gaussian, view and row of colors
+  int64_t gradient_bytes;  // scratch memory of an object's backward pass at a time, unless one row of tiles needs more
   const float *means, *quats, *scales, *opacities;  // (N,3) (N,4) wxyz, (N,3) (N)
-  const float *colors, *features;                   // (color_views,N,3) (N,C)
+  const float *colors, *features;                   // of each object (N,3), or (V,N,3) if they depend on the view; (N,C)
   const float *world_to_camera, *K;                 // (V,4,4) (V,3,3)
-  float eps2d, near_plane;                          // px^2 added to both variances on screen; smallest z drawn
+  float eps2d, near_plane, far_plane;               // px^2 added to both variances on screen; smallest and largest z drawn
+  float radius_clip;                                // not drawn: Gaussians that reach no further, in whole px, along x and y
+  int32_t antialiased, median_depth;                // flags
   int32_t threads;                                  // at most this many
+  int64_t color_views;                              // set inside, for one object: 1 or its V
 };
 struct SsRasteriseImages {
   float *color, *features, *depth, *alpha;  // (V,H,W,3) (V,H,W,C) (V,H,W) (V,H,W)
 };
 struct SsRasteriseGradients {
   float *means, *quats, *scales, *opacities, *colors, *features;  // shapes as in the input; overwritten
+  float* world_to_camera;                                         // or null
 };
 // Both return 0, or 1 when memory ran out. `state` receives what the backward pass needs; null when none will follow.
 // Null pointers among `image_gradients` stand for zeros. Same input, same output to the last bit, for any thread count.
@@ -72,6 +77,11 @@ SS_API int ss_rasterise_forward(const SsRasteriseInput* input, const SsRasterise
 SS_API int ss_rasterise_backward(const SsRasteriseInput* input, void* state, const SsRasteriseImages* images,
                                  const SsRasteriseImages* image_gradients, const SsRasteriseGradients* gradients);
 SS_API void ss_rasterise_free(void* state);
+
+// ---- spherical_harmonics.cpp: colours (V,N,3) = sum over K of basis (V,N,K) and sh (N,K,3), and the gradients of both
+SS_API void ss_sh_sum(const float* basis, const float* sh, int64_t views, int64_t gaussians, int64_t terms, float* colors);
+SS_API void ss_sh_sum_backward(const float* basis, const float* sh, const float* gradient, int64_t views, int64_t gaussians,
+                               int64_t terms, float* basis_gradient, float* sh_gradient);
 
 // ---- lzf.cpp: decompression of .pcd files ---------------------------------------------------------------------------
 // Returns the bytes written, or -1 - (bytes written before the damage) when the input is damaged or longer than the output.

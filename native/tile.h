@@ -8,18 +8,17 @@ constexpr int CHUNK = 256;
 struct TileTables {
   Floats x[BLOCKS], y[BLOCKS];  // pixel centres
   alignas(64) float left[BLOCKS], top[BLOCKS];  // of each block's first pixel centre
-  static constexpr int BASIS_VECTORS = (MOMENTS + LANES - 1) / LANES;
-  alignas(64) float basis[BLOCKS * LANES][BASIS_VECTORS * LANES];  // 1, x, y, x^2, x y, y^2 of each pixel, then zeros
+  Quad moments[BLOCKS * LANES][2];  // 1, x, y, x^2, x y, y^2, 0, 0 of each pixel
 
-  TileTables() : basis{} {
+  TileTables() {
     for (int b = 0; b < BLOCKS; b++) {
       left[b] = b % 4 * BLOCK_WIDTH - TILE_WIDTH / 2 + 0.5f;
       top[b] = b / 4 * BLOCK_HEIGHT - TILE_HEIGHT / 2 + 0.5f;
       for (int l = 0; l < LANES; l++) {
         const float px = left[b] + l % BLOCK_WIDTH, py = top[b] + l / BLOCK_WIDTH;
         x[b][l] = px, y[b][l] = py;
-        const float values[MOMENTS] = {1, px, py, px * px, px * py, py * py};
-        std::copy(values, values + MOMENTS, basis[b * LANES + l]);
+        moments[b * LANES + l][0] = Quad{1, px, py, px * px};
+        moments[b * LANES + l][1] = Quad{px * py, py * py, 0, 0};
       }
     }
   }
@@ -57,14 +56,49 @@ SS_INLINE unsigned block_mask(const Entry<D>& e, float slope) {
   return mask;
 }
 
+// Colours and features of Gaussians or of pixels, as the channels of a group. The fourth channel of the first group is
+// depth, which lies elsewhere. Null arrays stand for zeros.
+template <class Float>
+struct ChannelArrays {
+  Float *colors, *features;
+  int64_t stride;
+  int count;
+  bool first;
+
+  ChannelArrays(const SsRasteriseInput& in, const ChannelGroup& group, Float* colors, Float* features)
+      : colors(colors), features(features ? features + group.feature - (group.first ? COLOR_CHANNELS : 0) : nullptr),
+        stride(in.feature_channels), count(features ? group.channels() : 0), first(group.first) {}
+
+  // Channels k .. k + 3; `Exact` when there are so many.
+  template <class Exact>
+  __attribute__((always_inline)) Quad load(int64_t item, int k, Exact) const {
+    if (first && k == 0) return load_quad(colors + 3 * item, colors ? 3 : 0);
+    return load_quad(features + item * stride + k, Exact::value ? 4 : count - k);
+  }
+  template <class Exact>
+  __attribute__((always_inline)) void store(int64_t item, int k, Quad values, Exact) const {
+    if (first && k == 0) return store_quad(colors + 3 * item, values, 3);
+    store_quad(features + item * stride + k, values, Exact::value ? 4 : count - k);
+  }
+};
+
+// The lanes of a block, from a quad for each of its rows.
+SS_INLINE Floats join_rows(const Quad* rows) {
+  if (BLOCK_WIDTH == 4) return join(rows);
+  const Quad halves[] = {join_halves(rows[0], rows[1])};
+  return join(halves);
+}
+
 // One tile and, in turn, each chunk of its Gaussians, sorted into a list for each block.
 template <int D>
 struct Tile {
   const SsRasteriseInput& in;
   const ChannelGroup& group;
   const View& view;
-  const float* colors;
+  const ChannelArrays<const float> attributes;
+  const int64_t* slots = nullptr;  // of each Gaussian; of the backward pass
   int x, y, width, height;  // first pixel; pixels inside the image
+  bool exact;  // the group fills all D channels
   float center_x, center_y;
 
   alignas(64) Entry<D> entries[CHUNK];
@@ -73,53 +107,61 @@ struct Tile {
   int count[BLOCKS];
 
   Tile(const SsRasteriseInput& in, const ChannelGroup& group, const Grid& grid, const View& view, int64_t v, int t)
-      : in(in), group(group), view(view), colors(in.colors + (in.color_views > 1 ? 3 * in.gaussians * v : 0)),
+      : in(in), group(group), view(view),
+        attributes(in, group, in.colors + (in.color_views > 1 ? 3 * in.gaussians * v : 0), in.features),
         x(t % grid.tiles_x * TILE_WIDTH), y(t / grid.tiles_x * TILE_HEIGHT), width(std::min(TILE_WIDTH, grid.width - x)),
-        height(std::min(TILE_HEIGHT, grid.height - y)), center_x(x + TILE_WIDTH / 2), center_y(y + TILE_HEIGHT / 2) {}
+        height(std::min(TILE_HEIGHT, grid.height - y)), exact(group.channels() == D), center_x(x + TILE_WIDTH / 2),
+        center_y(y + TILE_HEIGHT / 2) {}
 
   static int block_x(int b) { return b % 4 * BLOCK_WIDTH; }
   static int block_y(int b) { return b / 4 * BLOCK_HEIGHT; }
-  // Calls `body(first lane, index of the first pixel in a plane, count)` for each of the block's rows inside the image.
+  // Calls `body(first lane, index of its pixel in a plane, count, exact)` for each of the block's rows inside the image.
+  // The last two are compile-time constants where nothing is ragged: a whole block, and as many channels as compiled for.
   template <class Body>
-  void for_rows(int b, Body&& body) const {
-    const int count = std::min(BLOCK_WIDTH, width - block_x(b));
-    if (count <= 0) return;
-    for (int row = 0; row < BLOCK_HEIGHT && block_y(b) + row < height; row++) {
-      body(row * BLOCK_WIDTH, (y + block_y(b) + row) * int64_t(in.width) + x + block_x(b), count);
+  __attribute__((always_inline)) void for_rows(int b, Body&& body) const {
+    const int columns = std::min(BLOCK_WIDTH, width - block_x(b)), rows = std::min(BLOCK_HEIGHT, height - block_y(b));
+    const int64_t first = (y + block_y(b)) * in.width + x + block_x(b);
+    if (columns == BLOCK_WIDTH && rows == BLOCK_HEIGHT && exact) {
+      for (int row = 0; row < BLOCK_HEIGHT; row++) {
+        body(row * BLOCK_WIDTH, first + row * in.width, std::integral_constant<int, BLOCK_WIDTH>{}, std::true_type{});
+      }
+    } else {
+      for (int row = 0; row < rows; row++) body(row * BLOCK_WIDTH, first + row * in.width, columns, std::false_type{});
     }
   }
   // 1 inside the image, 0 outside: the transmittance before the first Gaussian.
   Floats inside(int b) const {
-    alignas(64) float lanes[LANES]{};
-    for_rows(b, [&](int lane, int64_t, int count) { std::fill(lanes + lane, lanes + lane + count, 1.0f); });
-    return load(lanes);
+    const Mask in_x = greater(broadcast(width - TILE_WIDTH * 0.5f), TABLES.x[b]);
+    const Mask in_y = greater(broadcast(height - TILE_HEIGHT * 0.5f), TABLES.y[b]);
+    return keep(in_x & in_y, broadcast(1.0f));
   }
 
   void load_entry(int32_t id, Entry<D>& e, const Splat& s) const {
     e.mean_x = s.x - center_x, e.mean_y = s.y - center_y;
     e.p = s.p, e.q = s.q, e.r = s.r, e.log2_opacity = s.log2_opacity;
     e.u = -(s.p * e.mean_x + s.q * e.mean_y), e.v = -s.r * e.mean_y;
-    float* channel = e.channels;
-    if (group.first) {
-      const float* color = colors + 3 * int64_t(id);
-      channel[0] = color[0], channel[1] = color[1], channel[2] = color[2], channel[3] = s.z;
-      channel += COLOR_CHANNELS;
+    for (int k = 0; k < D; k += 4) {
+      Quad channels = exact ? attributes.load(id, k, std::true_type{}) : attributes.load(id, k, std::false_type{});
+      if (k == 0 && attributes.first) channels = with_fourth(channels, s.z);
+      std::memcpy(e.channels + k, &channels, sizeof channels);
     }
-    const float* feature = in.features + id * in.feature_channels + group.feature;
-    copy_short(channel, feature, group.features);
-    for (int k = group.channels(); k < D; k++) e.channels[k] = 0;
   }
 
   // Loads list entries begin .. end of the view. Masks are computed, or taken from the forward pass.
   void load_chunk(int64_t begin, int64_t end, bool have_masks) {
-    constexpr int AHEAD = 8;
+    constexpr int AHEAD = 16;
     const int n = int(end - begin);
     const int32_t* ids = view.ids.get() + begin;
     for (int i = 0; i < n; i++) {
       if (i + AHEAD < n) {
-        __builtin_prefetch(&view.splats[ids[i + AHEAD]]);
-        __builtin_prefetch(colors + 3 * int64_t(ids[i + AHEAD]));
-        if (D > COLOR_CHANNELS) __builtin_prefetch(in.features + ids[i + AHEAD] * in.feature_channels + group.feature);
+        const int64_t id = ids[i + AHEAD];
+        __builtin_prefetch(&view.splats[id]);
+        __builtin_prefetch(attributes.colors + 3 * id);
+        if (D > COLOR_CHANNELS) __builtin_prefetch(in.features + id * in.feature_channels + group.feature);
+        if (slots) {
+          __builtin_prefetch(&view.footprints[id]);
+          __builtin_prefetch(slots + id);
+        }
       }
       const Splat& s = view.splats[ids[i]];
       load_entry(ids[i], entries[i], s);
@@ -141,32 +183,11 @@ struct Tile {
   }
 };
 
-// Channels of each lane to and from lanes of each channel.
-template <int D>
-SS_INLINE void to_pixels(const Floats* channels, float* pixels, int stride) {
-  for (int k = 0; k < D; k += 4) {
-    for (int l = 0; l < LANES; l += 4) {
-      Quad rows[4];
-      for (int i = 0; i < 4; i++) std::memcpy(&rows[i], reinterpret_cast<const float*>(channels + k + i) + l, sizeof(Quad));
-      transpose4(rows[0], rows[1], rows[2], rows[3]);
-      for (int i = 0; i < 4; i++) std::memcpy(pixels + (l + i) * stride + k, &rows[i], sizeof(Quad));
-    }
-  }
-}
-template <int D>
-SS_INLINE void to_channels(const float* pixels, int stride, Floats* channels) {
-  for (int k = 0; k < D; k += 4) {
-    for (int l = 0; l < LANES; l += 4) {
-      Quad rows[4];
-      for (int i = 0; i < 4; i++) std::memcpy(&rows[i], pixels + (l + i) * stride + k, sizeof(Quad));
-      transpose4(rows[0], rows[1], rows[2], rows[3]);
-      for (int i = 0; i < 4; i++) std::memcpy(reinterpret_cast<float*>(channels + k + i) + l, &rows[i], sizeof(Quad));
-    }
-  }
-}
+SS_INLINE Mask open(Floats transmittance) { return greater(transmittance, broadcast(MIN_TRANSMITTANCE)); }
 
-// One Gaussian over one block of pixels: weight = alpha T, then T *= 1 - alpha. A pixel whose T would not stay above
-// MIN_TRANSMITTANCE is finished: it takes nothing and its T becomes 0.
+// One Gaussian over one block of pixels: weight = alpha T, then T *= 1 - alpha. A pixel whose T does not stay above
+// MIN_TRANSMITTANCE takes nothing and is finished: as T never grows, it needs no mark, and Gaussians wait for nothing of
+// the one before but its T.
 struct Blend {
   Floats alpha;  // before the clamp to MAX_ALPHA; 0 below MIN_ALPHA
   Floats weight;
@@ -178,9 +199,7 @@ SS_INLINE Blend blend(const Entry<D>& e, Floats x, Floats y, Floats transmittanc
   Blend o;
   o.alpha = keep(at_least(log2_a, broadcast(LOG2_MIN_ALPHA)), exp2(log2_a));
   o.weight = min(o.alpha, broadcast(MAX_ALPHA)) * transmittance;
-  const Floats left = transmittance - o.weight;
-  const Mask open = greater(left, broadcast(MIN_TRANSMITTANCE));
-  o.weight = keep(open, o.weight);
-  o.transmittance = keep(open, left);
+  o.transmittance = transmittance - o.weight;
+  o.weight = keep(open(o.transmittance), o.weight);
   return o;
 }

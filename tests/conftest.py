@@ -56,5 +56,6 @@ def model_folder(tmp_path_factory):
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
-    save_model(folder, GaussianEncoder(encoder_config("tiny", load_teacher("mini").dim)), "random", "mini", {})
+    dim = load_teacher("mini").dim
+    save_model(folder, GaussianEncoder(encoder_config("tiny", dim)), "random", "mini", {}, torch.zeros(dim))
     return str(folder)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from splatsense.gaussians import Gaussians
     from splatsense.io import load, save
     from splatsense.library import AddReport, Asset, Hit, Library
-    from splatsense.render import render
+    from splatsense.render import RasterSettings, render, render_batch
 
 __all__ = [
     "AddReport",
@@ -34,10 +34,12 @@ __all__ = [
     "Library",
     "LibraryError",
     "LimitError",
+    "RasterSettings",
     "SplatSenseError",
     "load",
     "load_model",
     "render",
+    "render_batch",
     "save",
 ]
 
@@ -48,7 +50,7 @@ _MODULES = {
     "splatsense.gaussians": ["Gaussians"],
     "splatsense.io": ["load", "save"],
     "splatsense.library": ["AddReport", "Asset", "Hit", "Library"],
-    "splatsense.render": ["render"],
+    "splatsense.render": ["RasterSettings", "render", "render_batch"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

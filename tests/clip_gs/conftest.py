@@ -49,6 +49,22 @@ class FakeTeacher:
         return normalize(torch.stack(colors) @ basis, dim=-1)
 
 
+class FakeFeatureTeacher(FakeTeacher):
+    """Its pooled features are the mean colour, so a map can be fitted to them."""
+
+    def encode_image_features(self, images):
+        return torch.stack([torch.from_numpy(np.asarray(image, np.float32)).mean((0, 1)) / 255 for image in images])
+
+    def embed_features(self, features):
+        basis = torch.randn(3, self.dim, generator=torch.Generator().manual_seed(5))
+        return normalize((features - 0.5) @ basis, dim=-1)
+
+
+@pytest.fixture
+def feature_teacher():
+    return FakeFeatureTeacher()
+
+
 @pytest.fixture
 def teacher():
     return FakeTeacher()

@@ -162,3 +162,18 @@ def test_weights_say_how_often_a_folder_is_drawn(setup, boxes, teacher, tmp_path
         replace(config, weights=(1.0,))
     with pytest.raises(DataError, match="--weights"):
         replace(config, weights=(1.0, 0.0))
+
+
+def test_image_map_moves_the_targets_and_needs_pooled_features(setup, feature_teacher, teacher, monkeypatch):
+    config = replace(setup, image_map=1.0, epochs=2)
+    with pytest.raises(DataError, match="--image-map"):
+        pretrain(config)
+    monkeypatch.setattr(pretrain_module, "load_teacher", lambda name: feature_teacher)
+    data = pretrain_module.TripletSet(config.triplets, feature_teacher, lambda key, info: True)
+    before = torch.stack(data._images)
+    pretrain_module._Run(config, data)
+    after = torch.stack(data._images)
+    assert torch.allclose(after.norm(dim=-1), torch.ones(8, 3), atol=1e-5)
+    assert not torch.allclose(after, before, atol=0.05)
+    with pytest.raises(DataError, match="--image-map"):
+        replace(setup, image_map=-1.0)

@@ -106,3 +106,14 @@ def test_captions_use_name_tags_and_category():
     assert len(found) == len(set(found))
     assert clean_name("12 cm") == "object"
     assert fill_template("{article} {name}", "oven") == "an oven"
+
+
+def test_pooled_features_are_kept_when_the_teacher_has_them(boxes, tmp_path, teacher, feature_teacher):
+    build_triplets(boxes[:3], tmp_path, SMALL)
+    (path,) = shard_paths([tmp_path])
+    plain = embed_shard(path, teacher)
+    assert "features" not in plain
+    embedded = embed_shard(path, feature_teacher)  # the file of the same hash lacks them and is written again
+    assert embedded["features"].shape == (3, 3, 3)
+    assert torch.allclose(embedded["images"], plain["images"], atol=1e-5)
+    assert torch.equal(embed_shard(path, feature_teacher)["features"], embedded["features"])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from splatsense.cameras import Cameras
 from splatsense.gaussians import Gaussians
+from splatsense.render import RasterSettings
 
 
 @dataclass
@@ -51,20 +52,24 @@ def legendre_colors(sh: Tensor, directions: Tensor) -> Tensor:
     return total.clamp_min(0)
 
 
-def dense_images(gaussians: Gaussians, cameras: Cameras, features: Tensor) -> Images:
+def dense_images(gaussians: Gaussians, cameras: Cameras, features: Tensor, settings: RasterSettings) -> Images:
     """`render` of float64 tensors."""
     views = [
-        _view(gaussians, features, m.double(), K.double(), cameras)
+        _view(gaussians, features, m.double(), K.double(), cameras, settings)
         for m, K in zip(cameras.world_to_camera, cameras.K, strict=True)
     ]
     return Images(*(torch.stack(parts) for parts in zip(*views, strict=True)))
 
 
-def _view(g: Gaussians, features: Tensor, world_to_camera: Tensor, K: Tensor, cameras: Cameras) -> tuple[Tensor, ...]:
+def _view(
+    g: Gaussians, features: Tensor, world_to_camera: Tensor, K: Tensor, cameras: Cameras, settings: RasterSettings
+) -> tuple[Tensor, ...]:
     width, height = cameras.width, cameras.height
     centers = (torch.cat([g.means, torch.ones_like(g.means[:, :1])], dim=1) @ world_to_camera.T)[:, :3]
-    order = [i for i in centers[:, 2].argsort(stable=True).tolist() if centers[i, 2] > 0.01]
-    direction = g.means - torch.linalg.inv(world_to_camera)[:3, 3]
+    order = [
+        i for i in centers[:, 2].argsort(stable=True).tolist() if settings.near_plane <= centers[i, 2] <= settings.far_plane
+    ]
+    direction = g.means + world_to_camera[:3, :3].T @ world_to_camera[:3, 3]
     colors = legendre_colors(g.sh, direction)
     covariances = rotation_matrices(g.quats) @ torch.diag_embed(g.scales.square()) @ rotation_matrices(g.quats).transpose(1, 2)
     rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
@@ -74,6 +79,7 @@ def _view(g: Gaussians, features: Tensor, world_to_camera: Tensor, K: Tensor, ca
     finished = torch.zeros(height, width, dtype=torch.bool)
     steady = torch.ones(height, width, dtype=torch.bool)
     total = torch.zeros(height, width, 5 + features.shape[1], dtype=torch.float64) + 0 * features.sum()  # joins the graph
+    median = torch.zeros(height, width, dtype=torch.float64)
     for i in order:
         x, y, z = centers[i]
         tan_x = torch.clamp(x / z, -cx / fx - 0.15 * width / fx, (width - cx) / fx + 0.15 * width / fx)
@@ -81,10 +87,17 @@ def _view(g: Gaussians, features: Tensor, world_to_camera: Tensor, K: Tensor, ca
         zero = torch.zeros_like(z)
         jacobian = torch.stack([torch.stack([fx / z, zero, -fx * tan_x / z]), torch.stack([zero, fy / z, -fy * tan_y / z])])
         to_screen = jacobian @ world_to_camera[:3, :3]
-        covariance = to_screen @ covariances[i] @ to_screen.T + 0.3 * torch.eye(2, dtype=torch.float64)
+        sharp = to_screen @ covariances[i] @ to_screen.T
+        covariance = sharp + settings.eps2d * torch.eye(2, dtype=torch.float64)
+        opacity = g.opacities[i]
+        if settings.antialiased:
+            opacity = opacity * (torch.linalg.det(sharp) / torch.linalg.det(covariance)).sqrt()
+        radii = (2 * (255 * opacity).log().clamp_min(0) * covariance.diagonal()).sqrt().detach()
+        if not bool((radii.ceil() > settings.radius_clip).any()):
+            continue
         offset = pixels - torch.stack([fx * x / z + cx, fy * y / z + cy])
         distance = (offset * torch.linalg.solve(covariance, offset[..., None])[..., 0]).sum(-1)
-        alpha = g.opacities[i] * torch.exp(-distance / 2)
+        alpha = opacity * torch.exp(-distance / 2)
         visible = (alpha >= 1 / 255) & ~finished
         clamped = alpha.clamp(max=0.999)
         after = transmittance * (1 - clamped)
@@ -92,6 +105,11 @@ def _view(g: Gaussians, features: Tensor, world_to_camera: Tensor, K: Tensor, ca
         near = (
             ((alpha * 255).log().abs() < 1e-3) | ((alpha - 0.999).abs() < 1e-5) | (visible & ((after * 1e4).log().abs() < 2e-2))
         )
+        if settings.depth == "median":
+            near |= (after - 0.5).abs() < 1e-4
+            median = torch.where(visible & (transmittance >= 0.5) & (after < 0.5), z, median)
+        if settings.radius_clip > 0 and (radii - settings.radius_clip).abs().min() < 1e-3:
+            near |= visible
         steady &= ~(near & ~finished)
         weight = torch.where(taken, clamped * transmittance, 0.0)
         total = total + weight[..., None] * torch.cat([colors[i], z[None], torch.ones_like(z)[None], features[i]])
@@ -99,4 +117,5 @@ def _view(g: Gaussians, features: Tensor, world_to_camera: Tensor, K: Tensor, ca
         transmittance = torch.where(taken, after, transmittance)
     alpha = total[..., 4]
     depth = torch.where(alpha > 0, total[..., 3] / torch.where(alpha > 0, alpha, 1.0), 0.0)
+    depth = median if settings.depth == "median" else depth
     return total[..., :3], total[..., 5:], depth, alpha, steady

@@ -1,7 +1,7 @@
 """Random scenes for the tests of `render`, and the comparison with the dense oracle."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -10,7 +10,8 @@ from torch.nn.functional import normalize
 from render.dense_oracle import dense_images
 from splatsense.cameras import Cameras
 from splatsense.gaussians import Gaussians
-from splatsense.render import Rendering
+from splatsense.render import RasterSettings, Rendering
+from splatsense.render.settings import DEFAULT_SETTINGS
 
 
 def random_scene(
@@ -50,15 +51,24 @@ def with_gradients(gaussians: Gaussians, features: Tensor, dtype: torch.dtype) -
     return copy, leaves | {"features": features.to(dtype).clone().requires_grad_()}
 
 
+def with_camera_gradients(cameras: Cameras, dtype: torch.dtype) -> tuple[Cameras, dict[str, Tensor]]:
+    """As `with_gradients`, for `world_to_camera`."""
+    leaf = cameras.world_to_camera.to(dtype).clone().requires_grad_()
+    return replace(cameras, world_to_camera=leaf), {"world_to_camera": leaf}
+
+
 def assert_matches_oracle(
     gaussians: Gaussians, features: Tensor, cameras: Cameras, draw: Callable[..., Rendering], dtype: torch.dtype,
-    gradient_tolerance: float = 1e-4,
+    gradient_tolerance: float = 1e-4, settings: RasterSettings = DEFAULT_SETTINGS,
 ) -> None:  # fmt: skip
     """Images within 2e-5 and gradients within 1e-4 of the float64 oracle, away from pixels that a threshold splits."""
     exact, exact_leaves = with_gradients(gaussians, features, torch.float64)
     ours, leaves = with_gradients(gaussians, features, dtype)
-    want = dense_images(exact, cameras, exact_leaves["features"])
-    got = draw(ours, cameras, features=leaves["features"])
+    exact_cameras, exact_camera_leaves = with_camera_gradients(cameras, torch.float64)
+    our_cameras, camera_leaves = with_camera_gradients(cameras, dtype)
+    exact_leaves, leaves = exact_leaves | exact_camera_leaves, leaves | camera_leaves
+    want = dense_images(exact, exact_cameras, exact_leaves["features"], settings)
+    got = draw(ours, our_cameras, features=leaves["features"], settings=settings)
     steady = want.steady
     assert steady.double().mean() > 0.5, "the scene must leave something to compare"
     generator = torch.Generator().manual_seed(1)

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from splatsense.clip_gs.captions import clean_name
+from splatsense.clip_gs.image_targets import cross_fitted_targets
 from splatsense.clip_gs.shards import embed_shard, read_shard, shard_paths
 from splatsense.clip_gs.tokenizer import GaussianBatch
 from splatsense.errors import DataError
@@ -63,6 +65,7 @@ class TripletSet:
         columns: dict[str, list[Tensor]] = {name: [] for name in FIELDS}
         self._images: list[Tensor] = []
         self._captions: list[Tensor] = []
+        self._features: list[Tensor] = []
         paths = [(index, path) for index, folder in enumerate(folders) for path in shard_paths([folder])]
         progress = Progress("loading shards", len(paths))
         numbers: list[int] = []
@@ -79,6 +82,8 @@ class TripletSet:
                     columns[name].append(getattr(triplet.gaussians, name).half())
                 self._images.append(embedded["images"][index])
                 self._captions.append(texts[index])
+                if "features" in embedded:
+                    self._features.append(embedded["features"][index])
             progress.advance()
         progress.close()
         if not self.keys:
@@ -92,6 +97,26 @@ class TripletSet:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def mean_captions(self) -> Tensor:
+        """(N, d) mean of each object's captions, unit length."""
+        return torch.stack([normalize(texts.mean(0), dim=0) for texts in self._captions])
+
+    def map_images(self, weight: float, chances: Tensor) -> None:
+        """Add `weight` times the targets of `cross_fitted_targets` to the views' embeddings, and make them unit length again.
+
+        Args:
+            weight: of the fitted targets; the teacher's own embeddings weigh 1.
+            chances: (N,) weights of the objects in the fit.
+
+        Raises:
+            DataError: the teacher has no pooled features, or all objects have one name.
+        """
+        if len(self._features) != len(self) or len(self._names.unique()) < 2:
+            raise DataError("--image-map: needs a teacher with pooled image features and objects of several names; use 0.")
+        fitted = cross_fitted_targets(self._features, self.mean_captions(), self._names, chances)
+        self._images = [normalize(own + weight * other, dim=-1) for own, other in zip(self._images, fitted, strict=True)]
+        self._features = []
 
     def batch(self, rows: Tensor, gaussians: int, views: int, generator: torch.Generator) -> TrainingBatch:
         """Objects `rows` (N,) with a fresh random subset of Gaussians, one random caption and random views each."""

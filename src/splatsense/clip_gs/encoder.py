@@ -133,6 +133,7 @@ class GaussianEncoder(nn.Module):
     def __init__(self, config: EncoderConfig, drop_path: float = 0.0, patch_dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
+        self.center: Tensor
         self.patch_dropout = patch_dropout
         width = config.width
         self.tokenizer = GaussianTokenizer(width, config.conv_widths, config.point_widths, config.use_attributes)
@@ -142,11 +143,15 @@ class GaussianEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(width, config.heads, rate) for rate in rates)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, config.embed_dim)
+        self.register_buffer("center", torch.zeros(config.embed_dim))
         self.apply(_initialise)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
     def forward(self, batch: GaussianBatch) -> Tensor:
-        """(B, embed_dim) unit-length float32 embeddings of B objects of `config.gaussians` Gaussians each."""
+        """(B, embed_dim) unit-length float32 embeddings of B objects of `config.gaussians` Gaussians each.
+
+        They are centred by `center`, which is zero in training.
+        """
         config = self.config
         indices = group_patches(batch.means, config.patches, config.patch_size, config.order)
         if self.training and self.patch_dropout > 0:
@@ -156,7 +161,8 @@ class GaussianEncoder(nn.Module):
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
         for block in self.blocks:
             x = block(x)
-        return normalize(self.head(self.norm(x[:, 0])).float(), dim=-1)
+        embedded = normalize(self.head(self.norm(x[:, 0])).float(), dim=-1)
+        return normalize(embedded - self.center, dim=-1)
 
 
 def _initialise(module: nn.Module) -> None:

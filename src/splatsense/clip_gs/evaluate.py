@@ -41,10 +41,11 @@ def evaluate_zero_shot(config: EvaluateConfig) -> str:
     model = load_model(config.model)
     data = embed_objects(model, [item for item in objects if item.label in labels])
     classes = class_embeddings(model.encode_text, labels)
+    teacher_classes = class_embeddings(model.teacher.encode_text, labels)
     truth = [item.label for item in data.objects]
     results = {
         "model": zero_shot(data.model, classes, truth, labels),
-        "render": zero_shot(data.rendered, classes, truth, labels),
+        "render": zero_shot(data.rendered, teacher_classes, truth, labels),
     }
     ours = results["model"]
     lines = [f"zero-shot, furniture {config.split} split: {len(truth)} objects, {len(labels)} classes", ""]
@@ -67,14 +68,15 @@ def evaluate_retrieval(config: EvaluateConfig) -> str:
     data = embed_objects(model, [item for item in _objects(config) if item.label in labels])
     names = [clean_name(item.name) for item in data.objects]
     unique = list(dict.fromkeys(names))
-    by_name = dict(zip(unique, class_embeddings(model.encode_text, unique), strict=True))
-    text = torch.stack([by_name[name] for name in names])
+    rows_of = torch.tensor([unique.index(name) for name in names])
+    text = class_embeddings(model.encode_text, unique)[rows_of]
+    teacher_text = class_embeddings(model.teacher.encode_text, unique)[rows_of]
     rows = {
         "text -> 3D": recall(text, data.model, names),
         "3D -> text": recall(data.model, text, names),
         "image -> 3D": recall(data.rendered, data.model, names),
         "3D -> image": recall(data.model, data.rendered, names),
-        "text -> image (render + teacher)": recall(text, data.rendered, names),
+        "text -> image (render + teacher)": recall(teacher_text, data.rendered, names),
         "chance": chance_recall(names),
     }
     lines = [

@@ -4,6 +4,8 @@ Design
 - The Gaussian encoder is ours and trained; the image and text towers are the frozen teacher it was trained against.
 - Every part loads on first use, so a text search never reads the Gaussian encoder and an indexing run never the
   text tower.
+- Both our embeddings and texts are centred: what all of them share says nothing about any of them, and makes some objects
+  answer every query. Pictures stay as the teacher gives them.
 - A model on disk is a folder with `model.safetensors` and `config.json`; the latter is also the model card.
 """
 
@@ -18,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from splatsense.errors import CheckpointError, DataError
 from splatsense.files import atomic_write
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from splatsense.clip_gs.encoder import GaussianEncoder
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+TEXT_CENTER = "text_center"  # among the weights, though it is no part of the encoder
 MIN_OPACITY = 0.05  # Gaussians fainter than this are not shown to the encoder
 OUTLIERS = 0.002  # fraction of means at both ends of every axis that does not count for an object's size
 
@@ -78,6 +82,7 @@ class ClipGS:
             if sha256(path) != self.hash:
                 raise CheckpointError(f"{path}: sha256 is not the one in {CONFIG}; copy the model folder again.")
             weights = load_file(path)
+            weights.pop(TEXT_CENTER, None)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}).") from error
         config: dict[str, Any] = {
@@ -86,6 +91,16 @@ class ClipGS:
         encoder = GaussianEncoder(EncoderConfig(**config))
         encoder.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
         return encoder.eval().requires_grad_(False)
+
+    @functools.cached_property
+    def text_center(self) -> Float[Tensor, " d"]:
+        """What is subtracted from text embeddings. Raises CheckpointError when the weights cannot be read."""
+        path = self._folder / WEIGHTS
+        try:
+            with safe_open(path, "pt") as weights:
+                return weights.get_tensor(TEXT_CENTER).float()
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}).") from error
 
     def encode_gaussians(self, objects: Sequence[Gaussians], batch_size: int = 16) -> Float[Tensor, "n d"]:
         """Unit-length embeddings of objects, in order, on the CPU.
@@ -101,8 +116,8 @@ class ClipGS:
         return torch.cat(parts) if parts else torch.zeros(0, self.dim)
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
-        """Unit-length embeddings of texts, in order."""
-        return self.teacher.encode_text(texts)
+        """Unit-length embeddings of texts, in order, centred by `text_center`."""
+        return normalize(self.teacher.encode_text(texts) - self.text_center, dim=-1)
 
     def encode_images(self, images: Sequence[ImageLike]) -> Float[Tensor, "n d"]:
         """Unit-length embeddings of pictures (paths, PIL images or (H, W, 3) uint8 arrays), in order."""
@@ -126,7 +141,9 @@ def _prepare(gaussians: Gaussians) -> Gaussians:
     return visible.normalized(OUTLIERS)
 
 
-def save_model(folder: str | Path, encoder: "GaussianEncoder", name: str, teacher: str, card: dict[str, Any]) -> None:
+def save_model(
+    folder: str | Path, encoder: "GaussianEncoder", name: str, teacher: str, card: dict[str, Any], text_center: Tensor
+) -> None:
     """Write a model folder: weights in half precision, configuration and card.
 
     Args:
@@ -135,10 +152,12 @@ def save_model(folder: str | Path, encoder: "GaussianEncoder", name: str, teache
         name: of the model.
         teacher: name for `load_teacher`.
         card: JSON-able facts: data, licences, metrics, how it was trained.
+        text_center: (d,) to subtract from text embeddings; zeros leave them as they are.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in encoder.state_dict().items()}
+    weights = encoder.state_dict() | {TEXT_CENTER: text_center}
+    weights = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in weights.items()}
     with atomic_write(folder / WEIGHTS) as temporary:
         save_file(weights, temporary)
     described = {

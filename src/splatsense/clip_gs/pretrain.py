@@ -57,6 +57,8 @@ class PretrainConfig:
     """K, pictures per object and step"""
     voting: Voting = "softmax"
     """how views are weighed: none, raw or softmax"""
+    image_map: float = 0.0
+    """weight of image targets fitted to the captions beside the teacher's own, see image_targets; 0 is the paper"""
     image_weight: float = 1.0
     """factor on the image loss; 0 trains on captions alone"""
     learning_rate: float = 1e-3
@@ -71,6 +73,8 @@ class PretrainConfig:
     """fraction of tokens left out"""
     drop_path: float = 0.1
     """stochastic depth of the last block"""
+    centering: float = 0.5
+    """fraction of the mean embedding that is subtracted from the saved model's embeddings, of Gaussians and of text"""
     ema: float = 0.998
     """decay of the moving average of the weights per step"""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
@@ -86,6 +90,8 @@ class PretrainConfig:
         for name in ("epochs", "batch_size", "views", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise DataError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
+        if self.image_map < 0:
+            raise DataError(f"--image-map: must be at least 0, got {self.image_map}.")
         if self.weights and len(self.weights) != len(self.triplets):
             raise DataError(f"--weights: needs one number for each of the {len(self.triplets)} triplets folders.")
         if not all(0 < weight <= 1 for weight in self.weights):
@@ -124,7 +130,8 @@ def pretrain(config: PretrainConfig) -> Path:
         progress.advance(1, f"loss {values['loss']:.3f} (text {values['text']:.3f}, image {values['image']:.3f})")
     progress.close()
     card = {"training": _plain(config), "objects": len(data), "steps": run.steps}
-    save_model(out / "model", run.average, config.name, config.teacher, card)
+    text_center = config.centering * run.center()
+    save_model(out / "model", run.average, config.name, config.teacher, card, text_center)
     return out / "model"
 
 
@@ -153,6 +160,8 @@ class _Run:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         weights = torch.tensor(config.weights or [1.0] * len(config.triplets))
         self.chances = weights[data.folders]
+        if config.image_map > 0:
+            data.map_images(config.image_map, self.chances)
         self.per_epoch = max(1, int(self.chances.sum()) // config.batch_size)
         self.steps = config.epochs * self.per_epoch
         torch.manual_seed(config.seed)
@@ -193,6 +202,22 @@ class _Run:
         self._update_average(step)
         extra = {"learning_rate": self.optimizer.param_groups[0]["lr"], "gradient_norm": float(norm)}
         return {name: float(value.detach()) for name, value in losses.items()} | extra
+
+    def center(self) -> Tensor:
+        """Set the averaged encoder's `center` to `centering` times its mean embedding; the mean text embedding (d,).
+
+        The means are weighted as the objects were drawn.
+        """
+        share = self.chances / self.chances.sum()
+        generator = torch.Generator().manual_seed(self.config.seed)
+        self.average.center.zero_()
+        parts = []
+        with torch.inference_mode():
+            for rows in torch.arange(len(self.data)).split(self.config.batch_size):
+                batch = self.data.batch(rows, self.encoder.config.gaussians, 1, generator)
+                parts.append(self.average(batch.gaussians.to(self.device)).cpu())
+        self.average.center.copy_(self.config.centering * share @ torch.cat(parts))
+        return share @ self.data.mean_captions()
 
     def _rows(self, step: int) -> Tensor:
         epoch, position = divmod(step, self.per_epoch)

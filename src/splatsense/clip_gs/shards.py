@@ -21,7 +21,7 @@ from torch import Tensor
 from splatsense.errors import FormatError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
-from splatsense.teachers import Teacher
+from splatsense.teachers import FeatureTeacher, Teacher
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,28 @@ def embed_shard(path: Path, teacher: Teacher) -> dict[str, Tensor]:
     """Teacher embeddings of a shard's views and captions, computed once and kept beside it.
 
     Returns:
-        "images" (n, V, d), "captions" (m, d) of all captions one after the other, "caption_counts" (n,).
+        "images" (n, V, d), "captions" (m, d) of all captions one after the other, "caption_counts" (n,); and "features"
+        (n, V, f) in half precision when the teacher has pooled image features.
     """
     cached = path.with_suffix(f".{teacher.hash[:12]}.safetensors")
+    with_features = isinstance(teacher, FeatureTeacher)
     if cached.exists():
-        return load_file(cached)
+        embedded = load_file(cached)
+        if with_features == ("features" in embedded):
+            return embedded
     triplets = list(read_shard(path))
     texts = [caption for triplet in triplets for caption in triplet.info["captions"]]
     pictures = [Image.fromarray(view) for triplet in triplets for view in triplet.views]
+    if isinstance(teacher, FeatureTeacher):
+        features = teacher.encode_image_features(pictures)
+        pooled, images = {"features": features.half().unflatten(0, (len(triplets), -1))}, teacher.embed_features(features)
+    else:
+        pooled, images = {}, teacher.encode_images(pictures)
     embedded = {
-        "images": teacher.encode_images(pictures).unflatten(0, (len(triplets), -1)).contiguous(),
+        "images": images.unflatten(0, (len(triplets), -1)).contiguous(),
         "captions": teacher.encode_text(texts).contiguous(),
         "caption_counts": torch.tensor([len(triplet.info["captions"]) for triplet in triplets]),
+        **pooled,
     }
     with atomic_write(cached) as temporary:
         save_file(embedded, temporary)

@@ -1,29 +1,34 @@
-"""`render`: differentiable images of Gaussians, on any device.
+"""`render` and `render_batch`: differentiable images of Gaussians, on any device.
 
 Design
-- One definition, `reference.py` in plain PyTorch, and one fast implementation, `native.py` over C++, for CPUs.
-- Spherical harmonics become colours here, in PyTorch, so both see plain colours and autograd does the rest.
-- Everything in `Gaussians` and `features` gets gradients. Cameras are constants.
+- One definition, `reference.py` in plain PyTorch; two fast implementations, `native.py` over C++ for CPUs and `cuda.py` over
+  gsplat for CUDA devices; `backends.py` picks one.
+- A batch of objects is packed, one after the other (`packed.py`); a single object is a batch of one.
+- Spherical harmonics become colours first (`colors.py`), so that backends see plain colours and autograd does the rest. The
+  background is laid under the images here.
+- Everything but the intrinsics gets gradients: `Gaussians`, `features`, `background` and `world_to_camera`.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from splatsense.cameras import Cameras
-from splatsense.errors import DataError, SplatSenseError
+from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians
-from splatsense.native import load_native
-from splatsense.render import native, reference
+from splatsense.render.backends import Backend, rasteriser
+from splatsense.render.colors import view_colors
+from splatsense.render.packed import Layout, Packed
+from splatsense.render.settings import DEFAULT_SETTINGS, DepthKind, RasterSettings
 from splatsense.spherical_harmonics import sh_to_rgb
 
-__all__ = ["Rendering", "render"]
+__all__ = ["DepthKind", "RasterSettings", "Rendering", "render", "render_batch"]
 
 MAX_SIZE = 65535  # pixels along a side
 
@@ -34,7 +39,7 @@ class Rendering:
 
     Attributes:
         color: (V, H, W, 3) sRGB, over the background if there is one and over black otherwise; may exceed 1 where colours do.
-        depth: (V, H, W) mean z in world units under the compositing weights; 0 where nothing was composited (alpha < 1e-3).
+        depth: (V, H, W) z in world units, expected or median as `RasterSettings.depth` says; 0 where there is none.
         alpha: (V, H, W) in [0, 1].
         features: (V, H, W, C) sums of features over the compositing weights, not divided by alpha; C = 0 without features.
     """
@@ -50,101 +55,172 @@ def render(
     cameras: Cameras,
     *,
     features: Float[Tensor, "n c"] | None = None,
-    background: Float[Tensor, " rgb"] | None = None,
-    backend: Literal["auto", "native", "reference"] = "auto",
+    background: Float[Tensor, "*v rgb"] | None = None,
+    settings: RasterSettings = DEFAULT_SETTINGS,
+    backend: Backend = "auto",
 ) -> Rendering:
-    """Images of Gaussians seen by cameras, differentiable in everything but the cameras.
+    """Images of Gaussians seen by cameras, differentiable in everything but the intrinsics `cameras.K`.
 
     What is computed is stated in `splatsense.render.reference`.
 
     Args:
         features: (N, C) more channels to composite, of any number.
-        background: (3,) sRGB colour behind the Gaussians.
-        backend: "native" takes float32 on a CPU; "reference" takes any floating-point type and device; "auto" takes native
-            where it can. Native results are the same to the last bit for any number of threads.
+        background: sRGB colour behind the Gaussians, (3,) or one for each view, (V, 3).
+        settings: antialiasing, the kind of depth, near and far plane, and the like.
+        backend: "native" takes float32 on a CPU; "gsplat" takes float32 on a CUDA device, if the extra `gpu` is installed;
+            "reference" takes any floating-point type and device; "auto" takes the first of these that fits. Native results
+            are the same to the last bit from run to run and for any number of threads.
 
     Raises:
-        DataError: a shape, type or device does not fit, a camera is not finite, or `backend` is unknown.
+        DataError: a shape, type or device does not fit, a camera is not finite, or there is no such backend.
         LimitError: memory ran out.
-        SplatSenseError: `backend` is "native" and the native library is not installed.
+        SplatSenseError: `backend` is not installed.
     """
-    means = gaussians.means
-    if features is None:
-        features = means.new_empty(len(gaussians), 0)
-    _check_gaussians(gaussians, features, background)
-    cameras = Cameras(_like(means, cameras.world_to_camera), _like(means, cameras.K), cameras.width, cameras.height)
-    _check_cameras(cameras, means.device)
-    rasterise = _rasteriser(backend, means)
-    colors = _colors(gaussians, cameras)
-    color, feature, depth, alpha = rasterise(
-        means, gaussians.quats, gaussians.scales, gaussians.opacities, colors, features, cameras
-    )
+    return render_batch(
+        [gaussians], [cameras], features=None if features is None else [features], background=background, settings=settings,
+        backend=backend,
+    )  # fmt: skip
+
+
+def render_batch(
+    gaussians: Sequence[Gaussians],
+    cameras: Sequence[Cameras],
+    *,
+    features: Sequence[Float[Tensor, "_ c"]] | None = None,
+    background: Float[Tensor, "*v rgb"] | None = None,
+    settings: RasterSettings = DEFAULT_SETTINGS,
+    backend: Backend = "auto",
+) -> Rendering:
+    """`render` of B objects at once, each seen by its own cameras: the same images and gradients, to the last bit on a CPU.
+
+    Threads share the objects out, so many small objects take less time together than one by one.
+
+    Args:
+        gaussians: B objects of any sizes.
+        cameras: the cameras of each; images are of one size throughout, views may differ in number.
+        features: (N, C) of each object, of the same C.
+        background: (3,), or one for each of all V views, (V, 3).
+        settings: as in `render`.
+        backend: as in `render`.
+
+    Returns:
+        The images of all V views, object after object; `.color.unflatten(0, (B, -1))` tells objects apart if each has
+        equally many views.
+
+    Raises:
+        DataError: as in `render`, or the sequences differ in length or are empty, or image sizes differ.
+        LimitError: memory ran out.
+        SplatSenseError: `backend` is not installed.
+    """
+    _check_batch(gaussians, cameras, features)
+    means = gaussians[0].means
+    for one, camera in zip(gaussians, cameras, strict=True):
+        _check_gaussians(one, means)
+        _check_devices(camera, means.device)
+    for one, feature in zip(gaussians, features or (), strict=features is not None):
+        _check_features(feature, len(one), means)
+    packed = _pack(gaussians, cameras, features)
+    _check_cameras(packed)
+    _check_background(background, len(packed.K), means)
+    color, feature, depth, alpha = rasteriser(backend, means, settings)(packed, settings)
     if background is not None:
-        color = color + (1 - alpha)[..., None] * background
+        color = color + (1 - alpha)[..., None] * background.expand(len(packed.K), 3)[:, None, None]
     return Rendering(color, depth, alpha, feature)
 
 
+def _pack(gaussians: Sequence[Gaussians], cameras: Sequence[Cameras], features: Sequence[Tensor] | None) -> Packed:
+    means, quats, scales, opacities = (
+        _cat([getattr(each, name) for each in gaussians]) for name in ("means", "quats", "scales", "opacities")
+    )
+    dtype, counts = means.dtype, tuple(map(len, gaussians))
+    cameras = [Cameras(each.world_to_camera.to(dtype), each.K.to(dtype), each.width, each.height) for each in cameras]
+    if all(each.sh_degree == 0 for each in gaussians):
+        colors, color_rows = sh_to_rgb(_cat([each.sh for each in gaussians]), means.detach()), counts
+    else:
+        parts = [_colors(*each) for each in zip(gaussians, cameras, strict=True)]
+        colors, color_rows = _cat(parts), tuple(map(len, parts))
+    return Packed(
+        means, quats, scales, opacities, colors,
+        means.new_empty(len(means), 0) if features is None else _cat(features),
+        _cat([each.world_to_camera for each in cameras]), _cat([each.K for each in cameras]),
+        Layout(cameras[0].width, cameras[0].height, counts, tuple(map(len, cameras)), color_rows),
+    )  # fmt: skip
+
+
+def _cat(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))  # torch.cat copies even one
+
+
 def _colors(gaussians: Gaussians, cameras: Cameras) -> Tensor:
-    """(1, N, 3) colours when they are the same from everywhere, else (V, N, 3)."""
+    """(N, 3), or (V N, 3) if colours depend on the view."""
     if gaussians.sh_degree == 0:
-        return sh_to_rgb(gaussians.sh, gaussians.means.detach())[None]
-    return sh_to_rgb(gaussians.sh, gaussians.means - cameras.centers[:, None])
+        return sh_to_rgb(gaussians.sh, gaussians.means.detach())
+    return view_colors(gaussians.sh, gaussians.means - cameras.centers[:, None]).flatten(0, 1)
 
 
-def _like(means: Tensor, camera: Tensor) -> Tensor:
-    if camera.requires_grad:
-        raise DataError("render: cameras are constants and get no gradient; detach world_to_camera and K.")
-    return camera.to(means.dtype)
+def _check_batch(gaussians: Sequence[Gaussians], cameras: Sequence[Cameras], features: Sequence[Tensor] | None) -> None:
+    counts = {"Gaussians": len(gaussians), "Cameras": len(cameras)} | ({} if features is None else {"features": len(features)})
+    if min(counts.values()) == 0 or len(set(counts.values())) > 1:
+        raise DataError(
+            f"render_batch: got {', '.join(f'{count} {name}' for name, count in counts.items())}; "
+            "one of each is needed for every object, and at least one object."
+        )
+    sizes = sorted({(each.width, each.height) for each in cameras})
+    if len(sizes) > 1:
+        raise DataError(f"render_batch: all cameras need one image size, got {', '.join(f'{w} x {h}' for w, h in sizes)}.")
+    channels = sorted({tuple(each.shape[1:]) for each in features or ()})
+    if len(channels) > 1:
+        raise DataError(f"render_batch: features differ in their channels: {channels}.")
 
 
-def _check_gaussians(gaussians: Gaussians, features: Tensor, background: Tensor | None) -> None:
-    means = gaussians.means
-    if not means.is_floating_point():
-        raise DataError(f"render: Gaussians.means is {means.dtype}; floating-point tensors are needed.")
-    if features.ndim != 2 or len(features) != len(gaussians):
-        raise DataError(f"render: features has shape {tuple(features.shape)}, expected ({len(gaussians)}, C).")
-    if background is not None and tuple(background.shape) != (3,):
-        raise DataError(f"render: background has shape {tuple(background.shape)}, expected (3,).")
-    tensors = {"features": features, "background": background}
-    tensors |= {f"Gaussians.{name}": getattr(gaussians, name) for name in ("quats", "scales", "opacities", "sh")}
-    for name, tensor in tensors.items():
-        if tensor is not None and (tensor.dtype != means.dtype or tensor.device != means.device):
-            raise DataError(
-                f"render: {name} is {tensor.dtype} on {tensor.device}, but Gaussians.means is {means.dtype} on {means.device}."
-            )
+def _check_gaussians(gaussians: Gaussians, like: Tensor) -> None:
+    if not like.is_floating_point():
+        raise DataError(f"render: Gaussians.means is {like.dtype}; floating-point tensors are needed.")
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        _check_like(f"Gaussians.{name}", getattr(gaussians, name), like)
 
 
-def _check_cameras(cameras: Cameras, device: torch.device) -> None:
+def _check_features(features: Tensor, count: int, like: Tensor) -> None:
+    if features.ndim != 2 or len(features) != count:
+        raise DataError(f"render: features has shape {tuple(features.shape)}, expected ({count}, C).")
+    _check_like("features", features, like)
+
+
+def _check_background(background: Tensor | None, views: int, like: Tensor) -> None:
+    if background is None:
+        return
+    if tuple(background.shape) not in ((3,), (views, 3)):
+        raise DataError(f"render: background has shape {tuple(background.shape)}, expected (3,) or ({views}, 3).")
+    _check_like("background", background, like)
+
+
+def _check_like(name: str, tensor: Tensor, like: Tensor) -> None:
+    if tensor.dtype != like.dtype or tensor.device != like.device:
+        raise DataError(
+            f"render: {name} is {tensor.dtype} on {tensor.device}, but Gaussians.means is {like.dtype} on {like.device}."
+        )
+
+
+def _check_devices(cameras: Cameras, device: torch.device) -> None:
     transforms, K = cameras.world_to_camera, cameras.K
     if transforms.device != device or K.device != device:
         raise DataError(
             f"render: the cameras are on {transforms.device}, the Gaussians on {device}; move one with .to(device)."
         )
-    if cameras.width > MAX_SIZE or cameras.height > MAX_SIZE:
+
+
+def _check_cameras(packed: Packed) -> None:
+    K = packed.K
+    if K.requires_grad:
+        raise DataError("render: the intrinsics K get no gradient; detach them.")
+    if packed.layout.width > MAX_SIZE or packed.layout.height > MAX_SIZE:
         raise DataError(
-            f"render: images of {cameras.width} x {cameras.height}; at most {MAX_SIZE} pixels a side are supported."
+            f"render: images of {packed.layout.width} x {packed.layout.height}; at most {MAX_SIZE} pixels a side are supported."
         )
-    if not bool(transforms.isfinite().all() & K.isfinite().all()):
+    if not bool(packed.world_to_camera.isfinite().all() & K.isfinite().all()):
         raise DataError("render: world_to_camera or K holds NaN or infinity.")
     if not bool((K[:, [0, 1], [0, 1]] > 0).all() & (K[:, 0, 1] == 0).all()):
         raise DataError("render: K needs positive focal lengths and no skew.")
-
-
-def _rasteriser(backend: str, means: Tensor) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
-    fits = means.device.type == "cpu" and means.dtype == torch.float32
-    match backend:
-        case "reference":
-            return reference.rasterise
-        case "auto":
-            return native.rasterise if fits and load_native() is not None else reference.rasterise
-        case "native" if not fits:
-            raise DataError(f'render: backend="native" takes float32 on a CPU, got {means.dtype} on {means.device}.')
-        case "native" if load_native() is None:
-            raise SplatSenseError('render: backend="native", but splatsense was installed without its native library.')
-        case "native":
-            return native.rasterise
-        case _:
-            raise DataError(f'render: backend must be "auto", "native" or "reference", got {backend!r}.')
 
 
 class _CallableModule(ModuleType):

@@ -42,6 +42,19 @@ class Teacher(Protocol):
         ...
 
 
+@runtime_checkable
+class FeatureTeacher(Teacher, Protocol):
+    """A teacher whose image embeddings are a function of pooled features, to which another map can be fitted."""
+
+    def encode_image_features(self, images: Sequence[ImageLike] | np.ndarray | Tensor) -> Float[Tensor, "n f"]:
+        """Pooled, non-negative features."""
+        ...
+
+    def embed_features(self, features: Float[Tensor, "*n f"]) -> Float[Tensor, "*n d"]:
+        """Unit-length embeddings of pooled features: the second half of `encode_images`."""
+        ...
+
+
 def load_teacher(name: str = "mini") -> Teacher:
     """A teacher by name. Its weights are read at first use.
 
