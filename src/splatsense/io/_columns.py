@@ -17,6 +17,7 @@ NAMES = frozenset([*POSITION, *(name for names in (*COLORS, *NORMALS) for name i
 FULL_INTENSITY = {"u1": 255.0, "i1": 127.0, "u2": 65535.0, "i2": 32767.0}
 
 
+@np.errstate(all="ignore")  # a value beyond float32 becomes infinite, and its point is left out
 def cloud_from_columns(path: Path, columns: ColumnTable) -> PointCloud:
     """The points in columns x, y, z, with colours `r g b`, `red green blue`, `rgb` or `rgba` and normals if there are any.
 
@@ -25,8 +26,7 @@ def cloud_from_columns(path: Path, columns: ColumnTable) -> PointCloud:
     """
     doubles = any(columns[name].dtype != np.float32 for name in POSITION)
     points = np.stack([columns[name] for name in POSITION], 1).astype(np.float64 if doubles else np.float32, copy=False)
-    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and its point is left out
-        return PointCloud.from_file(path, points, _colors(columns), _normals(columns))
+    return PointCloud.from_file(path, points, _colors(columns), _normals(columns))
 
 
 def _colors(columns: ColumnTable) -> np.ndarray | None:

@@ -97,6 +97,7 @@ def _open_folder(path: Path) -> _Source:
     return _Source(path, meta, size, read)
 
 
+@np.errstate(all="ignore")  # what is not finite then is for clean_gaussians to see
 def _decode(source: _Source) -> Gaussians:
     meta, where = source.meta, source.where
     if meta.get("version", 1) not in (1, 2):
@@ -119,16 +120,15 @@ def _decode(source: _Source) -> Gaussians:
     low, high = (_pixels(source, "means", index, count)[:, :3] for index in (0, 1))
     steps = low.astype(np.float32) + np.float32(256) * high
     logged = _between(steps / 65535, numbers(means, "mins", f"{where}: means", 3), numbers(means, "maxs", f"{where}: means", 3))
-    with np.errstate(over="ignore"):  # a position too large for float32 is dropped with the rest that is not finite
-        positions = np.copysign(np.expm1(np.abs(logged)), logged)
+    positions = np.copysign(np.expm1(np.abs(logged)), logged)
     log_scales, _ = _values(source, "scales", _pixels(source, "scales", 0, count)[:, :3], is_v1)
     colours, opacities = _colours(source, count, is_v1)
     bands = _bands(source, count, is_v1) if "shN" in meta and meta["shN"] is not None else None
     quats = _unpack_quats(_pixels(source, "quats", 0, count), source)
-    with np.errstate(over="ignore"):
-        scales = np.exp(log_scales)
     sh = colours[:, None] if bands is None else np.concatenate([colours[:, None], bands], axis=1)
-    return clean_gaussians(source.path, *(torch.from_numpy(array) for array in (positions, quats, scales, opacities, sh)))
+    return clean_gaussians(
+        source.path, *(torch.from_numpy(array) for array in (positions, quats, np.exp(log_scales), opacities, sh))
+    )
 
 
 def _section(source: _Source, name: str) -> Json:
