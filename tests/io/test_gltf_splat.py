@@ -244,6 +244,14 @@ def test_the_draft_with_log_scales(tmp_path, caplog, make_gaussians):
     assert "its scales are negative, so logarithms" in caplog.text
 
 
+def test_log_scales_that_are_no_numbers_are_left_out(tmp_path, make_gaussians):
+    values = columns(make_gaussians(3))
+    logs = np.full((3, 3), -1, "<f4")
+    logs.view("<u4")[1, 2] = 0x7F800001  # a signalling NaN
+    found = load(glb(tmp_path / "a.glb", *document(values | {f"{EXTENSION}:SCALE": logs})))
+    torch.testing.assert_close(found.scales, torch.full((2, 3), float(np.exp(-1))))
+
+
 def test_linear_colours_become_srgb(tmp_path, make_gaussians):
     gaussians = make_gaussians(300, 1)
     gaussians = Gaussians(gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh * 0.3)

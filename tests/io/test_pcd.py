@@ -123,6 +123,17 @@ def test_broken_files(tmp_path, data, message):
     assert str(caught.value).startswith(f"{tmp_path / 'a.pcd'}: ")
 
 
+@pytest.mark.parametrize(("fields", "sizes", "types"), [("rgb", "4", "U"), ("rgb", "4", "F"), ("r g b", "8 8 8", "I I I")])
+@pytest.mark.parametrize("value", ["1e300", "-1e300", "inf", "nan"])
+def test_colours_in_text_beyond_their_type(tmp_path, fields, sizes, types, value):
+    body = f"1 2 3 {' '.join([value] * len(types.split()))}\n4 5 6 {' '.join(['7'] * len(types.split()))}\n".encode()
+    counts = " ".join(["1"] * (3 + len(types.split())))
+    (tmp_path / "a.pcd").write_bytes(pcd(f"x y z {fields}", f"4 4 4 {sizes}", f"F F F {types}", counts, body=body))
+    colors = read_pcd(tmp_path / "a.pcd").colors
+    assert colors is not None
+    assert ((colors >= 0) & (colors <= 1)).all()
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_file_cut_at_any_byte_is_an_error(tmp_path, encoding):
     buffer = io.BytesIO()

@@ -65,6 +65,12 @@ def test_the_applied_transform_can_be_undone(tmp_path):
     np.testing.assert_allclose(looks, [0, 0, 1], atol=1e-6)  # down in the file is up in a world whose z was turned over
 
 
+def test_an_applied_transform_that_is_no_rotation(tmp_path):
+    path = write(tmp_path / "t.json", **INTRINSICS, applied_transform=np.zeros((3, 4)).tolist(), frames=[FRAME])
+    with pytest.raises(FormatError, match="its matrix is not a rotation"):
+        read_transforms_json(path, original=True)
+
+
 def test_agrees_with_pycolmap(tmp_path):
     pycolmap = pytest.importorskip("pycolmap")
     quaternion = np.array([0.1, -0.2, 0.3, 0.9])
@@ -102,7 +108,7 @@ MIRRORED = (np.diag([-1.0, 1, 1, 1])).tolist()
     [
         ({"frames": []}, "holds no images"),
         ({"frame": []}, 'has no list of "frames"'),
-        ({"frames": ["a.png"]}, 'has no list of "frames"'),
+        ({"frames": ["a.png"]}, "frames is .*, not a list of objects"),
         ({"frames": [{"transform_matrix": ABOVE}]}, 'frame 0 has no "file_path"'),
         (INTRINSICS | {"frames": [FRAME, {"file_path": "b"}]}, "frame 1 has no matrix"),
         (INTRINSICS | {"frames": [FRAME | {"transform_matrix": [[1, 2], [3]]}]}, "frame 0 has no matrix"),
@@ -111,12 +117,13 @@ MIRRORED = (np.diag([-1.0, 1, 1, 1])).tolist()
         (INTRINSICS | {"frames": [FRAME | {"transform_matrix": MIRRORED}]}, "mirrored or scaled"),
         (INTRINSICS | {"k1": 0.1, "frames": [FRAME]}, r"lens distortion \(coefficients k1\)\. Undistort the images"),
         (INTRINSICS | {"camera_model": "OPENCV_FISHEYE", "frames": [FRAME]}, r"lens distortion \(model OPENCV_FISHEYE\)"),
-        (INTRINSICS | {"fl_x": "90", "frames": [FRAME]}, "frame 0 has fl_x '90', not a finite number"),
-        (INTRINSICS | {"fl_x": float("nan"), "frames": [FRAME]}, "fl_x 'nan', not a finite number"),
+        (INTRINSICS | {"fl_x": "90", "frames": [FRAME]}, "frame 0: fl_x is '90', not a finite number"),
+        (INTRINSICS | {"fl_x": float("nan"), "frames": [FRAME]}, "fl_x is nan, not a finite number"),
         (INTRINSICS | {"fl_x": 0, "frames": [FRAME]}, "must be positive"),
         (INTRINSICS | {"w": 80.5, "frames": [FRAME]}, r"has the size 80\.5 x 60"),
         (INTRINSICS | {"w": 10**9, "frames": [FRAME]}, "has the size 1000000000 x 60"),
         ({"fl_x": 90, "frames": [FRAME]}, "has no w and h, and its image 'images/a.png' is not beside the file"),
+        ({"fl_x": 90, "frames": [FRAME | {"file_path": "x" * 5000}]}, "has no w and h"),
         ({"w": 80, "h": 60, "frames": [FRAME]}, "no focal length: neither fl_x nor camera_angle_x"),
         ({"w": 80, "h": 60, "camera_angle_x": 4, "frames": [FRAME]}, "must lie between 0 and pi"),
         (INTRINSICS | {"frames": [FRAME, FRAME | {"w": 90}]}, "differ in size: 1 of 80 x 60, 1 of 90 x 60"),

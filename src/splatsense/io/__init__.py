@@ -3,9 +3,10 @@
 Design
 - `load` looks at the first bytes of a file, then at the extension; a wrong name is no obstacle, a wrong content is an
   error that says what the file seems to be. Meshes and point clouds become Gaussians on the way in.
-- One module per format holds its `read_x` and `write_x`, long writers apart; `_ply_container` and `_gltf_container` know
-  their formats without knowing what they mean, `_archive` opens zip files that cannot be trusted, `_sniffing` tells formats
-  apart, `_cleaning` drops Gaussians that are not numbers.
+- One module per format holds its `read_x` and `write_x`, long writers apart. `_sniffing` tells formats apart; `_cleaning`
+  drops Gaussians that are not numbers on the way in, `_writing` refuses them on the way out.
+- Files are not trusted: `_ply_container`, `_gltf_container`, `_json`, `_archive`, `_decompression` and `_mesh_limits` check
+  what a file declares against what it holds before memory is taken, and `_isolated` runs decoders of other packages.
 - A file keeps its own axes and units; `Gaussians.normalized()` brings an object to the common frame.
 """
 

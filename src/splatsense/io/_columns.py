@@ -17,6 +17,7 @@ NAMES = frozenset([*POSITION, *(name for names in (*COLORS, *NORMALS) for name i
 FULL_INTENSITY = {"u1": 255.0, "i1": 127.0, "u2": 65535.0, "i2": 32767.0}
 
 
+@np.errstate(all="ignore")  # a value beyond float32 becomes infinite, and its point is left out
 def cloud_from_columns(path: Path, columns: ColumnTable) -> PointCloud:
     """The points in columns x, y, z, with colours `r g b`, `red green blue`, `rgb` or `rgba` and normals if there are any.
 
@@ -25,14 +26,14 @@ def cloud_from_columns(path: Path, columns: ColumnTable) -> PointCloud:
     """
     doubles = any(columns[name].dtype != np.float32 for name in POSITION)
     points = np.stack([columns[name] for name in POSITION], 1).astype(np.float64 if doubles else np.float32, copy=False)
-    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and its point is left out
-        return PointCloud.from_file(path, points, _colors(columns), _normals(columns))
+    return PointCloud.from_file(path, points, _colors(columns), _normals(columns))
 
 
 def _colors(columns: ColumnTable) -> np.ndarray | None:
     for names in COLORS:
         if columns.keys() >= set(names):
-            return scaled_colors(np.stack([columns[name] for name in names], 1))
+            values = np.stack([columns[name] for name in names], 1)
+            return (values / full_intensity(values.dtype.str[1:], values)).astype(np.float32)
     for name in ("rgb", "rgba"):
         if name in columns and columns[name].dtype.itemsize == 4:
             packed = np.ascontiguousarray(columns[name]).view(np.uint32)
@@ -40,13 +41,17 @@ def _colors(columns: ColumnTable) -> np.ndarray | None:
     return None
 
 
-def scaled_colors(values: np.ndarray) -> np.ndarray:
-    """(N, 3) float32 in about [0, 1] from integers of full range, or from numbers to 1, to 255 or to 65535 as they seem."""
-    full = FULL_INTENSITY.get(values.dtype.str[1:])
-    if full is None:
-        largest = np.nanmax(values, initial=0.0, where=np.isfinite(values))
-        full = 1.0 if largest <= 1 and values.dtype.kind == "f" else 255.0 if largest <= 255 else 65535.0
-    return (values / full).astype(np.float32)
+def full_intensity(code: str, values: np.ndarray) -> float:
+    """The value of a full colour: by the type for integers of 8 and 16 bits, else 1, 255 or 65535 as `values` seem.
+
+    Args:
+        code: NumPy type code in the file, such as "u1".
+        values: colours, of any type and shape.
+    """
+    if code in FULL_INTENSITY:
+        return FULL_INTENSITY[code]
+    largest = np.nanmax(values, initial=0.0, where=np.isfinite(values))
+    return 1.0 if largest <= 1 and code.startswith("f") else 255.0 if largest <= 255 else 65535.0
 
 
 def _normals(columns: ColumnTable) -> np.ndarray | None:

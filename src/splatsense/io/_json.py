@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 from splatsense.errors import FormatError
 
@@ -35,6 +35,14 @@ def integer(parent: Json, key: str, where: str, low: int, high: int | None = Non
     return value
 
 
+def number(parent: Json, key: str, where: str) -> float:
+    """A field that is a finite number. Raises FormatError otherwise."""
+    value = parent.get(key)
+    if not _is_finite(value):
+        raise FormatError(f"{where}: {key} is {_shown(value)}, not a finite number; export the file again.")
+    return float(value)
+
+
 def numbers(parent: Json, key: str, where: str, count: int) -> list[float]:
     """A list field of `count` finite numbers. Raises FormatError otherwise."""
     value = parent.get(key)
@@ -59,7 +67,7 @@ def member(parent: Json, key: str, where: str) -> Json:
     return value
 
 
-def _is_finite(value: object) -> bool:
+def _is_finite(value: Any) -> TypeGuard[int | float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

@@ -4,11 +4,12 @@ glTF lets a few hundred bytes declare any amount: accessors without data are zer
 data, and many nodes one mesh. The limits leave room for every such use that a real asset makes.
 """
 
-import json
 import struct
 from typing import Any
 
 from splatsense.errors import FormatError, LimitError
+from splatsense.io._gltf_container import JSON_CHUNK, MAGIC
+from splatsense.io._json import Json, objects, parse_object
 
 ITEM_BYTES = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}
 ITEMS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -24,17 +25,13 @@ def check_gltf(data: bytes, name: str) -> None:
     """Check the sizes that a glTF or GLB document declares.
 
     Raises:
-        FormatError: it is cut off, or is no JSON document.
+        FormatError: it is cut off, or no JSON document of glTF.
         LimitError: its accessors declare far more than its bytes can hold.
     """
-    try:
-        document = json.loads(_gltf_text(data))
-    except (ValueError, RecursionError, struct.error) as error:
-        raise FormatError(f"{name}: damaged: its JSON document cannot be read ({error}). Copy or export it again.") from error
-    accessors = document.get("accessors", []) if isinstance(document, dict) else []
-    declared = sum(_accessor_bytes(accessor) for accessor in accessors) if isinstance(accessors, list) else 0
+    document = parse_object(_gltf_text(data, name), name)
+    declared = sum(map(_accessor_bytes, objects(document, "accessors", name)))
     limit = EXPANSION * len(data) + FREE_BYTES
-    if declared > limit and not _has_external_buffers(document):
+    if declared > limit and not _has_external_buffers(objects(document, "buffers", name)):
         raise LimitError(
             f"{name}: its accessors declare {declared} bytes, which {len(data)} bytes cannot hold; export it again."
         )
@@ -42,27 +39,26 @@ def check_gltf(data: bytes, name: str) -> None:
         raise LimitError(f"{name}: its accessors declare {declared} bytes; export it again, or in parts.")
 
 
-def _gltf_text(data: bytes) -> bytes:
-    if not data.startswith(b"glTF"):
+def _gltf_text(data: bytes, name: str) -> bytes:
+    if not data.startswith(MAGIC):
         return data
-    length, kind = struct.unpack_from("<I4s", data, 12)
-    if kind != b"JSON" or 20 + length > len(data):
-        raise ValueError(f"its first chunk of {length} bytes is cut off or not JSON")
+    length, kind = struct.unpack_from("<II", data, 12) if len(data) >= 20 else (0, 0)
+    if kind != JSON_CHUNK or 20 + length > len(data):
+        raise FormatError(f"{name}: damaged: its first chunk is cut off or not JSON. Copy or export it again.")
     return data[20 : 20 + length]
 
 
-def _accessor_bytes(accessor: Any) -> int:
+def _accessor_bytes(accessor: Json) -> int:
     """Bytes that an accessor declares; 0 where it makes no sense, which the parser will say."""
-    if not isinstance(accessor, dict) or not isinstance(accessor.get("count"), int):
+    if not isinstance(accessor.get("count"), int):
         return 0
     component, shape = accessor.get("componentType"), accessor.get("type")
     size = ITEM_BYTES.get(component, 0) if isinstance(component, int) else 0
     return max(0, accessor["count"]) * size * (ITEMS.get(shape, 0) if isinstance(shape, str) else 0)
 
 
-def _has_external_buffers(document: dict[str, Any]) -> bool:
-    buffers = document.get("buffers", [])
-    uris = [buffer.get("uri") for buffer in buffers if isinstance(buffer, dict)] if isinstance(buffers, list) else []
+def _has_external_buffers(buffers: list[Json]) -> bool:
+    uris = [buffer.get("uri") for buffer in buffers]
     return any(isinstance(uri, str) and not uri.startswith("data:") for uri in uris)
 
 

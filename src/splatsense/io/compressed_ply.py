@@ -56,6 +56,7 @@ def is_compressed(header: Header) -> bool:
     return vertex is not None and not vertex.properties.keys().isdisjoint(PACKED)
 
 
+@np.errstate(all="ignore")  # what a damaged range makes of its Gaussians is for clean_gaussians to see
 def read_compressed_ply(path: str | os.PathLike[str]) -> Gaussians:
     """Read a compressed PLY file of SH degree 0 to 3.
 
@@ -72,19 +73,18 @@ def read_compressed_ply(path: str | os.PathLike[str]) -> Gaussians:
     means, quats, scales = np.empty((count, 3), "f4"), np.empty((count, 4), "f4"), np.empty((count, 3), "f4")
     opacities, sh = np.empty(count, "f4"), np.empty((count, bands, 3), "f4")
     start = 0
-    with np.errstate(all="ignore"):  # what a damaged range makes of its Gaussians is for clean_gaussians to see
-        for block in read_rows(header, "vertex"):
-            rows = slice(start, start + len(block))
-            chunk = np.arange(rows.start, rows.stop) // CHUNK
-            means[rows] = _interpolate(ranges["position"], chunk, _unpack(block["packed_position"], THREE))
-            scales[rows] = np.exp(_interpolate(ranges["scale"], chunk, _unpack(block["packed_scale"], THREE)))
-            others = (_unpack(block["packed_rotation"], SMALLEST_THREE) - np.float32(0.5)) / np.float32(HALF_SQRT_2)
-            quats[rows] = restore_largest((block["packed_rotation"] >> 30).astype(np.intp), others)
-            rgba = _unpack(block["packed_color"], FOUR)
-            rgb = _interpolate(ranges["color"], chunk, rgba[:, :3]) if "color" in ranges else rgba[:, :3]
-            sh[rows, 0] = (rgb - np.float32(0.5)) / np.float32(SH_C0)
-            opacities[rows] = rgba[:, 3]
-            start = rows.stop
+    for block in read_rows(header, "vertex"):
+        rows = slice(start, start + len(block))
+        chunk = np.arange(rows.start, rows.stop) // CHUNK
+        means[rows] = _interpolate(ranges["position"], chunk, _unpack(block["packed_position"], THREE))
+        scales[rows] = np.exp(_interpolate(ranges["scale"], chunk, _unpack(block["packed_scale"], THREE)))
+        others = (_unpack(block["packed_rotation"], SMALLEST_THREE) - np.float32(0.5)) / np.float32(HALF_SQRT_2)
+        quats[rows] = restore_largest((block["packed_rotation"] >> 30).astype(np.intp), others)
+        rgba = _unpack(block["packed_color"], FOUR)
+        rgb = _interpolate(ranges["color"], chunk, rgba[:, :3]) if "color" in ranges else rgba[:, :3]
+        sh[rows, 0] = (rgb - np.float32(0.5)) / np.float32(SH_C0)
+        opacities[rows] = rgba[:, 3]
+        start = rows.stop
     if bands > 1:
         _fill_harmonics(header, sh)
     return clean_gaussians(path, *(torch.from_numpy(values) for values in (means, quats, scales, opacities, sh)))

@@ -27,6 +27,7 @@ WORKER_MEMORY, WORKER_MEMORY_PER_BYTE = 1 << 30, 32
 WORKER_SECONDS, WORKER_BYTES_PER_SECOND = 60.0, 1_000_000
 
 
+@np.errstate(all="ignore")  # what is not finite then is left out
 def read_e57(path: str | os.PathLike[str]) -> PointCloud:
     """Read the points and colours of all scans of an .e57 file.
 

@@ -169,6 +169,7 @@ def _place(gaussians: Gaussians, world: np.ndarray, where: str) -> Gaussians:
     return gaussians.transform(turn, float(scale), torch.from_numpy(world[:3, 3].copy()).float())
 
 
+@np.errstate(all="ignore")  # what is not finite then is for clean_gaussians to see
 def _read_primitive(document: Document, primitive: Json, where: str) -> Gaussians:
     extensions = member(primitive, "extensions", where)
     extension = member(extensions, EXTENSION, where)
@@ -239,8 +240,7 @@ def _scales(document: Document, primitive: Json, where: str) -> np.ndarray:
         raise FormatError(f"{where}: lacks {EXTENSION}:SCALE; export the file again.")
     if 2 * (scales < 0).sum() > scales.size:
         log.warning("%s: its scales are negative, so logarithms, as a draft of %s had them.", where, EXTENSION)
-        with np.errstate(over="ignore"):
-            return np.exp(scales)
+        return np.exp(scales)
     return scales
 
 

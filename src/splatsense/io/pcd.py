@@ -224,7 +224,7 @@ def _packed_from_text(values: np.ndarray, kind: np.dtype) -> np.ndarray:
     """(N,) uint32 colours from their text; see the module's design."""
     finite = np.where(np.isfinite(values), values, 0)
     if kind.kind != "f" or (finite.max() >= 1 and (finite == np.round(finite)).all() and finite.min() >= 0):
-        return (finite.astype(np.int64) & 0xFFFFFFFF).astype(np.uint32)
+        return (finite.clip(-(2.0**31), 2.0**32 - 1).astype(np.int64) & 0xFFFFFFFF).astype(np.uint32)
     with np.errstate(over="ignore"):
         return finite.astype(np.float32).view(np.uint32)
 
@@ -234,4 +234,5 @@ def _as_type(values: np.ndarray, kind: np.dtype) -> np.ndarray:
     if kind.kind == "f":
         return values
     limits = np.iinfo(kind)
-    return np.nan_to_num(values).clip(limits.min, limits.max).astype(kind)
+    with np.errstate(invalid="ignore"):  # the largest int64 is no float64
+        return np.nan_to_num(values).clip(limits.min, limits.max).astype(kind)

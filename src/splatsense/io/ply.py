@@ -20,6 +20,7 @@ from splatsense.errors import FormatError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
 from splatsense.io._cleaning import clean_gaussians
+from splatsense.io._columns import full_intensity
 from splatsense.io._ply_container import Header, check_size, fill, read_header
 from splatsense.io._writing import checked_to_write
 from splatsense.io.point_cloud import PointCloud
@@ -61,7 +62,7 @@ def read_ply(path: str | os.PathLike[str]) -> Gaussians:
         scales[:, 2] = SURFEL_THICKNESS * scales[:, :2].min(1)
     if color_names[0] != DC[0]:
         rgb = sh[:, 0]
-        rgb[:] = (rgb / _color_range(_vertex_properties(header)[color_names[0]], rgb) - 0.5) / SH_C0
+        rgb[:] = (rgb / full_intensity(_vertex_properties(header)[color_names[0]] or "", rgb) - 0.5) / SH_C0
     return clean_gaussians(
         path,
         torch.from_numpy(means),
@@ -151,14 +152,8 @@ def read_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
     fill(header, "vertex", columns)
     if colors is not None and color_names is not None:
         with np.errstate(invalid="ignore"):  # a signalling NaN; from_file leaves it out
-            colors /= _color_range(properties[color_names[0]], colors)
+            colors /= full_intensity(properties[color_names[0]] or "", colors)
     return PointCloud.from_file(path, points, colors, normals)
-
-
-def _color_range(code: str | None, colors: np.ndarray) -> float:
-    """The value of full intensity: by type for integers; floats above 1 can only mean 0 to 255."""
-    ranges = {"u1": 255.0, "i1": 127.0, "u2": 65535.0, "i2": 32767.0, "u4": 255.0, "i4": 255.0}
-    return ranges[code] if code in ranges else 255.0 if (colors > 1.0).any() else 1.0
 
 
 def is_splat(header: Header) -> bool:

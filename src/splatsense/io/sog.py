@@ -32,7 +32,7 @@ from splatsense.gaussians import Gaussians
 from splatsense.io._archive import open_archive
 from splatsense.io._cleaning import clean_gaussians
 from splatsense.io._images import decode_rgba
-from splatsense.io._json import Json, integer, member, numbers, parse_object
+from splatsense.io._json import Json, integer, member, number, numbers, parse_object
 from splatsense.io._smallest_three import HALF_SQRT_2, restore_largest
 
 META = "meta.json"
@@ -97,6 +97,7 @@ def _open_folder(path: Path) -> _Source:
     return _Source(path, meta, size, read)
 
 
+@np.errstate(all="ignore")  # what is not finite then is for clean_gaussians to see
 def _decode(source: _Source) -> Gaussians:
     meta, where = source.meta, source.where
     if meta.get("version", 1) not in (1, 2):
@@ -119,16 +120,15 @@ def _decode(source: _Source) -> Gaussians:
     low, high = (_pixels(source, "means", index, count)[:, :3] for index in (0, 1))
     steps = low.astype(np.float32) + np.float32(256) * high
     logged = _between(steps / 65535, numbers(means, "mins", f"{where}: means", 3), numbers(means, "maxs", f"{where}: means", 3))
-    with np.errstate(over="ignore"):  # a position too large for float32 is dropped with the rest that is not finite
-        positions = np.copysign(np.expm1(np.abs(logged)), logged)
+    positions = np.copysign(np.expm1(np.abs(logged)), logged)
     log_scales, _ = _values(source, "scales", _pixels(source, "scales", 0, count)[:, :3], is_v1)
     colours, opacities = _colours(source, count, is_v1)
     bands = _bands(source, count, is_v1) if "shN" in meta and meta["shN"] is not None else None
     quats = _unpack_quats(_pixels(source, "quats", 0, count), source)
-    with np.errstate(over="ignore"):
-        scales = np.exp(log_scales)
     sh = colours[:, None] if bands is None else np.concatenate([colours[:, None], bands], axis=1)
-    return clean_gaussians(source.path, *(torch.from_numpy(array) for array in (positions, quats, scales, opacities, sh)))
+    return clean_gaussians(
+        source.path, *(torch.from_numpy(array) for array in (positions, quats, np.exp(log_scales), opacities, sh))
+    )
 
 
 def _section(source: _Source, name: str) -> Json:
@@ -173,7 +173,7 @@ def _values(source: _Source, name: str, steps: np.ndarray, is_v1: bool) -> tuple
     section = _section(source, name)
     where = f"{source.where}: {name}"
     if is_v1 and name == "shN":
-        mins, maxs = (numbers({key: [section.get(key)]}, key, where, 1) for key in ("mins", "maxs"))
+        mins, maxs = ([number(section, key, where)] for key in ("mins", "maxs"))
     elif is_v1:
         mins, maxs = (numbers(section, key, where, steps.shape[-1]) for key in ("mins", "maxs"))
     else:

@@ -202,6 +202,7 @@ def _read_streams(
     return attributes, records if header.flags & HAS_EXTENSIONS else b""
 
 
+@np.errstate(all="ignore")  # what is not finite then is for clean_gaussians to see
 def _decode(where: str, header: _Header, attributes: dict[str, np.ndarray], axes: str) -> Gaussians:
     """Gaussians of the bytes of all attributes, a block of rows at a time so that temporary arrays stay small."""
     count, bands = header.count, (header.degree + 1) ** 2

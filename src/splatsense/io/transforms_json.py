@@ -24,6 +24,8 @@ from splatsense.cameras import Cameras
 from splatsense.errors import DataError, FormatError
 from splatsense.files import atomic_write, open_to_read
 from splatsense.io._camera_parts import LARGEST_VALUE, View, cameras_of
+from splatsense.io._images import DAMAGES
+from splatsense.io._json import Json, number, objects, parse_object
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV")
@@ -48,17 +50,14 @@ def read_transforms_json(
     path = Path(path)
     with open_to_read(path) as handle:
         data = handle.read()
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: is not valid JSON: {error}.") from error
-    frames = content.get("frames") if isinstance(content, dict) else None
-    if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
+    content = parse_object(data, str(path))
+    if "frames" not in content:
         raise FormatError(f'{path}: has no list of "frames"; is it a transforms.json?')
-    turned = np.eye(4)
+    frames = objects(content, "frames", str(path))
+    unturned = np.eye(4)
     if original and "applied_transform" in content:
-        turned = np.linalg.inv(_matrix(path, "applied_transform", content["applied_transform"]))
-    return cameras_of(path, [_view(path, index, content | frame, turned) for index, frame in enumerate(frames)], size)
+        unturned = _matrix(path, "applied_transform", content["applied_transform"])
+    return cameras_of(path, [_view(path, index, content | frame, unturned) for index, frame in enumerate(frames)], size)
 
 
 def write_transforms_json(
@@ -95,72 +94,69 @@ def write_transforms_json(
         temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 
-def _view(path: Path, index: int, frame: dict[str, Any], turned: np.ndarray) -> View:
+def _view(path: Path, index: int, frame: Json, unturned: np.ndarray) -> View:
     """The view of one frame, whose entries are complete: its own, then those at the top of the file."""
     place = f"frame {index}"
     name = frame.get("file_path")
     if not isinstance(name, str):
         raise FormatError(f'{path}: {place} has no "file_path".')
     model = frame.get("camera_model", "PINHOLE")
-    distorted = [key for key in DISTORTION if key in frame and _number(path, place, frame, key) != 0]
+    distorted = [key for key in DISTORTION if key in frame and number(frame, key, f"{path}: {place}") != 0]
     if model not in PINHOLES or frame.get("is_fisheye") or distorted:
         what = f"coefficients {', '.join(distorted)}" if distorted else f"model {model}"
         raise FormatError(
             f"{path}: {place} ({name}) has lens distortion ({what}). Undistort the images, for example with "
             "`colmap image_undistorter`, and write their cameras."
         )
-    to_world = turned @ _matrix(path, place, frame.get("transform_matrix"))
-    try:
-        world_to_camera = OPENGL_TO_OPENCV @ np.linalg.inv(to_world)
-    except np.linalg.LinAlgError as error:
-        raise FormatError(f"{path}: {place} has a transform_matrix that has no inverse.") from error
+    world_to_camera = OPENGL_TO_OPENCV @ _inverse(path, place, frame.get("transform_matrix")) @ unturned
     width, height = _size(path, place, frame, name)
     return View(name, world_to_camera, *_intrinsics(path, place, frame, width, height), (width, height))
 
 
 def _intrinsics(
-    path: Path, place: str, frame: dict[str, Any], width: int, height: int
+    path: Path, place: str, frame: Json, width: int, height: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Focal lengths and principal point."""
     focal: dict[str, float] = {}
     for axis, side in (("x", width), ("y", height)):
         if f"fl_{axis}" in frame:
-            focal[axis] = _number(path, place, frame, f"fl_{axis}")
+            focal[axis] = number(frame, f"fl_{axis}", f"{path}: {place}")
         elif f"camera_angle_{axis}" in frame:
-            angle = _number(path, place, frame, f"camera_angle_{axis}")
+            angle = number(frame, f"camera_angle_{axis}", f"{path}: {place}")
             if not 0 < angle < math.pi:
                 raise FormatError(f"{path}: {place} has camera_angle_{axis} {angle}; it must lie between 0 and pi.")
             focal[axis] = 0.5 * side / math.tan(0.5 * angle)
     if not focal:
         raise FormatError(f"{path}: {place} has no focal length: neither fl_x nor camera_angle_x.")
     fx = focal.get("x", focal.get("y", 0.0))
-    center = [_number(path, place, frame, key) if key in frame else side / 2 for key, side in (("cx", width), ("cy", height))]
-    return (fx, focal.get("y", fx)), (center[0], center[1])
+    cx = number(frame, "cx", f"{path}: {place}") if "cx" in frame else width / 2
+    cy = number(frame, "cy", f"{path}: {place}") if "cy" in frame else height / 2
+    return (fx, focal.get("y", fx)), (cx, cy)
 
 
-def _size(path: Path, place: str, frame: dict[str, Any], name: str) -> tuple[int, int]:
+def _size(path: Path, place: str, frame: Json, name: str) -> tuple[int, int]:
     """As the file says, or of the image beside it."""
     if "w" in frame and "h" in frame:
-        width, height = _number(path, place, frame, "w"), _number(path, place, frame, "h")
+        width, height = number(frame, "w", f"{path}: {place}"), number(frame, "h", f"{path}: {place}")
         if width != round(width) or height != round(height):
             raise FormatError(f"{path}: {place} has the size {width} x {height} pixels.")
         return int(width), int(height)
     for suffix in IMAGE_SUFFIXES:
         image = path.parent / f"{name}{suffix}"
-        if image.is_file():
+        if os.path.isfile(image):  # Path.is_file raises where a name is too long
             try:
                 with Image.open(image) as opened:
                     return opened.size
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
+            except (*DAMAGES, Image.DecompressionBombError) as error:
                 raise FormatError(f"{image}: cannot be read as an image ({error}).") from error
     raise FormatError(f"{path}: {place} has no w and h, and its image {name!r} is not beside the file. Add w and h.")
 
 
-def _number(path: Path, place: str, frame: dict[str, Any], key: str) -> float:
-    value = frame[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:
-        raise FormatError(f"{path}: {place} has {key} {str(value)[:40]!r}, not a finite number.")
-    return float(value)
+def _inverse(path: Path, place: str, rows: Any) -> np.ndarray:
+    try:
+        return np.linalg.inv(_matrix(path, place, rows))
+    except np.linalg.LinAlgError as error:
+        raise FormatError(f"{path}: {place} has a transform_matrix that has no inverse.") from error
 
 
 def _matrix(path: Path, place: str, rows: Any) -> np.ndarray:
