@@ -153,10 +153,10 @@ def blended_pairs(scene: Scene) -> int:
     """How many pairs of a pixel and a Gaussian have a weight, by the reference."""
     count, composite = 0, reference.composite
 
-    def counting(pixels: Tensor, splats: Tensor, channels: Tensor) -> Tensor:
+    def counting(pixels: Tensor, splats: Tensor, channels: Tensor, median: bool) -> Tensor:
         nonlocal count
         each = torch.eye(splats.shape[1]).expand(len(splats), -1, -1)
-        count += int(composite(pixels, splats, each).count_nonzero())
+        count += int(composite(pixels, splats, each, median).count_nonzero())
         return channels.new_zeros(len(splats), pixels.shape[1], channels.shape[2])
 
     with torch.no_grad(), mock.patch.object(reference, "composite", counting):
