@@ -9,6 +9,8 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: threads that spin ruin a shared machine
+
 # Before the first import of splatsense: from here on a call with a wrong shape or type fails.
 install_import_hook("splatsense", "typechecking.check")
 
