@@ -79,6 +79,14 @@ def open_to_read(path: str | os.PathLike[str]) -> BufferedReader:
         raise FormatError(f"{str(path)!r}: is not a file name ({error}).") from error
 
 
+def open_referred(path: str | os.PathLike[str], where: str) -> BufferedReader:
+    """`open_to_read` for a file that another one refers to: the errors name the latter, `where`, too."""
+    try:
+        return open_to_read(path)
+    except FormatError as error:
+        raise FormatError(f"{where}: refers to {error}") from error
+
+
 def _flush_to_disk(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -338,8 +338,9 @@ def test_buffers_elsewhere(tmp_path, make_gaussians, uri, message):
     (folder / "short.bin").write_bytes(b"abc")
     os.symlink(tmp_path / "a.bin", folder / "link.bin")
     parsed["buffers"][0]["uri"] = uri
-    with pytest.raises(FormatError, match=message):
+    with pytest.raises(FormatError, match=message) as caught:
         load(gltf(folder / "a.gltf", parsed))
+    assert f"{folder / 'a.gltf'}: buffers[0]" in str(caught.value)
 
 
 def change(*steps, value):

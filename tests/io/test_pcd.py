@@ -123,6 +123,13 @@ def test_broken_files(tmp_path, data, message):
     assert str(caught.value).startswith(f"{tmp_path / 'a.pcd'}: ")
 
 
+def test_compressed_points_without_their_size(tmp_path):
+    for size in range(8):
+        (tmp_path / "a.pcd").write_bytes(pcd(data="binary_compressed", body=bytes(size)))
+        with pytest.raises(FormatError, match=r"cut off: \d+ compressed bytes should follow byte"):
+            read_pcd(tmp_path / "a.pcd")
+
+
 @pytest.mark.parametrize(("fields", "sizes", "types"), [("rgb", "4", "U"), ("rgb", "4", "F"), ("r g b", "8 8 8", "I I I")])
 @pytest.mark.parametrize("value", ["1e300", "-1e300", "inf", "nan"])
 def test_colours_in_text_beyond_their_type(tmp_path, fields, sizes, types, value):

@@ -331,6 +331,14 @@ def test_damaged_files(tmp_path, name):
     assert str(path) in str(caught.value)
 
 
+def test_an_image_that_is_not_there(tmp_path):
+    folder = unpack(tmp_path / "a", parts_v2())
+    (folder / "quats.webp").unlink()
+    for path in (folder, folder / "meta.json"):
+        with pytest.raises(FormatError, match=rf"^{path}: refers to {folder / 'quats.webp'}: does not exist"):
+            load(path)
+
+
 @pytest.mark.parametrize(
     ("parts", "error", "message"),
     [
@@ -345,7 +353,7 @@ def test_damaged_files(tmp_path, name):
 def test_bombs(tmp_path, parts, error, message, form):
     if form is unpack:
         message = message.replace("'meta.json' declares 1048578 bytes", "is longer than 1048576 bytes")
-        message = message.replace("'sh0.webp' declares 1048576 bytes", r"sh0.webp: is longer than \d+ bytes")
+        message = message.replace("'sh0.webp' declares 1048576 bytes", r"sh0.webp is longer than \d+ bytes")
     with pytest.raises(error, match=message):
         load(form(tmp_path / "a.sog", parts))
 

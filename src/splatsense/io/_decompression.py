@@ -9,8 +9,7 @@ Design
 
 import sys
 import zlib
-from io import BytesIO
-from typing import BinaryIO
+from io import BufferedIOBase
 
 from splatsense.errors import FormatError, LimitError
 
@@ -93,18 +92,18 @@ class Decompressed:
     """
 
     def __init__(
-        self, where: str, what: str, handle: BinaryIO | BytesIO, decompressor: _GzipDecompressor | zstd.ZstdDecompressor
+        self, where: str, what: str, handle: BufferedIOBase, decompressor: _GzipDecompressor | zstd.ZstdDecompressor
     ) -> None:
         self._where, self._what, self._handle, self._decompressor = where, what, handle, decompressor
         self._given = 0
 
     @classmethod
-    def gzip(cls, where: str, what: str, handle: BinaryIO | BytesIO) -> "Decompressed":
+    def gzip(cls, where: str, what: str, handle: BufferedIOBase) -> "Decompressed":
         """A gzip stream of a single member."""
         return cls(where, what, handle, _GzipDecompressor())
 
     @classmethod
-    def zstd(cls, where: str, what: str, handle: BinaryIO | BytesIO, size: int) -> "Decompressed":
+    def zstd(cls, where: str, what: str, handle: BufferedIOBase, size: int) -> "Decompressed":
         """A zstd stream of a single frame of `size` bytes. The window it may ask for is bounded by that size too."""
         window = min(max(size.bit_length(), ZSTD_SMALLEST_WINDOW_LOG), ZSTD_LARGEST_WINDOW_LOG)
         options = {int(zstd.DecompressionParameter.window_log_max): window}

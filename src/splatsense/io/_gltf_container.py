@@ -9,6 +9,7 @@ Design
 """
 
 import base64
+import os
 import re
 import struct
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from splatsense.errors import FormatError, LimitError
-from splatsense.files import open_to_read
+from splatsense.files import open_referred, open_to_read
 from splatsense.io._json import Json, integer, member, objects, parse_object
 
 MAGIC = b"glTF"
@@ -124,7 +125,7 @@ class Document:
             except ValueError as error:
                 raise FormatError(f"{where}: its data URI is not base64 ({error}); export the file again.") from error
         path = self._beside(uri, where)
-        with open_to_read(path) as handle:
+        with open_referred(path, where) as handle:
             if path.stat().st_size < length:
                 raise FormatError(f"{path}: has {path.stat().st_size} bytes, but {where} wants {length}; copy it again.")
             return memoryview(handle.read(length))
@@ -132,11 +133,11 @@ class Document:
     def _beside(self, uri: str, where: str) -> Path:
         """The file that a relative URI means, which must lie in the folder of the glTF or below."""
         name = unquote(uri).replace("\\", "/")
-        folder = self.path.parent.resolve()
+        folder = os.path.realpath(self.path.parent)
         if re.match(r"/|[A-Za-z][\w+.-]*:", name) or ".." in name.split("/") or "\0" in name:
             raise FormatError(f"{where}: its uri {uri[:80]!r} is not a file beside the glTF; put it there and name it plainly.")
         path = self.path.parent / name
-        if not path.resolve().is_relative_to(folder):
+        if not Path(os.path.realpath(path)).is_relative_to(folder):
             raise FormatError(f"{where}: its uri {uri[:80]!r} leads out of {folder}; copy the file there.")
         return path
 

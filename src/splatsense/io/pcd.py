@@ -12,6 +12,7 @@ Design
 import io
 import os
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,13 +164,12 @@ def _read_binary(header: Header) -> ColumnTable:
 def _read_compressed(header: Header) -> ColumnTable:
     with open_to_read(header.path) as handle:
         handle.seek(header.size)
-        sizes = np.frombuffer(handle.read(8), "<u4")
-        if len(sizes) < 2 or header.size + 8 + int(sizes[0]) > header.file_size:
+        packed, size = struct.unpack("<2I", handle.read(8).ljust(8, b"\xff"))
+        if header.size + 8 + packed > header.file_size:
             raise FormatError(
-                f"{header.path}: cut off: {int(sizes[0]) if len(sizes) else 'some'} compressed bytes should follow byte "
-                f"{header.size + 8}, but the file has {header.file_size} bytes. Copy or export it again."
+                f"{header.path}: cut off: {packed} compressed bytes should follow byte {header.size + 8}, but the file has "
+                f"{header.file_size} bytes. Copy or export it again."
             )
-        packed, size = int(sizes[0]), int(sizes[1])
         if size != header.count * header.dtype.itemsize or size > packed * LARGEST_RATIO:
             raise FormatError(
                 f"{header.path}: damaged: {header.count} points of {header.dtype.itemsize} bytes cannot be {packed} compressed "

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from splatsense.errors import FormatError, LimitError
-from splatsense.files import open_to_read
+from splatsense.files import open_referred, open_to_read
 from splatsense.gaussians import Gaussians
 from splatsense.io._archive import open_archive
 from splatsense.io._cleaning import clean_gaussians
@@ -83,10 +83,10 @@ def _open_folder(path: Path) -> _Source:
     folder, meta_path = (path, path / META) if path.is_dir() else (path.parent, path)
 
     def read(name: str, limit: int) -> bytes:
-        with open_to_read(folder / name) as handle:
+        with open_to_read(meta_path) if name == meta_path.name else open_referred(folder / name, str(path)) as handle:
             data = handle.read(limit + 1)
         if len(data) > limit:
-            raise LimitError(f"{folder / name}: is longer than {limit} bytes, the most that makes sense for it.")
+            raise LimitError(f"{path}: {name} is longer than {limit} bytes, the most that makes sense for it.")
         return data
 
     meta = parse_object(read(meta_path.name, LARGEST_META), str(meta_path))

@@ -25,7 +25,6 @@ import logging
 import os
 import struct
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -92,7 +91,7 @@ def read_spz(path: str | os.PathLike[str], max_bytes: int | None = None) -> Gaus
         return parse_spz(handle, str(path), max_bytes)
 
 
-def parse_spz(handle: BinaryIO | io.BytesIO, where: str, max_bytes: int | None = None) -> Gaussians:
+def parse_spz(handle: io.BufferedIOBase, where: str, max_bytes: int | None = None) -> Gaussians:
     """`read_spz` of an open file, which may lie in memory; `where` names it in errors."""
     file_size = handle.seek(0, os.SEEK_END)
     max_bytes = inflation_limit(file_size) if max_bytes is None else max_bytes
@@ -143,7 +142,7 @@ def _split(header: _Header, data: bytearray) -> dict[str, np.ndarray]:
 
 
 def _read_plain(
-    where: str, handle: BinaryIO | io.BytesIO, header: _Header, file_size: int, max_bytes: int
+    where: str, handle: io.BufferedIOBase, header: _Header, file_size: int, max_bytes: int
 ) -> tuple[dict[str, np.ndarray], bytes]:
     """Version 1 to 3 without gzip around it."""
     size = sum(header.sizes.values())
@@ -157,7 +156,7 @@ def _read_plain(
     return _split(header, bytearray(_read_exactly(where, handle, size))), handle.read()
 
 
-def _read_exactly(where: str, handle: BinaryIO | io.BytesIO, size: int) -> bytes:
+def _read_exactly(where: str, handle: io.BufferedIOBase, size: int) -> bytes:
     data = handle.read(size)
     if len(data) < size:
         raise FormatError(f"{where}: became shorter while it was read; read it again when it is complete.")
@@ -165,7 +164,7 @@ def _read_exactly(where: str, handle: BinaryIO | io.BytesIO, size: int) -> bytes
 
 
 def _read_streams(
-    where: str, handle: BinaryIO | io.BytesIO, header: _Header, file_size: int, max_bytes: int
+    where: str, handle: io.BufferedIOBase, header: _Header, file_size: int, max_bytes: int
 ) -> tuple[dict[str, np.ndarray], bytes]:
     """Version 4: the rest of the header, extension records, table of contents, and a zstd stream for each attribute."""
     rest = handle.read(HEADER_BYTES_V4 - HEADER_BYTES)
