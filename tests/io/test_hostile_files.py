@@ -190,10 +190,11 @@ def textured(tmp_path):
     [
         (png(9000, 9000), r"9000 x 9000 pixels: too large"),
         (png(40, 40), "damaged"),
+        (png(8000, 8000, bytes(100)), "damaged: too short for 8000 x 8000 pixels"),
         (png(40, 40, np.random.default_rng(0).bytes(40 * 41))[:300], "damaged"),
         (b"not an image", ""),
     ],
-    ids=["large", "no pixels", "cut off", "text"],
+    ids=["large", "no pixels", "few pixels", "cut off", "text"],
 )
 def test_textures_that_cannot_be_used_do_not_fail_the_mesh(textured, caplog, data, message):
     (textured / "t.png").write_bytes(data)

@@ -19,6 +19,7 @@ import numpy as np
 
 from splatsense.errors import DataError, FormatError, SplatSenseError
 from splatsense.files import open_to_read
+from splatsense.io._decompression import gzip_bound
 from splatsense.io._mesh_limits import TEXTURE_PIXELS, check_faces, check_gltf
 from splatsense.io._ply_container import check_counts, read_header
 from splatsense.mesh import Material, Mesh
@@ -27,6 +28,8 @@ log = logging.getLogger("splatsense")
 
 MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".ply", ".stl")
 GREY = np.array([0.7, 0.7, 0.7, 1.0], np.float32)
+PNG_BITS = {"LA": 16, "RGB": 24, "RGBA": 32}
+"""Bits of a pixel by Pillow's modes; others may have as little as one."""
 ReadFile = Callable[[str], bytes]
 
 
@@ -224,10 +227,20 @@ def _texture_fault(image: Any) -> str:
     try:
         if image.width * image.height > TEXTURE_PIXELS:
             return f"{image.width} x {image.height} pixels: too large"
+        if image.format == "PNG" and image.width * image.height * PNG_BITS.get(image.mode, 1) // 8 > _most_bytes(image):
+            return f"damaged: too short for {image.width} x {image.height} pixels"
         image.load()
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         return f"damaged: {error}"
     return ""
+
+
+def _most_bytes(image: Any) -> int:
+    """What the compressed pixels of an image that is not decoded yet can hold."""
+    position = image.fp.tell()
+    size = image.fp.seek(0, io.SEEK_END)
+    image.fp.seek(position)
+    return gzip_bound(size)
 
 
 def _color_and_image(material: Any) -> tuple[np.ndarray, Any]:
