@@ -37,6 +37,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "splatsense.clip_gs.evaluate:evaluate_retrieval",
         "find objects by text and picture, and the reverse",
     ),
+    "evaluate few-shot": ("splatsense.clip_gs.evaluate:evaluate_few_shot", "classify objects after a few labelled examples"),
+    "evaluate linear-probe": (
+        "splatsense.clip_gs.evaluate:evaluate_linear_probe",
+        "classify objects by a linear classifier fitted to another split",
+    ),
+    "evaluate all": ("splatsense.clip_gs.evaluate:evaluate_all", "these four, embedding every object once"),
 }
 """Command -> ("module:function", help). A command of two words shares its first word with others."""
 

@@ -1,67 +1,283 @@
-"""What the evaluations measure on: test objects of a corpus, embedded by the model and by the render baseline.
+"""What the evaluations measure on: labelled objects, embedded once by every model and by the frozen teachers.
 
-The baseline is the teacher alone: mean of its embeddings of the rendered views, normalised. It sees pictures, the
-model sees only Gaussians.
+Design
+- Objects come from a corpus (Gaussians from their surface, pictures rendered here) or from shards of triplets (Gaussians as
+  they are stored, pictures embedded when the shards were made).
+- Every teacher embeds the pictures once and each text once, however many models share it.
+- Baselines: the teacher alone, which sees the rendered views and no Gaussians, and the first model's network with the random
+  weights it started from.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from splatsense.clip_gs.model import ClipGS
+from splatsense.clip_gs.captions import captions
+from splatsense.clip_gs.model import ClipGS, encode_batch, load_model
+from splatsense.clip_gs.shards import Triplet, embed_shard, read_shard, shard_paths
 from splatsense.clip_gs.triplets import TripletConfig, make_triplet
 from splatsense.corpora import CorpusObject
 from splatsense.errors import DataError, SplatSenseError
+from splatsense.gaussians import Gaussians
+from splatsense.teachers import Teacher, load_teacher
+from splatsense.teachers.images import ImageLike
 from splatsense.training.progress import Progress
 
-VIEWS = 12
 BATCH = 16
+RENDERED = "render + teacher"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is known about one object: its key, name, label ("" for none), split, and captions."""
+
+    key: str
+    name: str
+    label: str
+    split: str
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A few objects: what is known of them, their Gaussians, and (n, V, d) embeddings of their pictures by a teacher."""
+
+    samples: list[Sample]
+    gaussians: list[Gaussians]
+    embed_views: Callable[[Teacher], Tensor]
+
+
+Keep = Callable[[str, str], bool]
+"""Decides by key and split whether an object is wanted."""
+
+
+class CorpusSource:
+    """Objects of a corpus.
+
+    Args:
+        objects: of the corpus.
+        config: how many Gaussians and pictures are made of each.
+
+    Attributes:
+        failed: reason by key of the objects that could not be used so far.
+    """
+
+    def __init__(self, objects: Sequence[CorpusObject], config: TripletConfig) -> None:
+        self._objects, self._config = objects, config
+        self.failed: dict[str, str] = {}
+
+    def batches(self, keep: Keep) -> Iterator[Batch]:
+        """The wanted objects, a few at a time."""
+        wanted = [item for item in self._objects if keep(item.key, item.split)]
+        progress = Progress("objects", len(wanted))
+        for start in range(0, len(wanted), BATCH):
+            made: list[tuple[CorpusObject, Triplet]] = []
+            for item in wanted[start : start + BATCH]:
+                try:
+                    made.append((item, make_triplet(item, self._config)))
+                except SplatSenseError as error:
+                    self.failed[item.key] = str(error)
+            samples = [Sample(item.key, item.name, item.label, item.split, tuple(captions(item))) for item, _ in made]
+            pictures = [Image.fromarray(view) for _, triplet in made for view in triplet.views]
+            if made:
+                yield Batch(samples, [triplet.gaussians for _, triplet in made], _PictureTower(pictures, len(made)))
+            progress.advance(len(wanted[start : start + BATCH]))
+        progress.close()
+
+
+@dataclass(frozen=True)
+class _PictureTower:
+    pictures: list[Image.Image]
+    objects: int
+
+    def __call__(self, teacher: Teacher) -> Tensor:
+        return teacher.encode_images(self.pictures).unflatten(0, (self.objects, -1))
+
+
+class ShardSource:
+    """Objects of triplet shards. Raises FormatError for a folder without any."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._paths = shard_paths([folder])
+        self.failed: dict[str, str] = {}
+
+    def batches(self, keep: Keep) -> Iterator[Batch]:
+        """The wanted objects, a shard at a time."""
+        progress = Progress("shards", len(self._paths))
+        for path in self._paths:
+            triplets = list(read_shard(path, with_views=False))
+            rows = [row for row, triplet in enumerate(triplets) if keep(triplet.key, triplet.info["split"])]
+            if rows:
+                kept = [triplets[row] for row in rows]
+                yield Batch([_sample_of(triplet) for triplet in kept], [t.gaussians for t in kept], _ShardTower(path, rows))
+            progress.advance()
+        progress.close()
+
+
+@dataclass(frozen=True)
+class _ShardTower:
+    path: Path
+    rows: list[int]
+
+    def __call__(self, teacher: Teacher) -> Tensor:
+        return embed_shard(self.path, teacher)["images"][self.rows].float()
+
+
+def _sample_of(triplet: Triplet) -> Sample:
+    info = triplet.info
+    return Sample(triplet.key, info["name"], info["label"], info["split"], tuple(info["captions"]))
+
+
+class RememberedTexts:
+    """A teacher that embeds a text once: ensembles of prompts are asked for by every model and every table."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher = teacher
+        self._known: dict[str, Tensor] = {}
+        self.name, self.dim, self.hash = teacher.name, teacher.dim, teacher.hash
+
+    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+        """Unit-length embeddings of texts, as the teacher gives them."""
+        new = list(dict.fromkeys(text for text in texts if text not in self._known))
+        if new:
+            self._known |= zip(new, self.teacher.encode_text(new), strict=True)
+        return torch.stack([self._known[text] for text in texts]) if texts else torch.zeros(0, self.dim)
+
+    def encode_images(self, images: Sequence[ImageLike] | np.ndarray | Tensor) -> Float[Tensor, "n d"]:
+        """Unit-length embeddings of pictures."""
+        return self.teacher.encode_images(images)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the tables.
+
+    Attributes:
+        name: unique among the rows.
+        objects: (N, d) unit-length embeddings.
+        encode_text: texts to (n, d) unit-length embeddings of the same space.
+        images: (N, V, d) embeddings of the pictures by its teacher.
+        kind: a model that was asked for, the first one's network with random weights, or the teacher on rendered views.
+        hash: of the model's or teacher's weights.
+    """
+
+    name: str
+    objects: Float[Tensor, "n d"]
+    encode_text: Callable[[Sequence[str]], Tensor]
+    images: Float[Tensor, "n v d"]
+    kind: Literal["model", "untrained", "render"]
+    hash: str
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Test objects and their embeddings.
+    """Objects and their embeddings.
 
     Attributes:
-        objects: the N that could be used.
-        model: (N, d) embeddings of their Gaussians.
-        rendered: (N, d) embeddings of their rendered views by the teacher alone.
+        samples: the N that could be used.
+        contenders: models and baselines, each with N embeddings.
         failed: reason by key of the objects that could not be used.
     """
 
-    objects: tuple[CorpusObject, ...]
-    model: Tensor
-    rendered: Tensor
+    samples: tuple[Sample, ...]
+    contenders: tuple[Contender, ...]
     failed: dict[str, str]
 
+    def select(self, rows: Sequence[int]) -> "EvaluationSet":
+        """Some of the objects."""
+        chosen = tuple(
+            replace(contender, objects=contender.objects[list(rows)], images=contender.images[list(rows)])
+            for contender in self.contenders
+        )
+        return EvaluationSet(tuple(self.samples[row] for row in rows), chosen, self.failed)
 
-def embed_objects(model: ClipGS, objects: Sequence[CorpusObject], gaussians: int = 8192) -> EvaluationSet:
-    """Convert, picture and embed objects. Raises DataError when none of them can be used."""
-    config = TripletConfig(gaussians=gaussians, views=VIEWS)
-    used: list[CorpusObject] = []
-    failed: dict[str, str] = {}
-    embedded: list[Tensor] = []
-    rendered: list[Tensor] = []
-    progress = Progress("test objects", len(objects))
-    for start in range(0, len(objects), BATCH):
-        triplets = []
-        for item in objects[start : start + BATCH]:
-            try:
-                triplets.append(make_triplet(item, config))
-                used.append(item)
-            except SplatSenseError as error:
-                failed[item.key] = str(error)
-        if triplets:
-            embedded.append(model.encode_gaussians([triplet.gaussians for triplet in triplets]))
-            pictures = [Image.fromarray(view) for triplet in triplets for view in triplet.views]
-            views = model.encode_images(pictures).unflatten(0, (len(triplets), VIEWS))
-            rendered.append(normalize(views.mean(1), dim=-1))
-        progress.advance(len(objects[start : start + BATCH]))
-    progress.close()
-    if not used:
-        raise DataError("none of the test objects can be used; first reason: " + next(iter(failed.values()), "there are none"))
-    return EvaluationSet(tuple(used), torch.cat(embedded), torch.cat(rendered), failed)
+
+@dataclass(frozen=True)
+class Models:
+    """Models by the name that tables show, and the teachers they share by name."""
+
+    by_name: dict[str, ClipGS]
+    teachers: dict[str, RememberedTexts]
+
+
+def load_models(names: Sequence[str]) -> Models:
+    """Bundled names or model folders.
+
+    Raises:
+        CheckpointError: a model cannot be read.
+        DataError: no model is named, or one twice.
+    """
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"--model: name one or more different models, got {' '.join(names) or 'none'}.")
+    models = {name: load_model(name) for name in names}
+    teachers: dict[str, RememberedTexts] = {}
+    for model in models.values():
+        known = model.card["teacher"]
+        if known not in teachers:
+            teachers[known] = RememberedTexts(load_teacher(known))
+        model.teacher = teachers[known]
+    own = [model.name for model in models.values()]
+    return Models({m.name if own.count(m.name) == 1 else name: m for name, m in models.items()}, teachers)
+
+
+def untrained_encoder(model: ClipGS, seed: int) -> Callable[[Sequence[Gaussians]], Tensor]:
+    """`encode_gaussians` of a model's network with random weights."""
+    from splatsense.clip_gs.encoder import GaussianEncoder
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = GaussianEncoder(model.encoder.config).eval().requires_grad_(False)
+    return lambda objects: encode_batch(encoder, objects)
+
+
+def embed_objects(
+    models: Models, source: CorpusSource | ShardSource, keep: Keep, untrained: bool = True, seed: int = 0
+) -> EvaluationSet:
+    """Embed every wanted object once by every model, baseline and teacher.
+
+    Args:
+        models: one or more.
+        source: of the objects.
+        keep: which objects are wanted.
+        untrained: also the first model's network with random weights.
+        seed: of those weights.
+
+    Raises:
+        DataError: there is no object, or none can be used.
+    """
+    encoders: dict[str, Callable[[Sequence[Gaussians]], Tensor]] = {n: m.encode_gaussians for n, m in models.by_name.items()}
+    rows = dict(models.by_name)
+    first_name, first = next(iter(models.by_name.items()))
+    if untrained:
+        name = f"untrained {first_name}"
+        rows[name], encoders[name] = first, untrained_encoder(first, seed)
+    samples: list[Sample] = []
+    objects: dict[str, list[Tensor]] = {name: [] for name in rows}
+    images: dict[str, list[Tensor]] = {name: [] for name in models.teachers}
+    for batch in source.batches(keep):
+        samples += batch.samples
+        for name, encode in encoders.items():
+            objects[name].append(encode(batch.gaussians))
+        for name, teacher in models.teachers.items():
+            images[name].append(batch.embed_views(teacher.teacher))
+    if not samples:
+        reason = next(iter(source.failed.values()), "none is left; check --split and --holdout")
+        raise DataError(f"there is no object to evaluate: {reason}.")
+    views = {name: torch.cat(parts) for name, parts in images.items()}
+    contenders = []
+    for name, model in rows.items():
+        kind, joined = "model" if name in models.by_name else "untrained", torch.cat(objects[name])
+        contenders.append(Contender(name, joined, model.encode_text, views[model.card["teacher"]], kind, model.hash))
+    for name, teacher in models.teachers.items():
+        shown = RENDERED if len(models.teachers) == 1 else f"{RENDERED} {name}"
+        mean = normalize(views[name].mean(1), dim=-1)
+        contenders.append(Contender(shown, mean, teacher.encode_text, views[name], "render", teacher.hash))
+    return EvaluationSet(tuple(samples), tuple(contenders), dict(source.failed))

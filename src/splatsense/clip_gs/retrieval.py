@@ -1,45 +1,77 @@
-"""Cross-modal retrieval (CLIP-GS, table 1): R@k of finding the object for a text or picture, and the other way round.
+"""Cross-modal retrieval (CLIP-GS, table 1): R@k of finding an object for a text or picture, and the other way round.
 
-An object is a hit when it is the one the query belongs to or carries the same name, since catalogues hold many a
-"Chair" and no text can tell them apart.
+A candidate is a hit when it carries the query's name, since catalogues hold many a "Chair" and no text can tell them apart.
+Queries and gallery are any number each, so an object may have several texts or pictures. Scores come as a matrix, so that
+whatever changes scores before they are ranked fits between: a prompt ensemble, or a correction for hubs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+
+from splatsense.clip_gs.bootstrap import Interval, mean_interval
+from splatsense.clip_gs.ranking import hits_at
+from splatsense.errors import DataError
 
 KS = (1, 5, 10)
 
 
-def recall(queries: Tensor, gallery: Tensor, names: Sequence[str], ks: Sequence[int] = KS) -> dict[int, float]:
-    """R@k in [0, 1]: the fraction of queries with a hit among the k nearest.
+@dataclass(frozen=True)
+class RecallResult:
+    """Fractions of queries in [0, 1].
+
+    Attributes:
+        recall: R@k by k.
+        interval: 95 % bootstrap interval of the first of them.
+    """
+
+    recall: Mapping[int, float]
+    interval: Interval
+
+
+def recall(
+    scores: Float[Tensor, "q g"],
+    query_names: Sequence[str],
+    gallery_names: Sequence[str] | None = None,
+    ks: Sequence[int] = KS,
+    owners: Sequence[int] | None = None,
+) -> RecallResult:
+    """R@k: the fraction of queries with a hit among the k candidates of the largest scores; ties are broken at random.
 
     Args:
-        queries: (N, d) unit-length; query i belongs to gallery entry i.
-        gallery: (N, d) unit-length.
-        names: of the N entries; equal names count as hits for each other.
+        scores: of Q queries against G candidates, such as `queries @ gallery.T`.
+        query_names: of the Q queries.
+        gallery_names: of the G candidates; by default those of the queries. Equal names are hits.
         ks: cut-offs.
+        owners: number of the object each query belongs to, for the interval; by default each is its own.
+
+    Raises:
+        DataError: the names do not fit the scores, or no candidate bears the name of a query.
     """
-    hit = _same(names).gather(1, (queries @ gallery.T).argsort(dim=1, descending=True, stable=True))
-    first = hit.int().argmax(1)
-    return {k: float((first < k).double().mean()) for k in ks}
+    gallery_names = query_names if gallery_names is None else gallery_names
+    if (len(query_names), len(gallery_names)) != tuple(scores.shape) or (owners and len(owners) != len(query_names)):
+        raise DataError(f"recall: {len(query_names)} and {len(gallery_names)} names for scores of shape {tuple(scores.shape)}.")
+    lost = set(query_names) - set(gallery_names)
+    if lost:
+        raise DataError(f"recall: no candidate is named {sorted(lost)[0]!r}, as a query is; {len(lost)} such names.")
+    found = hits_at(scores, same_name(query_names, gallery_names), ks)
+    interval = mean_interval(found[:, 0], None if owners is None else torch.tensor(owners))
+    return RecallResult(dict(zip(ks, found.mean(0).tolist(), strict=True)), interval)
 
 
-def chance_recall(names: Sequence[str], ks: Sequence[int] = KS) -> dict[int, float]:
-    """Expected R@k of a random order: one minus the probability that k draws miss all hits."""
-    total = len(names)
-    hits = _same(names).sum(1).double()
-    result = {}
-    for k in ks:
-        missed = torch.ones_like(hits)
-        for draw in range(min(k, total)):
-            missed *= ((total - hits - draw) / (total - draw)).clamp_min(0)
-        result[k] = float((1 - missed).mean())
-    return result
+def chance_recall(
+    query_names: Sequence[str], gallery_names: Sequence[str] | None = None, ks: Sequence[int] = KS
+) -> RecallResult:
+    """What a random order gives: all scores equal."""
+    candidates = len(query_names if gallery_names is None else gallery_names)
+    return recall(torch.zeros(len(query_names), candidates), query_names, gallery_names, ks)
 
 
-def _same(names: Sequence[str]) -> Tensor:
-    numbering = {name: index for index, name in enumerate(dict.fromkeys(names))}
-    ids = torch.tensor([numbering[name] for name in names])
-    return ids[:, None] == ids[None]
+def same_name(queries: Sequence[str], gallery: Sequence[str]) -> Tensor:
+    """(Q, G) True where a query and a candidate bear the same name."""
+    numbers = {name: index for index, name in enumerate(dict.fromkeys([*queries, *gallery]))}
+    left, right = (torch.tensor([numbers[name] for name in names]) for names in (queries, gallery))
+    return left[:, None] == right[None]
