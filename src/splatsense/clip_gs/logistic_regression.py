@@ -1,7 +1,8 @@
 """Multinomial logistic regression with an l2 penalty: the linear classifier of few-shot and linear-probe evaluation.
 
 Minimises C * sum of cross-entropies + |W|^2 / 2 with a free intercept, in float64 by L-BFGS, so a fit has one solution and
-needs no learning rate. This is what scikit-learn's `LogisticRegression(C=C)` minimises; the tests compare the two.
+needs no learning rate. This is what scikit-learn's `LogisticRegression(C=C)` minimises; the tests compare the two. The features
+are centred meanwhile, which changes the intercept alone and takes L-BFGS far fewer steps.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.special import log_softmax
 
 from splatsense.errors import DataError
 
-TOLERANCE = 1e-6  # largest gradient entry at which a fit is done, times max(C, 1)
+TOLERANCE = 1e-6  # largest entry of the gradient, per object and divided by C, at which a fit is done
 MAX_STEPS = 2000
 
 
@@ -46,27 +47,29 @@ class LogisticRegression:
             raise DataError(f"a linear classifier needs objects of two classes or more, got {len(labels)} of {count}.")
         if not np.isfinite(features).all() or not C > 0:
             raise DataError(f"a linear classifier needs finite features and C above zero, got C = {C}.")
-        shape = (count, features.shape[1] + 1)
-        first = np.zeros(shape) if start is None else np.column_stack([start.weights, start.intercept])
-        ones = np.column_stack([features, np.ones(len(features))])
-        options = {"maxiter": MAX_STEPS, "maxfun": 2 * MAX_STEPS, "gtol": TOLERANCE * max(C, 1.0), "ftol": 0.0, "maxcor": 20}
-        solved = minimize(_loss, first.ravel(), (ones, labels, C, shape), "L-BFGS-B", jac=True, options=options)
+        shape, mean = (count, features.shape[1] + 1), features.mean(0)
+        ones = np.column_stack([features - mean, np.ones(len(features))])
+        first = np.zeros(shape) if start is None else np.column_stack([start.weights, start.scores(mean)])
+        options = {"maxiter": MAX_STEPS, "maxfun": 2 * MAX_STEPS, "gtol": TOLERANCE, "ftol": 0.0, "maxcor": 20}
+        solved = minimize(_loss, first.ravel(), (ones, labels, C * len(labels), shape), "L-BFGS-B", jac=True, options=options)
         solution = solved.x.reshape(shape)
-        self.weights, self.intercept = solution[:, :-1], solution[:, -1]
+        self.weights = solution[:, :-1]
+        self.intercept = solution[:, -1] - self.weights @ mean
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """(n, classes) logits."""
         return np.asarray(features, np.float64) @ self.weights.T + self.intercept
 
 
-def _loss(flat: np.ndarray, ones: np.ndarray, labels: np.ndarray, C: float, shape: tuple[int, int]) -> tuple[float, np.ndarray]:
-    """The objective and its gradient; the last column of `ones` is the intercept's."""
-    weights = flat.reshape(shape)
-    rows = np.arange(len(labels))
+def _loss(
+    flat: np.ndarray, ones: np.ndarray, labels: np.ndarray, strength: float, shape: tuple[int, int]
+) -> tuple[float, np.ndarray]:
+    """The objective divided by `strength` (C times the objects) and its gradient; the last of `ones` is the intercept's."""
+    weights, rows = flat.reshape(shape), np.arange(len(labels))
     log_probabilities = log_softmax(ones @ weights.T, axis=1)
     residual = np.exp(log_probabilities)
     residual[rows, labels] -= 1
-    penalised = weights.copy()
+    penalised = weights / strength
     penalised[:, -1] = 0
-    loss = -C * log_probabilities[rows, labels].sum() + 0.5 * (penalised**2).sum()
-    return float(loss), (C * residual.T @ ones + penalised).ravel()
+    loss = 0.5 * (penalised * weights).sum() - log_probabilities[rows, labels].mean()
+    return float(loss), (residual.T @ ones / len(labels) + penalised).ravel()

@@ -50,8 +50,9 @@ def _hits_at(scores: Tensor, hits: Tensor, ks: Sequence[int]) -> Tensor:
 
 
 def _miss_probability(total: Tensor, hits: Tensor, drawn: Tensor) -> Tensor:
-    """Hypergeometric: that `drawn` of `total` entries hold none of `hits`. C(total - hits, drawn) / C(total, drawn)."""
-    total, hits, drawn = total.double(), hits.double(), drawn.double()
-    log = (total - hits + 1).lgamma() - (total - hits - drawn + 1).clamp(min=1).lgamma()
-    log = log - (total + 1).lgamma() + (total - drawn + 1).lgamma()
-    return torch.where(drawn > total - hits, 0.0, log.exp())
+    """That `drawn` of `total` entries hold none of `hits`: one factor for each draw."""
+    missed = torch.ones(len(total), dtype=torch.float64)
+    for draw in range(int(drawn.max())):
+        factor = (total - hits - draw).clamp(min=0).double() / (total - draw).clamp(min=1)
+        missed = torch.where(draw < drawn, missed * factor, missed)
+    return missed
