@@ -74,9 +74,7 @@ def test_a_collapsed_model_is_at_chance():
 
 
 def test_too_few_objects_say_what_there_is():
-    with pytest.raises(
-        DataError, match=r"3-way 10-shot needs 3 classes of 11 objects or more; there are 1, .* largest class has 12"
-    ):
+    with pytest.raises(DataError, match=r"3-way 10-shot needs 3 classes of 11 objects or more; there are 1, .* class has 12"):
         draw_episodes(LABELS, SPLITS, 3, 10, FewShotConfig())
     with pytest.raises(DataError, match="10-way 1-shot needs 10 classes"):
         draw_episodes(LABELS, SPLITS, 10, 1, FewShotConfig())

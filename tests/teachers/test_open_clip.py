@@ -163,7 +163,7 @@ def test_weights_that_are_out_of_reach_are_an_error(monkeypatch):
     def unreachable(config):
         raise FileNotFoundError("no route to host")
 
-    teacher = load_teacher("open_clip:ViT-B-32:laion2b_s34b_b79k")
+    teacher = OpenClipTeacher("ViT-B-32", "laion2b_s34b_b79k")
     monkeypatch.setattr(import_open_clip(), "download_pretrained", unreachable)
     with pytest.raises(CheckpointError, match=r"could not be fetched .*laion2b_s34b_b79k:FILE\.safetensors"):
         assert teacher.hash
