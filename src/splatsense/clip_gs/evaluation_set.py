@@ -41,7 +41,7 @@ class EvaluationSet:
 
 def embed_objects(model: ClipGS, objects: Sequence[CorpusObject], gaussians: int = 8192) -> EvaluationSet:
     """Convert, picture and embed objects. Raises DataError when none of them can be used."""
-    config = TripletConfig(gaussians=gaussians, views=VIEWS)
+    config = TripletConfig(method="surface", gaussians=gaussians, views=VIEWS, elevations=(10.0, 30.0), jitter=0)
     used: list[CorpusObject] = []
     failed: dict[str, str] = {}
     embedded: list[Tensor] = []
