@@ -8,6 +8,7 @@ Design
 - Failures are counted against a budget, and listed with their reasons when the build ends.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from splatsense.clip_gs.build_folder import BuildFolder
+from splatsense.clip_gs.build_folder import BuildFolder, locked
 from splatsense.clip_gs.engines import Engine, InProcess, make_outcomes, run_groups
 from splatsense.clip_gs.local_engine import LocalEngine
 from splatsense.clip_gs.ray_engine import RayEngine
@@ -105,34 +106,37 @@ def build_triplets(
     """
     corpus = corpus if isinstance(corpus, Corpus) else Corpus("objects", tuple(corpus))
     start = time.monotonic()
-    folder = BuildFolder(Path(out), corpus, config)
-    over_budget, made = False, 0
-    try:
-        if run.retry_failures:
-            folder.retry_failures()
-        progress = Progress("triplets", len(corpus), folder.done)
-        pending = folder.pending()
-        if pending:
-            device = _device(run)
-            size = run.fit_batch if device == "cuda" else 1
-            groups = [tuple(corpus[i] for i in pending[at : at + size]) for at in range(0, len(pending), size)]
-            engine = _engine(config, run, device, len(groups))
-            try:
-                for outcome in run_groups(engine, groups):
-                    folder.add(outcome)
-                    made += 1
-                    failed = len(folder.failures)
-                    progress.advance(1, f"{failed} failed")
-                    over_budget = failed > run.max_failures
-                    if over_budget:
-                        break
-            finally:
-                engine.close()
-        progress.close()
-    finally:
+    with locked(Path(out)):
+        folder = BuildFolder(Path(out), corpus, config)
+        before = folder.done
+        try:
+            if run.retry_failures:
+                folder.retry_failures()
+                before = folder.done
+            _fill(folder, corpus, config, run)
+        finally:
+            manifest = folder.close()
         failures = folder.failures
-        manifest = folder.close()
-    return BuildReport(manifest, failures, made, time.monotonic() - start, over_budget or len(failures) > run.max_failures)
+        made = folder.done - before
+    return BuildReport(manifest, failures, made, time.monotonic() - start, len(failures) > run.max_failures)
+
+
+def _fill(folder: BuildFolder, corpus: Corpus, config: TripletConfig, run: RunConfig) -> None:
+    """Have an engine make what is missing, until it is done or too much has failed."""
+    progress = Progress("triplets", len(corpus), folder.done)
+    pending = folder.pending()
+    device = _device(run)
+    size = run.fit_batch if device == "cuda" else 1
+    groups = [tuple(corpus[i] for i in pending[at : at + size]) for at in range(0, len(pending), size)]
+    if groups and len(folder.failures) <= run.max_failures:
+        with contextlib.closing(_engine(config, run, device, len(groups))) as engine:
+            for outcome in run_groups(engine, groups):
+                folder.add(outcome)
+                failed = len(folder.failures)
+                progress.advance(1, f"{failed} failed")
+                if failed > run.max_failures:
+                    break
+    progress.close()
 
 
 def _device(run: RunConfig) -> str:

@@ -7,7 +7,7 @@ Design: one process writes, and may be killed at any moment.
   start after a crash does whatever of this is missing; no object is made twice, none is lost.
 - A shard counts as done when the manifest has it and its file has the size entered there. One that was cut short or removed
   is built again. Embeddings beside a shard are removed when it is written.
-- A lock keeps two builds out of one folder.
+- A lock, which the system lifts when its holder dies, keeps two builds out of one folder.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import fcntl
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,20 @@ Record = dict[str, Any]
 """What is kept of an outcome besides its sample: reason, seconds, psnr, ssim."""
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other builds out of a folder meanwhile. Raises FormatError when there is one at work in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FormatError(f"{folder}: another build is at work in this folder; wait for it, or use another.") from error
+        yield
+
+
 class BuildFolder:
-    """What of a corpus is built in a folder, which is made when missing.
+    """What of a corpus is built in a folder. Hold its lock meanwhile.
 
     Args:
         out: the folder.
@@ -41,19 +53,13 @@ class BuildFolder:
         config: how samples are made.
 
     Raises:
-        FormatError: the folder was built with other settings or from another corpus, or another build is at work in it.
+        FormatError: the folder was built with other settings or from another corpus.
     """
 
     def __init__(self, out: Path, corpus: Corpus, config: TripletConfig) -> None:
         self.out, self._corpus, self._size = out, corpus, config.shard_size
         self._work = out / "unfinished"
         self._work.mkdir(parents=True, exist_ok=True)
-        self._lock = (out / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise FormatError(f"{out}: another build is at work in this folder; wait for it, or use another folder.") from error
         keys = "\n".join(item.key for item in corpus)
         wanted = {
             "format": FORMAT,
@@ -62,12 +68,8 @@ class BuildFolder:
             "keys_sha256": hashlib.sha256(keys.encode()).hexdigest(),
             "settings": json.loads(json.dumps(asdict(config) | {"fit": fit_settings(config)})),
         }
-        try:
-            self._manifest = read_manifest(out) or wanted | {"unknown_captions": list(corpus.unknown), "shards": {}}
-            check_same(out, self._manifest, wanted)
-        except FormatError:
-            self._lock.close()
-            raise
+        self._manifest = read_manifest(out) or wanted | {"unknown_captions": list(corpus.unknown), "shards": {}}
+        check_same(out, self._manifest, wanted)
         self._shards: dict[str, Any] = self._manifest["shards"]
         self._records: dict[str, Record] = {}
         self._left: Counter[int] = Counter()
@@ -112,11 +114,10 @@ class BuildFolder:
         self._take_up()
 
     def close(self) -> Record:
-        """Let go of the folder; returns the manifest."""
+        """Clean up; returns the manifest."""
         with contextlib.suppress(OSError):  # it is not empty
             self._work.rmdir()
         self._save()
-        self._lock.close()
         return self._manifest
 
     def _take_up(self) -> None:

@@ -10,6 +10,7 @@ import random
 import re
 from dataclasses import dataclass
 
+from splatsense.clip_gs.color_words import ANCHORS
 from splatsense.corpora import CorpusObject
 
 TEMPLATES = ("{name}", "a photo of {article} {name}", "a 3D model of {article} {name}", "{article} {name}")
@@ -74,10 +75,10 @@ def captions(item: CorpusObject, appearance: Appearance | None = None, seed: int
 
 
 def _described(name: str, item: CorpusObject, appearance: Appearance) -> list[str]:
-    """The name with its size, with its colours, and with both, without words that it holds already."""
+    """The name with its size, with its colours, and with both, unless it says so itself."""
     words = set(name.split())
     sizes = [word for word in size_words(item.size_cm, appearance.extent) if word not in words]
-    colors = [color for color in appearance.colors if color not in words]
+    colors = appearance.colors if words.isdisjoint(ANCHORS) else ()  # a name knows better than its pictures
     size, color = " ".join(sizes), " and ".join(colors)
     described = [f"{size} {name}"] * bool(size) + [f"{color} {name}"] * bool(color)
     return described + [f"{size} {color} {name}"] * bool(size and color)

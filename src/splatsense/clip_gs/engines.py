@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from splatsense.clip_gs.shards import encode_sample
 from splatsense.clip_gs.triplets import TripletConfig, make_triplets
@@ -56,6 +56,7 @@ class Crash:
 Work = Callable[[Group], list[Outcome]]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Runs `Work` on groups. Tickets are the caller's names for them."""
 

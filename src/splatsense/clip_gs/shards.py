@@ -115,7 +115,7 @@ def split_shard(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _sample_ranges(path: Path) -> list[tuple[str, int, int]]:
     ranges: list[tuple[str, int, int]] = []
-    with tarfile.open(path) as tar:
+    with tarfile.open(path, "r:") as tar:
         for member in tar:
             key = member.name.partition(".")[0]
             start = ranges.pop()[1] if ranges and ranges[-1][0] == key else member.offset
@@ -128,7 +128,7 @@ def read_shard(path: str | Path, with_views: bool = True) -> Iterator[Triplet]:
     path, key = Path(path), ""
     groups: dict[str, dict[str, bytes]] = {}
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:
             for member in tar:
                 key, _, extension = member.name.partition(".")
                 if extension.endswith("webp") and not with_views:

@@ -26,7 +26,7 @@ from splatsense.clip_gs.captions import Appearance, captions
 from splatsense.clip_gs.color_words import dominant_colors
 from splatsense.clip_gs.shards import Triplet
 from splatsense.corpora import CorpusObject
-from splatsense.errors import DataError, LimitError
+from splatsense.errors import DataError, LimitError, SplatSenseError
 from splatsense.gaussians import Gaussians
 from splatsense.io.mesh import GREY
 from splatsense.io.surface import MIN_OPACITY, mesh_to_gaussians
@@ -121,7 +121,7 @@ def make_triplets(items: Sequence[CorpusObject], config: TripletConfig, device: 
         except Exception as error:  # parsers raise almost anything; the caller reports it, and the others go on
             drafts.append(error)
     waiting = [draft for draft in drafts if isinstance(draft, _Draft) and draft.fitted]
-    done = dict(zip((draft.key for draft in waiting), _fit(waiting, config, device), strict=True))
+    done = dict(zip((draft.key for draft in waiting), _fit(waiting, config, device) if waiting else [], strict=True))
     return [
         draft
         if isinstance(draft, Exception)
@@ -139,19 +139,30 @@ def fit_settings(config: TripletConfig) -> dict[str, Any]:
     return asdict(FitConfig(gaussians=config.gaussians))
 
 
-def _fit(drafts: Sequence[_Draft], config: TripletConfig, device: str) -> list[Triplet]:
-    if not drafts:
-        return []
-    from splatsense.clip_gs.fitting import FitConfig, fit_gaussians
+def _fit(drafts: Sequence[_Draft], config: TripletConfig, device: str) -> list[Triplet | Exception]:
+    """The fitted triplets of some drafts; one that cannot be fitted does not stop the others."""
+    from splatsense.clip_gs.fitting import FitConfig, fit_batch
 
-    fit = FitConfig(gaussians=config.gaussians)
-    triplets = []
-    for draft in drafts:
-        images = torch.from_numpy(draft.views).to(device).float() / 255
-        result = fit_gaussians(draft.start.to(device), draft.cameras.to(device), images, fit, draft.info["held_out"])
-        info = draft.info | {"psnr": round(float(result.psnr), 3), "ssim": round(float(result.ssim), 4)}
-        triplets.append(Triplet(draft.key, result.gaussians.to("cpu"), draft.views, info))
-    return triplets
+    try:
+        fits = fit_batch(
+            [draft.start.to(device) for draft in drafts],
+            [draft.cameras.to(device) for draft in drafts],
+            [torch.from_numpy(draft.views).to(device).float() / 255 for draft in drafts],
+            FitConfig(gaussians=config.gaussians),
+            [draft.info["held_out"] for draft in drafts],
+        )
+    except SplatSenseError as error:
+        return [error] if len(drafts) == 1 else [_fit([draft], config, device)[0] for draft in drafts]
+    return [
+        Triplet(draft.key, fit.gaussians.to("cpu"), draft.views, draft.info | _scores(fit.psnr, fit.ssim, fit.foreground_psnr))
+        for draft, fit in zip(drafts, fits, strict=True)
+    ]
+
+
+def _scores(psnr: float, ssim: float, foreground_psnr: float) -> dict[str, float | None]:
+    """For the info; NaN, which JSON has not, becomes None."""
+    scores = {"psnr": round(psnr, 3), "ssim": round(ssim, 4), "foreground_psnr": round(foreground_psnr, 3)}
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
 
 def object_seed(key: str, seed: int) -> int:
@@ -185,7 +196,7 @@ def _draft(item: CorpusObject, config: TripletConfig) -> _Draft:
     info: dict[str, Any] = {field: getattr(item, field) for field in fields}
     info |= {"tags": list(item.tags), "captions": captions(item, appearance, seed), "colors": list(colors)}
     info |= {"missing_textures": list(missing), "source_sha256": source, "method": method, "seed": seed}
-    info |= {"psnr": None, "ssim": None, "held_out": held_out, "cameras": _cameras_as_json(cameras)}
+    info |= {"psnr": None, "ssim": None, "foreground_psnr": None, "held_out": held_out, "cameras": _cameras_as_json(cameras)}
     return _Draft(item.key, gaussians, views, cameras, info, fitted=method == "fitted")
 
 
