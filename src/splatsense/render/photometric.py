@@ -1,4 +1,4 @@
-"""`photometric_loss`: l1 and SSIM between pictures of Gaussians and RGBA targets, as 3DGS trains with (Kerbl et al. 2023, eq. 7).
+"""`photometric_loss`: l1 and SSIM between pictures of Gaussians and RGBA targets, as in 3DGS (Kerbl et al. 2023, eq. 7).
 
 Design
 - Both are laid over the same background, so that a background which changes from step to step makes alpha count.
@@ -32,7 +32,9 @@ def ssim(first: Float[Tensor, "v h w 3"], second: Float[Tensor, "v h w 3"]) -> F
     window = (window / window.sum()).to(first)
     x, y = first.permute(0, 3, 1, 2), second.permute(0, 3, 1, 2)
     moments = torch.stack([x, y, x * x + y * y, x * y]).flatten(0, 2)[:, None]
-    moments = conv2d(conv2d(moments, window.view(1, 1, -1, 1), padding=(RADIUS, 0)), window.view(1, 1, 1, -1), padding=(0, RADIUS))
+    moments = conv2d(
+        conv2d(moments, window.view(1, 1, -1, 1), padding=(RADIUS, 0)), window.view(1, 1, 1, -1), padding=(0, RADIUS)
+    )
     mean_x, mean_y, squares, products = moments.unflatten(0, (4, *x.shape[:2]))
     luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
     structure = (2 * (products - mean_x * mean_y) + C2) / (squares - mean_x**2 - mean_y**2 + C2)
