@@ -86,3 +86,10 @@ SS_API void ss_sh_sum_backward(const float* basis, const float* sh, const float*
 // ---- lzf.cpp: decompression of .pcd files ---------------------------------------------------------------------------
 // Returns the bytes written, or -1 - (bytes written before the damage) when the input is damaged or longer than the output.
 SS_API int64_t ss_lzf_decompress(const uint8_t* input, int64_t input_size, uint8_t* output, int64_t output_size);
+
+// ---- photometric.cpp: for each view (1 - ssim_weight) l1 + ssim_weight (1 - SSIM) of color + (1 - alpha) background against
+// a target of premultiplied RGBA over the same background, and the gradients with respect to color and alpha.
+// color (V,H,W,3), alpha (V,H,W), target (V,H,W,4), background (V,3), loss (V). Returns 0, or 1 when out of memory.
+SS_API int ss_photometric_loss(const float* color, const float* alpha, const float* target, const float* background,
+                               int64_t views, int64_t height, int64_t width, float ssim_weight, int32_t threads, float* loss,
+                               float* color_gradient, float* alpha_gradient);

@@ -29,8 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("splatsense.cli:info", "say what asset files hold and what may be wrong with them"),
     "render": ("splatsense.turntable:render_command", "draw pictures, depth and turntables of assets"),
     "convert": ("splatsense.cli:convert", "turn splats, meshes and point clouds into splats of another format"),
-    "triplets furniture": ("splatsense.clip_gs.triplets:triplets_furniture", "training data from the furniture libraries"),
-    "triplets folder": ("splatsense.clip_gs.triplets:triplets_folder", "training data from a folder of meshes"),
+    "triplets build": ("splatsense.clip_gs.build:triplets_build", "training data from meshes or splats"),
     "train clip-gs": ("splatsense.clip_gs.pretrain:pretrain", "train a model on triplets of splats, pictures and captions"),
     "evaluate zero-shot": ("splatsense.clip_gs.evaluate:evaluate_zero_shot", "classify objects by the names of their classes"),
     "evaluate retrieval": (

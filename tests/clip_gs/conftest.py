@@ -88,3 +88,16 @@ def boxes():
         for s, e in shapes.items()
         for c, v in colors.items()
     ]
+
+
+@pytest.fixture
+def mesh_folder(tmp_path):
+    """Ten boxes as .obj files, the seventh of them without faces. Unlike `boxes` it can be read by other processes."""
+    folder = tmp_path / "meshes"
+    folder.mkdir()
+    for number in range(10):
+        mesh = make_box((1 + number / 5, 1, 0.5), (0.1 * number, 0.5, 0.2))
+        lines = [f"v {x} {y} {z} {mesh.materials[0].color[0]} 0.5 0.2" for x, y, z in mesh.vertices]
+        lines += [f"f {a} {b} {c}" for a, b, c in mesh.faces + 1] if number != 6 else []
+        (folder / f"box{chr(97 + number)}.obj").write_text("\n".join(lines) + "\n")
+    return folder

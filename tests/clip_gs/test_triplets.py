@@ -1,119 +1,150 @@
-import json
+import hashlib
+import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from splatsense.clip_gs.captions import captions, clean_name, fill_template
-from splatsense.clip_gs.shards import embed_shard, read_shard, shard_paths
-from splatsense.clip_gs.triplets import TripletConfig, build_triplets, make_triplet
+from splatsense.clip_gs.triplets import (
+    TripletConfig,
+    has_colors,
+    make_triplet,
+    make_triplets,
+    mesh_radius,
+    object_seed,
+    view_cameras,
+)
 from splatsense.corpora import CorpusObject
-from splatsense.errors import DataError, FormatError
+from splatsense.errors import DataError, LimitError
+from splatsense.files import open_to_read
+from splatsense.gaussians import Gaussians
+from splatsense.io.mesh import GREY
+from splatsense.io.surface import mesh_to_gaussians
+from splatsense.mesh import Material
+from splatsense.render import render
 
-SMALL = TripletConfig(gaussians=64, views=3, size=32, shard_size=3)
-
-
-def broken(key: str) -> CorpusObject:
-    def fail():
-        raise DataError(f"{key}: holds no faces.")
-
-    return CorpusObject(key, key, fail)
+SMALL = TripletConfig(method="surface", gaussians=64, views=3, size=32, held_out=1)
 
 
 def test_views_show_the_object_and_fill_the_picture(boxes):
-    triplet = make_triplet(boxes[0], TripletConfig(gaussians=64, views=4, size=64))
-    assert triplet.views.shape == (4, 64, 64, 3)
-    red = (triplet.views[..., 0] > 1.5 * triplet.views[..., 1].astype(float)) & (triplet.views[..., 0] > 60)
-    assert 0.2 < red.mean() < 0.8
-    assert (triplet.views[:, 0, 0] == 255).all()
+    triplet = make_triplet(boxes[0], TripletConfig(method="surface", gaussians=64, views=4, size=64))
+    assert triplet.views.shape == (4, 64, 64, 4)
+    seen = triplet.views[..., 3] == 255
+    assert 0.2 < seen.mean() < 0.8
+    rgb = triplet.views[seen].astype(int)
+    assert (rgb[:, 0] > 1.5 * rgb[:, 1]).mean() > 0.95
+    assert (triplet.views[:, 0, 0, 3] == 0).all()
+    assert triplet.pictures()[0].getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_shards_round_trip_and_list_failures(boxes, tmp_path):
-    corpus = [*boxes[:2], broken("empty_model"), *boxes[2:5]]
-    failures = build_triplets(corpus, tmp_path, SMALL)
-    assert failures == {"empty_model": "empty_model: holds no faces."}
-    assert json.loads((tmp_path / "failures.json").read_text()) == failures
-    paths = shard_paths([tmp_path])
-    assert [path.name for path in paths] == ["triplets-00000.tar", "triplets-00001.tar"]
-    read = [triplet for path in paths for triplet in read_shard(path)]
-    assert [triplet.key for triplet in read] == [item.key for item in boxes[:5]]
-    made = make_triplet(boxes[0], SMALL)
-    assert torch.allclose(read[0].gaussians.means, made.gaussians.means, atol=2e-3)
-    assert np.abs(read[0].views.astype(int) - made.views).mean() < 6
-    assert read[0].info["captions"][0] == clean_name(boxes[0].name)
+def test_colors_at_edges_are_straight_not_darkened(boxes):
+    views = make_triplet(boxes[0], replace(SMALL, size=64, shading=0)).views
+    edge = (views[..., 3] > 0) & (views[..., 3] < 255)
+    assert edge.any()
+    assert np.abs(views[edge][:, :3].astype(int) - [230, 26, 26]).max() <= 2
 
 
-def test_a_rerun_makes_only_what_is_missing(boxes, tmp_path):
-    calls = []
-
-    def counted(item):
-        calls.append(item.key)
-        return item.load_mesh()
-
-    corpus = [CorpusObject(item.key, item.name, partial(counted, item)) for item in boxes]
-    build_triplets(corpus, tmp_path, SMALL)
-    first = {path.name: path.read_bytes() for path in shard_paths([tmp_path])}
-    (tmp_path / "triplets-00001.tar").unlink()
-    calls.clear()
-    build_triplets(corpus, tmp_path, SMALL)
-    assert calls == [item.key for item in boxes[3:6]]
-    assert {path.name: path.read_bytes() for path in shard_paths([tmp_path])} == first
-
-
-def test_an_interrupted_build_leaves_no_partial_shard(boxes, tmp_path):
-    def interrupt():
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_triplets([*boxes[:4], CorpusObject("late", "late", interrupt)], tmp_path, SMALL)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "failures.json", "triplets-00000.tar"]
+def test_elevations_alternate_within_their_jitter_and_differ_between_objects():
+    config = TripletConfig(method="surface", views=36, elevations=(0.0, 20.0, 40.0), jitter=10.0)
+    cameras = view_cameras(config, 1.0, seed=1)
+    height = torch.rad2deg(torch.asin(cameras.centers[:, 1] / cameras.centers.norm(dim=1)))
+    nominal = torch.tensor(config.elevations)[torch.arange(36) % 3]
+    assert float((height - nominal).abs().max()) <= 10.001
+    assert float((height - nominal).abs().max()) > 5
+    azimuth = torch.rad2deg(torch.atan2(cameras.centers[:, 0], cameras.centers[:, 2]))
+    steps = azimuth.diff() % 360
+    assert torch.allclose(steps, torch.full((35,), 10.0), atol=1e-2)
+    assert not torch.equal(cameras.centers, view_cameras(config, 1.0, seed=2).centers)
+    assert torch.equal(cameras.centers, view_cameras(config, 1.0, seed=1).centers)
+    distance = cameras.centers.norm(dim=1)
+    assert torch.allclose(distance, torch.tensor(1.02 / math.sin(math.radians(15))), atol=1e-4)
 
 
-def test_other_settings_do_not_mix(boxes, tmp_path):
-    build_triplets(boxes[:2], tmp_path, SMALL)
-    with pytest.raises(FormatError, match="other settings"):
-        build_triplets(boxes[:2], tmp_path, TripletConfig(gaussians=32))
+def test_the_cameras_in_the_info_are_those_of_the_views(boxes):
+    triplet = make_triplet(boxes[0], replace(SMALL, size=64, gaussians=4096))
+    with torch.no_grad():
+        seen = render(triplet.gaussians, triplet.cameras()).alpha > 0.5
+    mask = torch.from_numpy(triplet.views[..., 3] > 127)
+    assert float((seen & mask).sum() / (seen | mask).sum()) > 0.9
 
 
-def test_damaged_and_missing_shards_are_named(boxes, tmp_path):
-    with pytest.raises(FormatError, match="splatsense triplets"):
-        shard_paths([tmp_path])
-    build_triplets(boxes[:3], tmp_path, SMALL)
-    path = tmp_path / "triplets-00000.tar"
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(FormatError, match=r"triplets-00000\.tar: damaged"):
-        list(read_shard(path))
+def test_info_says_where_an_object_comes_from(tmp_path, boxes):
+    (tmp_path / "source").write_bytes(b"bytes of a mesh")
+    item = replace(boxes[0], open_source=partial(open_to_read, tmp_path / "source"), captions=("a box of fire",))
+    info = make_triplet(item, SMALL).info
+    assert info["source_sha256"] == hashlib.sha256(b"bytes of a mesh").hexdigest()
+    assert info["licence"] == "CC0-1.0"
+    assert info["captions"][:2] == ["red cube", "a box of fire"]
+    assert info["colors"] == ["red"]
+    assert info["seed"] == object_seed("red_cube", 0) != object_seed("red_cube", 1)
+    assert len(info["held_out"]) == 1
+    assert 0 <= info["held_out"][0] < 3
 
 
-def test_teacher_embeddings_are_computed_once(boxes, tmp_path, teacher):
-    build_triplets(boxes[:3], tmp_path, SMALL)
-    path = shard_paths([tmp_path])[0]
-    first = embed_shard(path, teacher)
-    assert first["images"].shape == (3, 3, teacher.dim)
-    assert int(first["caption_counts"].sum()) == len(first["captions"])
-    assert teacher.pictures_seen == 9
-    assert torch.equal(embed_shard(path, teacher)["images"], first["images"])
-    assert teacher.pictures_seen == 9
+def test_an_object_is_the_same_whoever_is_made_beside_it(boxes):
+    alone = make_triplet(boxes[3], SMALL)
+    together = make_triplets(boxes[:5], SMALL)[3]
+    assert torch.equal(alone.gaussians.means, together.gaussians.means)
+    assert np.array_equal(alone.views, together.views)
+    assert alone.info == together.info
 
 
-def test_captions_use_name_tags_and_category():
-    item = CorpusObject("k", "Bed 140x190 (oak)", lambda: None, tags=("Double",), category="Bedroom")
-    found = captions(item)
-    assert found[0] == "bed"
-    assert "a 3D model of a double" in found
-    assert "a bed, bedroom" in found
-    assert len(found) == len(set(found))
-    assert clean_name("12 cm") == "object"
-    assert fill_template("{article} {name}", "oven") == "an oven"
+def test_errors_stay_with_their_object(boxes):
+    def fail():
+        raise DataError("no faces")
+
+    made = make_triplets([boxes[0], CorpusObject("bad", "bad", fail), boxes[1]], SMALL)
+    assert [type(one).__name__ for one in made] == ["Triplet", "DataError", "Triplet"]
+    with pytest.raises(DataError, match="no faces"):
+        make_triplet(CorpusObject("bad", "bad", fail), SMALL)
 
 
-def test_pooled_features_are_kept_when_the_teacher_has_them(boxes, tmp_path, teacher, feature_teacher):
-    build_triplets(boxes[:3], tmp_path, SMALL)
-    (path,) = shard_paths([tmp_path])
-    plain = embed_shard(path, teacher)
-    assert "features" not in plain
-    embedded = embed_shard(path, feature_teacher)  # the file of the same hash lacks them and is written again
-    assert embedded["features"].shape == (3, 3, 3)
-    assert torch.allclose(embedded["images"], plain["images"], atol=1e-5)
-    assert torch.equal(embed_shard(path, feature_teacher)["features"], embedded["features"])
+def test_large_meshes_and_files_are_refused(boxes, tmp_path):
+    with pytest.raises(LimitError, match=r"red_cube: 12 faces, more than --max-faces 11"):
+        make_triplet(boxes[0], replace(SMALL, max_faces=11))
+    with (tmp_path / "large").open("wb") as sparse:
+        sparse.truncate(2_000_001)
+    item = replace(boxes[0], open_source=partial(open_to_read, tmp_path / "large"))
+    with pytest.raises(LimitError, match="--max-megabytes 2"):
+        make_triplet(item, replace(SMALL, max_megabytes=2))
+
+
+def test_a_splat_is_normalised_drawn_and_not_fitted(boxes):
+    splat = mesh_to_gaussians(boxes[0].load_mesh(), 2000).transform(scale=50.0, translation=torch.tensor([300.0, 0, 0]))
+    item = CorpusObject("splat", "red thing", boxes[0].load_mesh, load_gaussians=lambda: splat)
+    triplet = make_triplet(item, TripletConfig(method="fitted", gaussians=500, views=3, size=32))
+    assert isinstance(triplet.gaussians, Gaussians)
+    assert len(triplet.gaussians) == 500
+    assert float(triplet.gaussians.means.abs().max()) == pytest.approx(1, abs=0.02)
+    assert triplet.info["method"] == "splat"
+    assert triplet.info["psnr"] is None
+    center = triplet.views[0, 16, 16].astype(int)
+    assert center[3] == 255
+    assert center[0] > 4 * center[1]
+
+
+def test_a_mesh_without_colours_gets_no_colour_words(boxes):
+    mesh = replace(boxes[0].load_mesh(), materials=(Material(GREY),))
+    assert not has_colors(mesh)
+    assert has_colors(boxes[0].load_mesh())
+    info = make_triplet(CorpusObject("x", "thing", lambda: mesh), SMALL).info
+    assert info["colors"] == []
+    assert not any("grey" in caption for caption in info["captions"])
+
+
+def test_the_radius_is_that_of_used_vertices(boxes):
+    mesh = boxes[0].load_mesh()
+    stray = replace(mesh, vertices=np.vstack([mesh.vertices, [[100, 0, 0]]]).astype(np.float32))
+    assert mesh_radius(stray) == pytest.approx(math.sqrt(3) / 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [({"gaussians": 0}, "--gaussians"), ({"views": 0}, "--views"), ({"elevations": (85.0,)}, "--elevations"),
+     ({"held_out": 36}, "--held-out"), ({"shading": 2.0}, "--shading"), ({"max_faces": 0}, "--max-faces")],
+)  # fmt: skip
+def test_settings_out_of_range_name_the_flag(change, flag):
+    with pytest.raises(DataError, match=flag):
+        TripletConfig(**change)

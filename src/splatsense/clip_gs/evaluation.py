@@ -19,8 +19,7 @@ from splatsense.clip_gs.prompts import TEMPLATES, Prompts, class_embeddings
 from splatsense.clip_gs.retrieval import RecallResult, chance_recall, recall
 from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.clip_gs.zero_shot import chance, majority, zero_shot
-from splatsense.corpora.folder import folder
-from splatsense.corpora.furniture import furniture
+from splatsense.corpora.sources import FOLDERS, open_corpus
 from splatsense.errors import DataError
 
 Table = tuple[str, dict[str, Any]]
@@ -34,7 +33,7 @@ class EvaluateConfig:
     model: tuple[str, ...] = ("clip-gs-tiny",)
     """bundled names or model folders; several are shown side by side"""
     data: str = "furniture"
-    """furniture, furniture:PATH, folder:PATH of meshes, or a folder of triplet shards"""
+    """a corpus (furniture, furniture:PATH, folder:PATH, modelnet40:PATH, splats:PATH) or a folder of triplet shards"""
     labels: str = ""
     """furniture, modelnet40, scanobjectnn, or a file of classes; by default the labels that occur in the data"""
     drop_unknown: bool = False
@@ -44,9 +43,9 @@ class EvaluateConfig:
     holdout: str = ""
     """only objects of this split whose key starts with this"""
     gaussians: int = 8192
-    """made of each mesh; shards hold what they hold"""
+    """sampled on the surface of each mesh; shards hold what they hold"""
     views: int = 12
-    """rendered of each mesh for the teacher; shards hold what they hold"""
+    """rendered of each object for the teacher; shards hold what they hold"""
     untrained: bool = True
     """also show the first model's network with random weights"""
     seed: int = 0
@@ -61,13 +60,12 @@ class EvaluateConfig:
 
 def open_source(config: EvaluateConfig) -> CorpusSource | ShardSource:
     """The objects that `--data` names. Raises FormatError when there are none."""
-    kind, colon, path = config.data.partition(":")
-    made = TripletConfig(gaussians=config.gaussians, views=config.views)
-    if kind == "furniture":
-        return CorpusSource(furniture(path or None), made)
-    if kind == "folder" and colon:
-        return CorpusSource(folder(path), made)
-    return ShardSource(config.data)
+    if config.data.partition(":")[0] not in ("furniture", *FOLDERS):
+        return ShardSource(config.data)
+    made = TripletConfig(
+        method="surface", gaussians=config.gaussians, views=config.views, elevations=(10.0, 30.0), jitter=0, held_out=0
+    )
+    return CorpusSource(open_corpus(config.data), made)
 
 
 class Evaluation:

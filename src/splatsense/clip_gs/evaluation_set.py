@@ -20,12 +20,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from splatsense.clip_gs.captions import captions
 from splatsense.clip_gs.model import ClipGS, encode_batch, load_model
 from splatsense.clip_gs.shards import Triplet, embed_shard, read_shard, shard_paths
-from splatsense.clip_gs.triplets import TripletConfig, make_triplet
+from splatsense.clip_gs.triplets import TripletConfig, make_triplets
 from splatsense.corpora import CorpusObject
-from splatsense.errors import DataError, SplatSenseError
+from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians
 from splatsense.teachers import Teacher, load_teacher
 from splatsense.teachers.images import ImageLike
@@ -79,17 +78,18 @@ class CorpusSource:
         wanted = [item for item in self._objects if keep(item.key, item.split)]
         progress = Progress("objects", len(wanted))
         for start in range(0, len(wanted), BATCH):
-            made: list[tuple[CorpusObject, Triplet]] = []
-            for item in wanted[start : start + BATCH]:
-                try:
-                    made.append((item, make_triplet(item, self._config)))
-                except SplatSenseError as error:
-                    self.failed[item.key] = str(error)
-            samples = [Sample(item.key, item.name, item.label, item.split, tuple(captions(item))) for item, _ in made]
-            pictures = [Image.fromarray(view) for _, triplet in made for view in triplet.views]
-            if made:
-                yield Batch(samples, [triplet.gaussians for _, triplet in made], _PictureTower(pictures, len(made)))
-            progress.advance(len(wanted[start : start + BATCH]))
+            items = wanted[start : start + BATCH]
+            triplets: list[Triplet] = []
+            for item, made in zip(items, make_triplets(items, self._config), strict=True):
+                if isinstance(made, Triplet):
+                    triplets.append(made)
+                else:
+                    self.failed[item.key] = str(made) or type(made).__name__
+            if triplets:
+                pictures = [picture for triplet in triplets for picture in triplet.pictures()]
+                samples = [_sample_of(triplet) for triplet in triplets]
+                yield Batch(samples, [triplet.gaussians for triplet in triplets], _PictureTower(pictures, len(triplets)))
+            progress.advance(len(items))
         progress.close()
 
 

@@ -1,90 +1,288 @@
-"""Triplets: every object of a corpus as Gaussians, rendered views and captions, in WebDataset shards (paper, section 3.1).
+"""Triplets: an object of a corpus as Gaussians, rendered views and captions (paper, section 3.1).
 
 Design
-- A sample is `<key>.gaussians.safetensors`, `<key>.view00.webp` ..., `<key>.json` in a plain tar file.
-- A shard is written under a temporary name and renamed when complete; a rerun skips shards that are there.
-- Objects that fail are listed with the reason in `failures.json` and do not stop the others.
-- Teacher embeddings lie beside a shard in a file named after the teacher's hash, so changing the teacher is safe.
+- Meshes are drawn from an orbit of cameras whose elevations are jittered, then Gaussians sampled on their surface are fitted
+  to the views by optimisation (`method="fitted"`), or taken as they are (`method="surface"`, a thousand times faster).
+- Splats are normalised and drawn by our rasteriser; nothing is fitted.
+- All that is drawn at random about an object comes from a seed of its own, made from its key, so it does not matter who makes
+  it and in what order.
 
-Differs from the paper: Gaussians come from surface conversion, not from optimisation.
+Differs from the paper: views are shaded by a light fixed in the world, and some hundred steps of optimisation from surface
+samples with a fixed budget of Gaussians replace 5,000 steps with densification, because most objects need no more.
 """
 
-import json
+import hashlib
 import math
-import tarfile
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from splatsense.cameras import Cameras
-from splatsense.clip_gs.captions import captions
-from splatsense.clip_gs.shards import Triplet, add_sample
+from splatsense.clip_gs.captions import Appearance, captions
+from splatsense.clip_gs.color_words import dominant_colors
+from splatsense.clip_gs.shards import Triplet
 from splatsense.corpora import CorpusObject
-from splatsense.corpora.folder import folder
-from splatsense.corpora.furniture import furniture
-from splatsense.errors import FormatError, SplatSenseError
-from splatsense.files import atomic_write
+from splatsense.errors import DataError, LimitError, SplatSenseError
+from splatsense.gaussians import Gaussians
+from splatsense.io.mesh import GREY
 from splatsense.io.surface import MIN_OPACITY, mesh_to_gaussians
 from splatsense.mesh import Material, Mesh
+from splatsense.render import render
 from splatsense.render.mesh import render_mesh
-from splatsense.training.progress import Progress
 
 FIELD_OF_VIEW = 30.0  # degrees
 MARGIN = 1.02  # room around the object's bounding ball
+FIRST_AZIMUTH = 30.0  # degrees from the front
+OUTLIERS = 0.002  # of a splat's Gaussians, which do not count for its size
+COLOR_VIEWS = 6  # pictures without light that say what colours an object has
 
 
 @dataclass(frozen=True)
 class TripletConfig:
-    """How triplets are made.
+    """What triplets are like. All shards of a folder share one configuration."""
 
-    Attributes:
-        gaussians: per object.
-        views: rendered pictures per object.
-        size: of a picture in pixels.
-        elevations: of the orbit in degrees, taken in turn.
-        shading: strength of the light that makes shape visible, 0 to 1.
-        shard_size: objects per shard.
-    """
-
-    gaussians: int = 8192
-    views: int = 8
+    method: Literal["fitted", "surface"] = "fitted"
+    """Gaussians optimised to the views, or sampled on the surface and left so; splats are taken as they are"""
+    gaussians: int = 4096
+    """per object; a splat that has more gives a random subset"""
+    views: int = 36
+    """rendered pictures per object"""
     size: int = 256
-    elevations: tuple[float, ...] = (10.0, 30.0)
+    """of a picture in pixels"""
+    elevations: tuple[float, ...] = (0.0, 20.0, 40.0)
+    """of the orbit in degrees, taken in turn"""
+    jitter: float = 10.0
+    """degrees by which an elevation may differ, drawn for each view from the object's seed"""
+    held_out: int = 2
+    """views that the fit does not see and that its PSNR and SSIM are measured on"""
     shading: float = 0.5
+    """strength of the light that makes shape visible, 0 to 1"""
+    seed: int = 0
+    """of everything random, together with the object's key"""
+    max_faces: int = 5_000_000
+    """a mesh of more faces is refused, not drawn"""
+    max_megabytes: int = 1024
+    """a source file larger than this is refused, not read"""
     shard_size: int = 128
+    """objects per shard"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for flag in ("gaussians", "views", "size", "max_faces", "max_megabytes", "shard_size"):
+            if getattr(self, flag) < 1:
+                raise DataError(f"--{flag.replace('_', '-')}: must be at least 1, got {getattr(self, flag)}.")
+        if not 0 <= self.shading <= 1:
+            raise DataError(f"--shading: must lie in [0, 1], got {self.shading}.")
+        if not self.elevations or max(map(abs, self.elevations)) + self.jitter > 89 or self.jitter < 0:
+            raise DataError("--elevations, --jitter: needs elevations, and with their jitter none beyond 89 degrees.")
+        if not 0 <= self.held_out < self.views:
+            raise DataError(f"--held-out: must be at least 0 and less than --views {self.views}, got {self.held_out}.")
 
 
 DEFAULT = TripletConfig()
 
 
-def view_cameras(config: TripletConfig, radius: float) -> Cameras:
-    """An orbit around a ball of some radius that fills the picture; the elevations alternate from view to view."""
+@dataclass(frozen=True, eq=False)
+class _Draft:
+    """A triplet before its Gaussians are fitted: `start` is what the fit starts from, or the result where nothing is fitted."""
+
+    key: str
+    start: Gaussians
+    views: np.ndarray
+    cameras: Cameras
+    info: dict[str, Any]
+    fitted: bool
+
+
+def make_triplet(item: CorpusObject, config: TripletConfig, device: str = "cpu") -> Triplet:
+    """Read, picture and convert or fit one object. Raises SplatSenseError when it cannot be used."""
+    made = make_triplets([item], config, device)[0]
+    if isinstance(made, Exception):
+        raise made
+    return made
+
+
+def make_triplets(items: Sequence[CorpusObject], config: TripletConfig, device: str = "cpu") -> list[Triplet | Exception]:
+    """Triplets of some objects, fitted together, or the error of each that cannot be used.
+
+    Args:
+        items: on a GPU as many as are fitted at a time; on a CPU nothing is gained by more than one.
+        config: how to make them.
+        device: where the fit runs.
+    """
+    drafts: list[_Draft | Exception] = []
+    for item in items:
+        try:
+            drafts.append(_draft(item, config))
+        except Exception as error:  # parsers raise almost anything; the caller reports it, and the others go on
+            drafts.append(error)
+    waiting = [draft for draft in drafts if isinstance(draft, _Draft) and draft.fitted]
+    done = dict(zip((draft.key for draft in waiting), _fit(waiting, config, device) if waiting else [], strict=True))
+    return [
+        draft
+        if isinstance(draft, Exception)
+        else done.get(draft.key) or Triplet(draft.key, draft.start, draft.views, draft.info)
+        for draft in drafts
+    ]
+
+
+def fit_settings(config: TripletConfig) -> dict[str, Any]:
+    """The settings of the fit, for the manifest; none where nothing is fitted."""
+    if config.method != "fitted":
+        return {}
+    from splatsense.clip_gs.fitting import FitConfig
+
+    return asdict(FitConfig(gaussians=config.gaussians))
+
+
+def _fit(drafts: Sequence[_Draft], config: TripletConfig, device: str) -> list[Triplet | Exception]:
+    """The fitted triplets of some drafts; one that cannot be fitted does not stop the others."""
+    from splatsense.clip_gs.fitting import FitConfig, fit_batch
+
+    try:
+        fits = fit_batch(
+            [draft.start.to(device) for draft in drafts],
+            [draft.cameras.to(device) for draft in drafts],
+            [torch.from_numpy(draft.views).to(device).float() / 255 for draft in drafts],
+            FitConfig(gaussians=config.gaussians),
+            [draft.info["held_out"] for draft in drafts],
+        )
+    except SplatSenseError as error:
+        return [error] if len(drafts) == 1 else [_fit([draft], config, device)[0] for draft in drafts]
+    return [
+        Triplet(draft.key, fit.gaussians.to("cpu"), draft.views, draft.info | _scores(fit.psnr, fit.ssim, fit.foreground_psnr))
+        for draft, fit in zip(drafts, fits, strict=True)
+    ]
+
+
+def _scores(psnr: float, ssim: float, foreground_psnr: float) -> dict[str, float | None]:
+    """For the info; NaN, which JSON has not, becomes None."""
+    scores = {"psnr": round(psnr, 3), "ssim": round(ssim, 4), "foreground_psnr": round(foreground_psnr, 3)}
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
+def object_seed(key: str, seed: int) -> int:
+    """The seed of all that is drawn at random about an object."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:4], "big")
+
+
+def _draft(item: CorpusObject, config: TripletConfig) -> _Draft:
+    seed = object_seed(item.key, config.seed)
+    source = _source_hash(item, config)
+    missing: tuple[str, ...] = ()
+    if item.load_gaussians is not None:
+        splat = item.load_gaussians().normalized(OUTLIERS)
+        cameras = view_cameras(config, _splat_radius(splat), seed)
+        views = splat_views(splat, cameras)
+        gaussians, colors = splat.subsample(config.gaussians, seed), dominant_colors(views)
+        method = "splat"
+    else:
+        mesh = load_checked(item, config)
+        missing, method = mesh.missing_textures, config.method
+        cameras = view_cameras(config, mesh_radius(mesh), seed)
+        views = mesh_views(mesh, cameras, config.shading)
+        gaussians = mesh_to_gaussians(mesh, config.gaussians, seed)
+        colors = (
+            dominant_colors(mesh_views(mesh, cameras[:: max(1, config.views // COLOR_VIEWS)], 0)) if has_colors(mesh) else ()
+        )
+    low, high = gaussians.bounds.tolist()
+    appearance = Appearance(colors, (high[0] - low[0], high[1] - low[1], high[2] - low[2]))
+    held_out = sorted(np.random.default_rng(seed).choice(config.views, config.held_out, replace=False).tolist())
+    fields = ("name", "category", "label", "split", "licence", "creator", "size_cm")
+    info: dict[str, Any] = {field: getattr(item, field) for field in fields}
+    info |= {"tags": list(item.tags), "captions": captions(item, appearance, seed), "colors": list(colors)}
+    info |= {"missing_textures": list(missing), "source_sha256": source, "method": method, "seed": seed}
+    info |= {"psnr": None, "ssim": None, "foreground_psnr": None, "held_out": held_out, "cameras": _cameras_as_json(cameras)}
+    return _Draft(item.key, gaussians, views, cameras, info, fitted=method == "fitted")
+
+
+def _source_hash(item: CorpusObject, config: TripletConfig) -> str | None:
+    if item.open_source is None:
+        return None
+    with item.open_source() as source:
+        size = source.seek(0, os.SEEK_END)
+        if size > config.max_megabytes * 1_000_000:
+            raise LimitError(
+                f"{item.key}: has {size / 1e6:,.0f} MB, more than --max-megabytes {config.max_megabytes}; raise it."
+            )
+        source.seek(0)
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def load_checked(item: CorpusObject, config: TripletConfig) -> Mesh:
+    """The normalised mesh of an object. Raises LimitError when it has more faces than `config.max_faces`."""
+    mesh = item.load_mesh()
+    if len(mesh.faces) > config.max_faces:
+        raise LimitError(
+            f"{item.key}: {len(mesh.faces):,} faces, more than --max-faces {config.max_faces}; simplify the mesh or raise it."
+        )
+    return mesh.normalized()
+
+
+def view_cameras(config: TripletConfig, radius: float, seed: int = 0) -> Cameras:
+    """An orbit around a ball of some radius that fills the pictures; elevations alternate from view to view, and are jittered.
+
+    Args:
+        config: number of views, their size, elevations and jitter.
+        radius: of the ball around the origin.
+        seed: of the jitter.
+    """
+    index = torch.arange(config.views)
+    elevation = torch.tensor(config.elevations)[index % len(config.elevations)]
+    random = torch.rand(config.views, generator=torch.Generator().manual_seed(seed))
+    elevation = torch.deg2rad(elevation + config.jitter * (2 * random - 1))
+    azimuth = torch.deg2rad(FIRST_AZIMUTH + index * (360.0 / config.views))
+    directions = torch.stack([elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], dim=-1)
     distance = MARGIN * radius / math.sin(math.radians(FIELD_OF_VIEW / 2))
-    orbits = [Cameras.orbit(config.views, config.size, up, fov=FIELD_OF_VIEW, distance=distance) for up in config.elevations]
-    which = torch.arange(config.views) % len(orbits)
-    stacked = torch.stack([orbit.world_to_camera for orbit in orbits])[which, torch.arange(config.views)]
-    return Cameras(stacked, orbits[0].K, config.size, config.size)
+    up = torch.tensor([0.0, 1.0, 0.0])
+    return Cameras.look_at(directions * distance, torch.zeros(3), up, config.size, config.size, FIELD_OF_VIEW)
 
 
-def make_triplet(item: CorpusObject, config: TripletConfig) -> Triplet:
-    """Read, convert and picture one object. Raises SplatSenseError when its mesh cannot be used."""
-    mesh = item.load_mesh().normalized()
-    info = {field: getattr(item, field) for field in ("name", "category", "label", "split", "licence", "creator", "size_cm")}
-    info |= {"captions": captions(item), "tags": list(item.tags), "missing_textures": list(mesh.missing_textures)}
-    gaussians = mesh_to_gaussians(mesh, config.gaussians)
-    return Triplet(item.key, gaussians, render_views(mesh, config), info)
+def _cameras_as_json(cameras: Cameras) -> dict[str, Any]:
+    """What `Triplet.cameras` reads."""
+    matrices = [[[round(value, 7) for value in row] for row in matrix] for matrix in cameras.world_to_camera.tolist()]
+    return {"world_to_camera": matrices, "K": cameras.K[0].tolist(), "width": cameras.width, "height": cameras.height}
 
 
-def render_views(mesh: Mesh, config: TripletConfig) -> np.ndarray:
-    """(V, H, W, 3) uint8 pictures of a normalised mesh on white."""
+def mesh_radius(mesh: Mesh) -> float:
+    """Of the smallest ball around the origin that holds the mesh."""
+    return float(np.linalg.norm(mesh.vertices[np.unique(mesh.faces)], axis=1).max())
+
+
+def _splat_radius(splat: Gaussians) -> float:
+    """Of a ball around the origin that holds nearly all Gaussians out to two standard deviations."""
+    reach = splat.means.norm(dim=1) + 2 * splat.scales.amax(1)
+    return float(reach.sort().values[max(0, math.ceil((1 - OUTLIERS) * len(reach)) - 1)])
+
+
+def mesh_views(mesh: Mesh, cameras: Cameras, shading: float) -> np.ndarray:
+    """(V, H, W, 4) uint8 pictures of a normalised mesh, sRGB with straight alpha."""
     mesh = replace(mesh, materials=tuple(_opaque(material) for material in mesh.materials))
-    radius = float(np.linalg.norm(mesh.vertices[np.unique(mesh.faces)], axis=1).max())
-    images = render_mesh(mesh, view_cameras(config, radius), background=(1.0, 1.0, 1.0), supersample=2, shading=config.shading)
-    return (images.color * 255).round().to(torch.uint8).numpy()
+    images = render_mesh(mesh, cameras, supersample=2, shading=shading)
+    return _to_rgba(images.color, images.alpha)
+
+
+def splat_views(splat: Gaussians, cameras: Cameras) -> np.ndarray:
+    """(V, H, W, 4) uint8 pictures of a normalised splat, sRGB with straight alpha."""
+    with torch.no_grad():
+        images = render(splat, cameras)
+    return _to_rgba(images.color, images.alpha)
+
+
+def _to_rgba(color: torch.Tensor, alpha: torch.Tensor) -> np.ndarray:
+    """From colours over black, which are premultiplied."""
+    straight = (color / alpha[..., None].clamp(min=1e-6)).clamp(0, 1)
+    return (torch.cat([straight, alpha[..., None]], dim=-1) * 255).round().to(torch.uint8).numpy()
+
+
+def has_colors(mesh: Mesh) -> bool:
+    """Whether the source says anything about colours; a mesh without gets one grey."""
+    plain = all(material.texture is None and np.array_equal(material.color, GREY) for material in mesh.materials)
+    return not plain or mesh.corner_colors is not None
 
 
 def _opaque(material: Material) -> Material:
@@ -93,86 +291,3 @@ def _opaque(material: Material) -> Material:
     if opacity < MIN_OPACITY or opacity == 1:
         return material
     return replace(material, color=np.append(material.color[:3] * opacity + 1 - opacity, 1).astype(np.float32))
-
-
-def build_triplets(corpus: Sequence[CorpusObject], out: str | Path, config: TripletConfig = DEFAULT) -> dict[str, str]:
-    """Write the shards of a corpus that are not there yet.
-
-    Args:
-        corpus: objects in a fixed order.
-        out: folder of the shards, made when missing.
-        config: how to make them; shards of a folder must share one, which is checked.
-
-    Returns:
-        The reason of failure by key of every object that could not be used.
-
-    Raises:
-        FormatError: the folder holds shards made with another configuration.
-    """
-    shards = Path(out)
-    shards.mkdir(parents=True, exist_ok=True)
-    _check_same_config(shards / "config.json", config)
-    failures = _read_json(shards / "failures.json", {})
-    progress = Progress("triplets", len(corpus))
-    for start in range(0, len(corpus), config.shard_size):
-        items = corpus[start : start + config.shard_size]
-        path = shards / f"triplets-{start // config.shard_size:05d}.tar"
-        if path.exists():
-            progress.advance(len(items))
-            continue
-        with atomic_write(path) as temporary, tarfile.open(temporary, "w") as tar:
-            for item in items:
-                try:
-                    add_sample(tar, make_triplet(item, config))
-                    failures.pop(item.key, None)
-                except SplatSenseError as error:
-                    failures[item.key] = str(error)
-                progress.advance(1)
-        with atomic_write(shards / "failures.json") as temporary:
-            Path(temporary).write_text(json.dumps(failures, indent=1, sort_keys=True))
-    progress.close()
-    return failures
-
-
-def _check_same_config(path: Path, config: TripletConfig) -> None:
-    wanted = json.loads(json.dumps(asdict(config)))
-    if path.exists():
-        if _read_json(path, None) != wanted:
-            raise FormatError(f"{path}: the shards here were made with other settings; use another folder or remove this one.")
-        return
-    with atomic_write(path) as temporary:
-        Path(temporary).write_text(json.dumps(wanted, indent=1))
-
-
-def _read_json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text()) if path.exists() else default
-
-
-def triplets_furniture(out: Path, source: Path | None = None, config: TripletConfig = DEFAULT) -> int:
-    """Make triplets of the Sweet Home 3D furniture libraries; a rerun goes on where one stopped.
-
-    Args:
-        out: Folder of the shards, made when missing.
-        source: Folder of the libraries; by default installed ones, or the Debian packages fetched into `cache/`.
-        config: How to make them.
-    """
-    return _report(build_triplets(furniture(source), out, config), out)
-
-
-def triplets_folder(source: Path, out: Path, licence: str = "", config: TripletConfig = DEFAULT) -> int:
-    """Make triplets of all meshes below a folder, named after their files or its captions.csv.
-
-    Args:
-        source: Folder of .obj, .glb, .gltf, .ply and .stl files.
-        out: Folder of the shards, made when missing.
-        licence: Of everything that captions.csv gives none for.
-        config: How to make them.
-    """
-    return _report(build_triplets(folder(source, licence), out, config), out)
-
-
-def _report(failures: dict[str, str], out: Path) -> int:
-    print(f"{out}: {len(failures)} objects could not be used." if failures else f"{out}: complete.")
-    for key, reason in failures.items():
-        print(f"  {key}: {reason}")
-    return 1 if failures else 0

@@ -1,58 +1,79 @@
-"""A folder of meshes as a corpus: every file is an object named after its file name or a line of captions.
+"""A folder of meshes as a corpus: every file is an object named after its file name or what a caption file says.
 
-`captions.csv` (columns `file,name` and optionally `tags,label,split,licence,creator`; tags separated by `;`) in the
-folder overrides what the file names say; files it does not list keep their own names.
+`captions.csv`, `captions.json` and the metadata of an Objaverse download (`annotations.py`) override what the file names say;
+files they do not list keep their own names.
 """
 
-import csv
+import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from splatsense.corpora import CorpusObject, safe_key, words_from_identifier
+from splatsense.corpora import Corpus, CorpusObject, file_keys, words_from_identifier
+from splatsense.corpora.annotations import Annotation, is_objaverse, read_annotations
 from splatsense.errors import FormatError
+from splatsense.files import open_to_read
 from splatsense.io.mesh import MESH_SUFFIXES, load_mesh
 
+log = logging.getLogger("splatsense")
 NOISE_WORDS = frozenset({"mat", "transformed", "sm", "mesh", "model", "final", "lod", "low", "poly", "lowpoly", "copy"})
 
 
-def folder(path: str | Path, licence: str = "") -> list[CorpusObject]:
+def folder(path: str | Path, licence: str = "") -> Corpus:
     """All meshes below a folder, sorted by path.
 
     Args:
         path: the folder.
-        licence: licence of everything in it that `captions.csv` gives none for.
+        licence: licence of everything in it that its caption file gives none for.
 
     Raises:
-        FormatError: the folder is missing or holds no mesh, or `captions.csv` lacks the column `file`.
+        FormatError: the folder is missing or holds no mesh, or its caption file is damaged.
+        DataError: two files have one id.
     """
     root = Path(path)
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in MESH_SUFFIXES and file.is_file())
-    if not files:
-        raise FormatError(f"{root}: no mesh below it; expected files ending in {' '.join(MESH_SUFFIXES)}.")
-    captions = _read_captions(root / "captions.csv")
-    return [_object(root, file, captions.get(file.relative_to(root).as_posix(), {}), licence) for file in files]
+    files = find_objects(root, MESH_SUFFIXES, "mesh")
+    annotations, unknown = read_annotations(root, files)
+    report_unknown(root, unknown)
+    keys = [Path(file).stem for file in files] if is_objaverse(root) else file_keys(files)
+    objects = (_object(root, *pair, annotations.get(pair[0]), licence) for pair in zip(files, keys, strict=True))
+    return Corpus(f"folder:{root.name}", tuple(objects), unknown)
 
 
-def _read_captions(path: Path) -> dict[str, dict[str, str]]:
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as opened:
-        rows = list(csv.DictReader(opened))
-    if rows and "file" not in rows[0]:
-        raise FormatError(f"{path}: line 1 lacks the column `file` (paths relative to the folder).")
-    return {row["file"]: row for row in rows}
+def find_objects(root: Path, suffixes: Sequence[str], kind: str) -> list[str]:
+    """Relative paths of the files below a folder that end in one of `suffixes`, sorted. Raises FormatError for none."""
+    found = sorted(
+        file.relative_to(root).as_posix() for file in root.rglob("*") if file.suffix.lower() in suffixes and file.is_file()
+    )
+    if not found:
+        raise FormatError(f"{root}: no {kind} below it; expected files ending in {' '.join(suffixes)}.")
+    return found
 
 
-def _object(root: Path, file: Path, row: dict[str, str], licence: str) -> CorpusObject:
-    relative = file.relative_to(root)
-    words = [word for word in words_from_identifier(file.stem).split() if word not in NOISE_WORDS]
+def report_unknown(root: Path, unknown: Sequence[str]) -> None:
+    """Say in the log which objects a caption file names in vain."""
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        log.warning("%s: its caption file names %d objects that are not in the folder: %s", root, len(unknown), shown)
+
+
+def name_of_file(file: str) -> str:
+    """What the name of a file says the object is."""
+    words = [word for word in words_from_identifier(Path(file).stem).split() if word not in NOISE_WORDS]
+    return " ".join(words) or "object"
+
+
+def _object(root: Path, file: str, key: str, said: Annotation | None, licence: str) -> CorpusObject:
+    said = said or Annotation()
     return CorpusObject(
-        key=safe_key(relative.with_suffix("").as_posix()),
-        name=row.get("name") or " ".join(words) or "object",
-        load_mesh=partial(load_mesh, file),
-        tags=tuple(tag.strip() for tag in row.get("tags", "").split(";") if tag.strip()),
-        label=row.get("label", ""),
-        split=row.get("split") or "train",
-        licence=row.get("licence") or licence,
-        creator=row.get("creator", ""),
+        key=key,
+        name=said.name or (said.label if is_objaverse(root) else "") or name_of_file(file),
+        load_mesh=partial(load_mesh, root / file),
+        tags=said.tags,
+        category=said.category,
+        label=said.label,
+        split=said.split,
+        licence=said.licence or licence,
+        creator=said.creator,
+        captions=said.captions,
+        open_source=partial(open_to_read, root / file),
     )

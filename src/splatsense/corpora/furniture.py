@@ -14,6 +14,7 @@ Design
 """
 
 import csv
+import io
 import json
 import re
 import subprocess
@@ -23,7 +24,7 @@ from functools import partial
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from splatsense.corpora import CorpusObject, safe_key
+from splatsense.corpora import Corpus, CorpusObject, safe_key
 from splatsense.errors import DataError, FormatError
 from splatsense.io.mesh import match_name, parse_mesh
 from splatsense.mesh import Mesh
@@ -34,7 +35,7 @@ DEFAULT_CATALOGUE = "SH3D-default"
 MIN_TRAIN, MIN_TEST = 3, 2  # objects a class needs on each side to be evaluated
 
 
-def furniture(path: str | Path | None = None, cache: str | Path = "cache") -> list[CorpusObject]:
+def furniture(path: str | Path | None = None, cache: str | Path = "cache") -> Corpus:
     """All models of the libraries found, in catalogue order.
 
     Args:
@@ -50,7 +51,7 @@ def furniture(path: str | Path | None = None, cache: str | Path = "cache") -> li
     if not archives:
         raise FormatError(f"{root}: no .sh3f library and no sweethome3d.jar below it; install sweethome3d-furniture.")
     table = _class_table()
-    return [item for archive in archives for item in _read_library(archive, table)]
+    return Corpus("furniture", tuple(item for archive in archives for item in _read_library(archive, table)))
 
 
 def evaluation_labels() -> list[str]:
@@ -125,6 +126,7 @@ def _object(archive: Path, library: str, entry: dict[str, str], row: dict[str, s
         creator=entry.get("creator", ""),
         size_cm=(size[0], size[1], size[2]),
         load_icon=partial(_read_member, archive, entry["icon"].lstrip("/")),
+        open_source=partial(_open_member, archive, model),
     )
 
 
@@ -134,6 +136,10 @@ def _read_member(archive: Path, name: str) -> bytes:
             return opened.read(name)
     except (KeyError, zipfile.BadZipFile) as error:
         raise FormatError(f"{archive}: cannot read {name} ({error}).") from error
+
+
+def _open_member(archive: Path, name: str) -> io.BytesIO:
+    return io.BytesIO(_read_member(archive, name))
 
 
 def _load_mesh(archive: Path, model: str) -> Mesh:

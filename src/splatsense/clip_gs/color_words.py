@@ -1,0 +1,55 @@
+"""The colours of an object in words: the basic colour terms of Berlin and Kay (1969) nearest to what its pictures show.
+
+A pixel gets the term of the nearest of some anchors in CIELAB (D65). Terms that cover enough of the visible pixels name the
+object: one that covers most of it, or two that share it.
+"""
+
+import numpy as np
+
+ANCHORS = {
+    "black": ("#000000", "#202020"), "grey": ("#484848", "#808080", "#b0b0b0"), "white": ("#e4e4e4", "#ffffff"),
+    "red": ("#ff0000", "#b01818", "#e04040"), "orange": ("#ff8c00", "#f0a050", "#c86018"), "yellow": ("#ffff00", "#e0c030"),
+    "green": ("#00a000", "#006020", "#80d060", "#708040"),
+    "blue": ("#0000ff", "#2030c0", "#102870", "#3080d0", "#90c0f0", "#20a0b0"),
+    "purple": ("#800080", "#6030a0", "#a070d0"), "pink": ("#ff80c0", "#ffc0cb", "#e04090"),
+    "brown": ("#603010", "#8b5a2b", "#402818", "#a87850"), "beige": ("#e0d0b0", "#c8b090"),
+}  # fmt: skip
+VISIBLE = 128  # alpha of a pixel that shows the object
+ONE, TWO = 0.6, 0.25  # shares of one colour that names an object alone, and of each of two that do together
+
+
+def dominant_colors(views: np.ndarray) -> tuple[str, ...]:
+    """The one or two colour terms that name what pictures show, most visible first; () where there are many or none.
+
+    Args:
+        views: (V, H, W, 4) uint8 sRGB with straight alpha.
+    """
+    pixels = views.reshape(-1, 4)
+    pixels = pixels[pixels[:, 3] >= VISIBLE, :3]
+    if not len(pixels):
+        return ()
+    colors, counts = np.unique(pixels >> 2, axis=0, return_counts=True)  # 64 levels a channel: far fewer colours to name
+    lab = srgb_to_lab((colors.astype(np.float64) * 4 + 1.5) / 255)
+    nearest = np.linalg.norm(lab[:, None] - _ANCHOR_LAB, axis=2).argmin(1)
+    shares = np.bincount(_ANCHOR_TERMS[nearest], counts, len(ANCHORS)) / counts.sum()
+    first, second = np.argsort(-shares, kind="stable")[:2]
+    terms = list(ANCHORS)
+    if shares[first] >= ONE:
+        return (terms[first],)
+    return (terms[first], terms[second]) if shares[second] >= TWO else ()
+
+
+def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
+    """(..., 3) CIELAB (D65) of sRGB (..., 3) in [0, 1]: IEC 61966-2-1, then CIE 15."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ np.array(
+        [[0.4124564, 0.2126729, 0.0193339], [0.3575761, 0.7151522, 0.1191920], [0.1804375, 0.0721750, 0.9503041]]
+    )
+    ratio = xyz / np.array([0.95047, 1.0, 1.08883])
+    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)
+
+
+_HEX = [(term, anchor) for term, anchors in enumerate(ANCHORS.values()) for anchor in anchors]
+_ANCHOR_TERMS = np.array([term for term, _ in _HEX])
+_ANCHOR_LAB = srgb_to_lab(np.array([list(bytes.fromhex(anchor[1:])) for _, anchor in _HEX]) / 255)
