@@ -6,13 +6,16 @@ SOURCES := $(shell find src native -type f -not -path '*/_native/*' -not -name '
 
 MINUTES ?= 30
 
-.PHONY: demo test lint bench fuzz native clean
+.PHONY: demo test test-clip lint bench fuzz native clean
 
 demo: $(VENV)/installed  ## build a library from the bundled splats, search it, draw the results
 	$(BIN)/splatsense demo
 
 test: $(VENV)/installed-dev  ## the default test suite
 	$(BIN)/python -m pytest
+
+test-clip: $(VENV)-clip/installed  ## the teachers of open_clip, in an environment of its own: the base install needs no torchvision
+	$(VENV)-clip/bin/python -m pytest tests/teachers
 
 lint: $(VENV)/installed-dev  ## ruff and pyright
 	$(BIN)/ruff check .
@@ -41,5 +44,10 @@ $(VENV)/installed-dev: $(BIN)/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[dev]'
 	touch $@ $(VENV)/installed
 
+$(VENV)-clip/installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)-clip
+	$(VENV)-clip/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[clip,dev]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VENV)-clip build dist

@@ -1,8 +1,7 @@
 """Copies a trained model into the package and completes its card with data, licences and measured figures.
 
-splatsense evaluate zero-shot --model RUN/model --out zero-shot.json
-splatsense evaluate retrieval --model RUN/model --out retrieval.json
-python tools/publish_model.py RUN/model zero-shot.json retrieval.json
+splatsense evaluate all --model RUN/model --json figures.json
+python tools/publish_model.py RUN/model figures.json
 """
 
 import argparse
@@ -14,6 +13,7 @@ from splatsense import __version__
 from splatsense.clip_gs.model import CONFIG, WEIGHTS
 
 BUNDLED = Path(__file__).parent.parent / "src" / "splatsense" / "weights"
+TABLES = ("zero_shot", "retrieval", "few_shot", "linear_probe")
 FACTS = {
     "method": "CLIP-GS (arXiv 2412.19142), our implementation",
     "licence": "Apache-2.0",
@@ -45,7 +45,7 @@ def main() -> None:
     card["training"] = training_history(card)
     metrics = {}
     for path in options.figures:
-        metrics |= {name: value for name, value in json.loads(path.read_text()).items() if name in ("zero_shot", "retrieval")}
+        metrics |= {name: value for name, value in json.loads(path.read_text()).items() if name in TABLES}
     folder = BUNDLED / card["name"]
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(options.model / WEIGHTS, folder / WEIGHTS)

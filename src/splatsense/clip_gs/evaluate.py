@@ -4,6 +4,7 @@ Make choices with `--split train --holdout PREFIX` on objects that a model was n
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from splatsense import __version__
@@ -11,6 +12,7 @@ from splatsense.clip_gs.evaluation import EvaluateConfig, Evaluation, Table
 from splatsense.clip_gs.few_shot import FewShotConfig
 from splatsense.clip_gs.linear_probe import LinearProbeConfig
 from splatsense.clip_gs.prompts import Prompts
+from splatsense.errors import DataError
 from splatsense.files import atomic_write
 
 DEFAULT, DEFAULT_EPISODES, DEFAULT_PROBE = EvaluateConfig(), FewShotConfig(), LinearProbeConfig()
@@ -63,17 +65,27 @@ def evaluate_linear_probe(config: EvaluateConfig = DEFAULT, probe: LinearProbeCo
 def evaluate_all(config: EvaluateConfig = DEFAULT) -> str:
     """Zero-shot, retrieval, few-shot and linear probe with their usual settings; every object is embedded once.
 
+    A table that the data do not allow, such as few-shot with two objects a class, gives way to the reason.
+
     Args:
         config: What to evaluate.
     """
     evaluation = Evaluation(config, DEFAULT_PROBE.train)
-    tables = {
-        "zero_shot": evaluation.zero_shot(),
-        "retrieval": evaluation.retrieval(),
-        "few_shot": evaluation.few_shot(DEFAULT_EPISODES),
-        "linear_probe": evaluation.linear_probe(DEFAULT_PROBE),
+    made: dict[str, Callable[[], Table]] = {
+        "zero_shot": evaluation.zero_shot,
+        "retrieval": evaluation.retrieval,
+        "few_shot": lambda: evaluation.few_shot(DEFAULT_EPISODES),
+        "linear_probe": lambda: evaluation.linear_probe(DEFAULT_PROBE),
     }
-    return _report(evaluation, tables)
+    return _report(evaluation, {name: _possible(name, make) for name, make in made.items()})
+
+
+def _possible(name: str, make: Callable[[], Table]) -> Table:
+    """A table, or why these data do not allow it: too few objects, no labels, no other split."""
+    try:
+        return make()
+    except DataError as error:
+        return f"{name.replace('_', ' ')}: not possible: {error}", {"not_possible": str(error)}
 
 
 def _report(evaluation: Evaluation, tables: dict[str, Table]) -> str:

@@ -4,7 +4,7 @@ Every object is embedded once, however many tables are made. A table is text for
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class EvaluateConfig:
     views: int = 12
     """rendered of each object for the teacher; shards hold what they hold"""
     untrained: bool = True
-    """also show the first model's network with random weights"""
+    """baseline: the first model's network with random weights"""
     seed: int = 0
     """of random weights, episodes and folds"""
     json: str | None = None
@@ -90,7 +90,7 @@ class Evaluation:
         source = open_source(config)
 
         def keep(key: str, split: str) -> bool:
-            return (split == config.split and key.startswith(config.holdout)) or split == (other_split or config.split)
+            return key.startswith(config.holdout) if split == config.split else bool(other_split) and split == other_split
 
         data = embed_objects(load_models(config.model), source, keep, config.untrained, config.seed)
         labels = [sample.label for sample in data.samples]
@@ -147,6 +147,7 @@ class Evaluation:
     def few_shot(self, config: FewShotConfig) -> Table:
         """Accuracies of linear classifiers and class means on a few labelled objects, of every contender."""
         self._labelled_test()
+        config = replace(config, support="") if config.support == self.config.split else config
         rows = list(range(len(self.labels))) if config.support else self._test
         data, labels = self.data.select(rows), [self.labels[row] for row in rows]
         settings: dict[tuple[int, int], list[Episode]] = {}

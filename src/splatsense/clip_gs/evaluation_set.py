@@ -232,9 +232,10 @@ def untrained_encoder(model: ClipGS, seed: int) -> Callable[[Sequence[Gaussians]
     """`encode_gaussians` of a model's network with random weights."""
     from splatsense.clip_gs.encoder import GaussianEncoder
 
+    config = model.encoder.config
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        encoder = GaussianEncoder(model.encoder.config).eval().requires_grad_(False)
+        encoder = GaussianEncoder(config).eval().requires_grad_(False)
     return lambda objects: encode_batch(encoder, objects)
 
 

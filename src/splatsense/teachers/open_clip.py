@@ -79,9 +79,13 @@ class OpenClipTeacher:
         looks_like_a_file = weights.endswith(".safetensors") or Path(weights).exists()
         return cls(model, "", weights) if looks_like_a_file and not is_tag else cls(model, weights)
 
-    @cached_property
+    @property
     def hash(self) -> str:
-        """Hex id of architecture, weights and preprocessing; needs the weights' file, as it is read in full."""
+        """Hex id of architecture, weights and preprocessing. The weights' file is read in full the first time."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         with self._weights.open("rb") as opened:
             weights = hashlib.file_digest(opened, "sha256").hexdigest()
         described = json.dumps([self._config, self._preprocessing], sort_keys=True, default=list)

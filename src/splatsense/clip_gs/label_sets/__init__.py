@@ -99,7 +99,7 @@ def load_label_set(name_or_path: str | Path) -> LabelSet:
 def _from_json(path: Path, text: str) -> LabelSet:
     try:
         content: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: is not JSON ({error}).") from error
     by_key: dict[str, str] = {}
     if isinstance(content, list) and all(isinstance(value, str) for value in content):
