@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
-from splatsense.clip_gs.shards import embed_shard
+from splatsense.clip_gs.shards import Triplet, embed_shard, encode_sample, write_shard
 from splatsense.errors import CheckpointError, DataError, FormatError
+from splatsense.gaussians import Gaussians
 from splatsense.teachers import Teacher, load_teacher
 from splatsense.teachers.open_clip import OpenClipTeacher, import_open_clip
 
@@ -187,16 +188,12 @@ def test_bad_input_is_named(weights, tmp_path):
 @needs_open_clip
 def test_a_corpus_is_embedded_once_per_teacher(weights, tmp_path):
     """Beside a shard there is one file for each teacher; another teacher's is never read."""
-    from splatsense.clip_gs.triplets import TripletConfig, build_triplets
-    from splatsense.corpora import CorpusObject
-    from splatsense.mesh import Material, Mesh
-
-    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
-    faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]], np.int32)
-    zeros = np.zeros(4, np.int32)
-    mesh = Mesh(corners, faces, zeros, zeros, (Material(np.array([0.8, 0.2, 0.2, 1], np.float32)),))
-    build_triplets([CorpusObject("a", "tetrahedron", lambda: mesh)], tmp_path, TripletConfig(gaussians=64, views=2, size=32))
-    shard = next(tmp_path.glob("*.tar"))
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 4), np.uint8)
+    points = Gaussians.from_rgb(
+        torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), torch.ones(1, 3), torch.ones(1), torch.ones(1, 3)
+    )
+    shard = tmp_path / "triplets-00000.tar"
+    write_shard(shard, [encode_sample(Triplet("a", points, pixels, {"captions": ["a chair", "a wooden chair"]}))])
     teachers = [load_teacher(f"open_clip:{name}:{weights[name]}") for name in ARCHITECTURES]
     embedded = [embed_shard(shard, teacher) for teacher in teachers]
     assert [rows["images"].shape for rows in embedded] == [(1, 2, 24), (1, 2, 20)]
