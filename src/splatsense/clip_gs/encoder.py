@@ -12,6 +12,7 @@ from torch.nn.functional import gelu, normalize, scaled_dot_product_attention, s
 
 from splatsense.clip_gs.tokenizer import GaussianBatch, GaussianTokenizer, PatchOrder, drop_patches, group_patches
 from splatsense.errors import DataError
+from splatsense.training.shares import rand_rows
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Block(nn.Module):
     def _drop(self, branch: Tensor) -> Tensor:
         if not self.training or self.drop_path == 0:
             return branch
-        keep = torch.rand(len(branch), 1, 1, device=branch.device) >= self.drop_path
+        keep = rand_rows(len(branch), 1, 1, device=branch.device) >= self.drop_path
         return branch * keep / (1 - self.drop_path)
 
 

@@ -21,6 +21,8 @@ from splatsense.gaussians import Gaussians, quaternion_to_matrix
 from splatsense.geometry.neighbours import k_nearest_neighbours
 from splatsense.geometry.sampling import farthest_point_sampling
 from splatsense.geometry.serialize import serial_order
+from splatsense.training.batch_norm import BatchNorm1d
+from splatsense.training.shares import rand_rows
 
 CHANNELS = 19
 PatchOrder = Literal["distance", "xyz", "hilbert", "z"]
@@ -114,7 +116,7 @@ def drop_patches(indices: PatchIndices, fraction: float) -> PatchIndices:
     """
     patches = indices.centers.shape[1]
     keep = max(1, round(patches * (1 - fraction)))
-    chosen = torch.rand(indices.centers.shape, device=indices.centers.device).topk(keep).indices
+    chosen = rand_rows(*indices.centers.shape, device=indices.centers.device).topk(keep).indices
     members = indices.members.gather(1, chosen[..., None].expand(-1, -1, indices.members.shape[-1]))
     return PatchIndices(indices.centers.gather(1, chosen), members)
 
@@ -140,7 +142,7 @@ class GaussianTokenizer(nn.Module):
             layers: list[nn.Module] = []
             for index, stride in enumerate(strides):
                 conv = nn.Conv1d(channels[index], channels[index + 1], 3, stride, padding=1, bias=False)
-                layers += [conv, nn.BatchNorm1d(channels[index + 1]), nn.ReLU()]
+                layers += [conv, BatchNorm1d(channels[index + 1]), nn.ReLU()]
             self.attribute_branch = nn.Sequential(*layers)
         self.point_branch = PointPatchEncoder(point_widths, width)
 
@@ -186,7 +188,7 @@ class PointPatchEncoder(nn.Module):
         return self.patch_layers(mixed).amax(-2)
 
 
-class _BatchNorm(nn.BatchNorm1d):
+class _BatchNorm(BatchNorm1d):
     """Batch normalisation over every axis but the last, which holds the channels."""
 
     def forward(self, input: Tensor) -> Tensor:
