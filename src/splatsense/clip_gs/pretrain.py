@@ -70,6 +70,7 @@ def _pretrain(config: PretrainConfig, processes: Processes) -> Path:
         settings=config.settings() | {"data": _fingerprint(data, teacher)},
         label="clip-gs",
         checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
         evaluate_every=config.evaluate_every,
         prefetch=config.prefetch,
         tensorboard=config.tensorboard,

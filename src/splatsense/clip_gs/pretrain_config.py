@@ -8,7 +8,14 @@ from splatsense.clip_gs.encoder import EncoderConfig, encoder_config
 from splatsense.clip_gs.loss import Voting
 from splatsense.errors import DataError
 
-HOW_IT_RUNS = ("out", "checkpoint_every", "evaluate_every", "tensorboard", "prefetch")  # changes nothing in the result
+HOW_IT_RUNS = (
+    "out",
+    "checkpoint_every",
+    "log_every",
+    "evaluate_every",
+    "tensorboard",
+    "prefetch",
+)  # changes nothing in the result
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ class PretrainConfig:
     """of matrix products in training"""
     checkpoint_every: int = 100
     """steps"""
+    log_every: int = 10
+    """steps between lines of metrics.jsonl"""
     tensorboard: bool = False
     """also write TensorBoard's events; needs the extra `train`"""
     prefetch: int = 1
@@ -89,7 +98,7 @@ class PretrainConfig:
     """ranges of the augmentation"""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "views", "checkpoint_every", "accumulate"):
+        for name in ("epochs", "batch_size", "views", "checkpoint_every", "log_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise DataError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
         for name in ("gaussians", "patches", "patch_size", "evaluate_every", "prefetch"):

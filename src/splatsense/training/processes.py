@@ -65,9 +65,9 @@ class Processes:
         """Means of values over the processes, and whether any of them is to stop. Every process must call it."""
         if self.count == 1:
             return dict(values), stop
-        numbers = torch.tensor([*(values[name] for name in sorted(values)), float(stop)], dtype=torch.float64)
+        numbers = torch.tensor([*values.values(), float(stop)], dtype=torch.float64)
         total = sum_over_processes(numbers.to(self.device)).tolist()
-        return {name: number / self.count for name, number in zip(sorted(values), total, strict=False)}, total[-1] > 0
+        return {name: number / self.count for name, number in zip(values, total, strict=False)}, total[-1] > 0
 
     def wait(self) -> None:
         """Return when all processes have come here."""
