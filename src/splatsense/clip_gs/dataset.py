@@ -148,7 +148,9 @@ class TripletSet:
         ]
         own = torch.arange(len(rows)) if own is None else own
         chosen = [(int(rows[position]), position) for position in own.tolist()]
-        picked = {name: column[rows[own][:, None], picks[own]].float() for name, column in self._columns.items()}
+        places = (rows[own][:, None] * available + picks[own]).flatten()  # in columns with objects and Gaussians as one axis
+        flat = {name: column.flatten(0, 1).index_select(0, places).float() for name, column in self._columns.items()}
+        picked = {name: column.unflatten(0, (len(own), gaussians)) for name, column in flat.items()}
         return TrainingBatch(
             GaussianBatch(rotations=quaternion_to_matrix(picked.pop("quats")), **picked),
             text=torch.stack([self._captions[row][captions[position]] for row, position in chosen]),
