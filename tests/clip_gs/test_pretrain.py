@@ -8,8 +8,10 @@ import torch
 from clip_gs.test_tokenizer import SMALL
 from splatsense.clip_gs import encoder as encoder_module
 from splatsense.clip_gs import pretrain as pretrain_module
+from splatsense.clip_gs import pretrain_config as config_module
 from splatsense.clip_gs.model import load_model
-from splatsense.clip_gs.pretrain import PretrainConfig, pretrain
+from splatsense.clip_gs.pretrain import pretrain
+from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.clip_gs.triplets import TripletConfig, build_triplets
 from splatsense.errors import CheckpointError, DataError
 from splatsense.training.checkpoint import CURRENT, PREVIOUS
@@ -19,7 +21,7 @@ from splatsense.training.checkpoint import CURRENT, PREVIOUS
 def setup(boxes, tmp_path, teacher, monkeypatch):
     """Triplets of eight boxes, a network of a few thousand weights, and the fake teacher."""
     monkeypatch.setattr(pretrain_module, "load_teacher", lambda name: teacher)
-    monkeypatch.setattr(pretrain_module, "encoder_config", lambda size, dim: replace(SMALL, embed_dim=dim))
+    monkeypatch.setattr(config_module, "encoder_config", lambda size, dim: replace(SMALL, embed_dim=dim))
     build_triplets(boxes, tmp_path / "triplets", TripletConfig(gaussians=256, views=3, size=32))
     return PretrainConfig(
         triplets=(str(tmp_path / "triplets"),),
@@ -65,10 +67,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(setup, monkeypatc
     broken = replace(whole, out=whole.out + "-resumed")
     original = pretrain_module._Run.step
 
-    def stop_at_eight(self, step):
+    def stop_at_eight(self, step, batch):
         if step == 8:
             raise KeyboardInterrupt
-        return original(self, step)
+        return original(self, step, batch)
 
     monkeypatch.setattr(pretrain_module._Run, "step", stop_at_eight)
     with pytest.raises(KeyboardInterrupt):
@@ -94,14 +96,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(setup):
 
 def test_other_settings_in_the_same_folder_are_refused(setup):
     pretrain(setup)
-    with pytest.raises(DataError, match="learning_rate"):
-        pretrain(replace(setup, learning_rate=1e-5))
+    with pytest.raises(CheckpointError, match=r"learning_rate was 0.001 and is 1e-05; augment.turn was 20.0 and is 5.0\."):
+        pretrain(replace(setup, learning_rate=1e-5, augment=replace(setup.augment, turn=5.0)))
 
 
 def test_holdout_and_test_objects_are_never_used(setup, teacher):
-    run_data = pretrain_module.TripletSet(
-        setup.triplets, teacher, lambda key, info: pretrain_module._is_used(replace(setup, holdout="red"), key, info)
-    )
+    run_data = pretrain_module.TripletSet(setup.triplets, teacher, replace(setup, holdout="red").is_used)
     assert len(run_data) == 4
     assert all(key.startswith("blue") for key in run_data.keys)
     with pytest.raises(DataError, match="no object is left"):

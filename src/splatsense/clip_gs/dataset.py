@@ -118,25 +118,43 @@ class TripletSet:
         self._images = [normalize(own + weight * other, dim=-1) for own, other in zip(self._images, fitted, strict=True)]
         self._features = []
 
-    def batch(self, rows: Tensor, gaussians: int, views: int, generator: torch.Generator) -> TrainingBatch:
-        """Objects `rows` (N,) with a fresh random subset of Gaussians, one random caption and random views each."""
+    def batch(
+        self,
+        rows: Tensor,
+        gaussians: int,
+        views: int,
+        generator: torch.Generator,
+        own: Tensor | None = None,
+    ) -> TrainingBatch:
+        """Objects with a fresh random subset of Gaussians, one random caption and random views each.
+
+        Args:
+            rows: (N,) objects of the batch.
+            gaussians: per object.
+            views: per object, at most; as many as every object has.
+            generator: of all choices, which are made for the whole batch.
+            own: (n,) positions in `rows` of the objects to give; by default all.
+
+        Raises:
+            DataError: the triplets hold fewer Gaussians.
+        """
         available = self._columns["means"].shape[1]
         if gaussians > available:
             raise DataError(f"the triplets hold {available} Gaussians an object, the model takes {gaussians}.")
         picks = torch.stack([torch.randperm(available, generator=generator)[:gaussians] for _ in rows])
-        picked = {name: column[rows[:, None], picks].float() for name, column in self._columns.items()}
-        batch = GaussianBatch(rotations=quaternion_to_matrix(picked.pop("quats")), **picked)
-        text = torch.stack([self._random_row(self._captions[row], generator) for row in rows.tolist()])
-        images = torch.stack([self._random_views(row, min(views, self._views), generator) for row in rows.tolist()])
-        return TrainingBatch(batch, text, images, self._names[rows])
-
-    def _random_views(self, row: int, count: int, generator: torch.Generator) -> Tensor:
-        views = self._images[row]
-        return views[torch.randperm(len(views), generator=generator)[:count]]
-
-    @staticmethod
-    def _random_row(rows: Tensor, generator: torch.Generator) -> Tensor:
-        return rows[int(torch.randint(len(rows), (), generator=generator))]
+        captions = [int(torch.randint(len(self._captions[row]), (), generator=generator)) for row in rows.tolist()]
+        shown = [
+            torch.randperm(len(self._images[row]), generator=generator)[: min(views, self._views)] for row in rows.tolist()
+        ]
+        own = torch.arange(len(rows)) if own is None else own
+        chosen = [(int(rows[position]), position) for position in own.tolist()]
+        picked = {name: column[rows[own][:, None], picks[own]].float() for name, column in self._columns.items()}
+        return TrainingBatch(
+            GaussianBatch(rotations=quaternion_to_matrix(picked.pop("quats")), **picked),
+            text=torch.stack([self._captions[row][captions[position]] for row, position in chosen]),
+            images=torch.stack([self._images[row][shown[position]] for row, position in chosen]),
+            names=self._names[rows[own]],
+        )
 
 
 def _repeat_to(rows: Tensor, count: int) -> Tensor:

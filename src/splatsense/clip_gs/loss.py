@@ -22,7 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from splatsense.training.collectives import gather_integers, gather_rows, mean_over_processes
+from splatsense.training.collectives import gather_integers, gather_rows, process_count, sum_over_processes
 
 Voting = Literal["none", "raw", "softmax"]
 MAX_LOGIT_SCALE = math.log(100)  # as CLIP
@@ -86,7 +86,9 @@ class ClipGSLoss(nn.Module):
                 ]
             ).sum()
             losses = {"loss": text_loss + self.image_weight * image_loss, "text": text_loss, "image": image_loss}
-        return {name: _with_value_of(loss, mean_over_processes(loss.detach())) for name, loss in losses.items()}
+        return {
+            name: _with_value_of(loss, sum_over_processes(loss.detach()) / process_count()) for name, loss in losses.items()
+        }
 
 
 def view_votes(

@@ -17,6 +17,7 @@ from torch import Tensor
 from splatsense.geometry.neighbours import k_nearest_neighbours
 from splatsense.geometry.sampling import farthest_point_sampling
 from splatsense.geometry.serialize import serial_order, sort_lists
+from splatsense.training.shares import rand_rows
 
 PatchOrder = Literal["distance", "xyz", "hilbert", "z"]
 SERIAL_BITS = 8  # cells per axis of the serial curve: 2^8, finer than any patch
@@ -57,7 +58,8 @@ def group_patches(
     batch = torch.arange(len(means), device=means.device)[:, None]
     _, nearest = k_nearest_neighbours(means, means[batch, centers], patch_size)
     members = [
-        nearest if order == "distance" else sort_lists(serial_order(means, order, bits=SERIAL_BITS), nearest) for order in orders
+        nearest if order == "distance" else sort_lists(serial_order(means, order, bits=SERIAL_BITS), nearest)
+        for order in orders
     ]
     return PatchIndices(centers, torch.stack(members, dim=1))
 
@@ -65,5 +67,5 @@ def group_patches(
 def drop_centers(centers: Int64[Tensor, "b p"], fraction: float) -> Int64[Tensor, "b kept"]:
     """A random choice of each object's patches, at least one (patch dropout, arXiv 2212.00794; CLIP-GS recipe: 0.5)."""
     keep = max(1, round(centers.shape[1] * (1 - fraction)))
-    chosen = torch.rand(centers.shape, device=centers.device).topk(keep).indices
+    chosen = rand_rows(*centers.shape, device=centers.device).topk(keep).indices
     return centers.gather(1, chosen)

@@ -24,6 +24,7 @@ from torch.nn.functional import linear, pad
 
 from splatsense.clip_gs.patches import PatchIndices
 from splatsense.gaussians import Gaussians, quaternion_to_matrix
+from splatsense.training.batch_norm import BatchNorm1d
 
 CHANNELS = 19
 POINT_CHANNELS = 6  # of which position and colour are the first
@@ -133,7 +134,7 @@ class ConvolutionBranch(nn.Sequential):
         layers: list[nn.Module] = []
         for index, stride in enumerate((1, 1, 2, 2)):
             conv = nn.Conv1d(channels[index], channels[index + 1], 3, stride, padding=1, bias=False)
-            layers += [conv, nn.BatchNorm1d(channels[index + 1]), nn.ReLU()]
+            layers += [conv, BatchNorm1d(channels[index + 1]), nn.ReLU()]
         super().__init__(*layers)
 
     def forward(self, input: Float[Tensor, "p s c"]) -> Float[Tensor, "p out"]:
@@ -166,11 +167,9 @@ class PointPatchEncoder(nn.Module):
     def __init__(self, channels: int, widths: tuple[int, int, int], out_width: int) -> None:
         super().__init__()
         first, second, third = widths
-        self.point_layers = nn.Sequential(
-            nn.Linear(channels, first), nn.BatchNorm1d(first), nn.ReLU(), nn.Linear(first, second)
-        )
+        self.point_layers = nn.Sequential(nn.Linear(channels, first), BatchNorm1d(first), nn.ReLU(), nn.Linear(first, second))
         self.join = nn.Linear(2 * second, third)
-        self.patch_layers = nn.Sequential(nn.BatchNorm1d(third), nn.ReLU(), nn.Linear(third, out_width))
+        self.patch_layers = nn.Sequential(BatchNorm1d(third), nn.ReLU(), nn.Linear(third, out_width))
 
     def forward(self, points: Float[Tensor, "b p s c"]) -> Float[Tensor, "b p out"]:
         """Tokens of patches of S points: relative positions, colours and what else there is."""

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 
+from splatsense.training.shares import rand_rows
+
 Mlp = Literal["swiglu", "swiglu_norm", "gelu"]
 
 
@@ -85,9 +87,7 @@ class Block(nn.Module):
         drop_path: stochastic depth (arXiv 1603.09382).
     """
 
-    def __init__(
-        self, width: int, heads: int, mlp: Mlp = "swiglu", norm_eps: float = 1e-6, drop_path: float = 0.0
-    ) -> None:
+    def __init__(self, width: int, heads: int, mlp: Mlp = "swiglu", norm_eps: float = 1e-6, drop_path: float = 0.0) -> None:
         super().__init__()
         self.drop_path = drop_path
         self.norm1, self.norm2 = nn.LayerNorm(width, norm_eps), nn.LayerNorm(width, norm_eps)
@@ -102,5 +102,5 @@ class Block(nn.Module):
     def _drop(self, branch: Tensor) -> Tensor:
         if not self.training or self.drop_path == 0:
             return branch
-        keep = torch.rand(len(branch), 1, 1, device=branch.device) >= self.drop_path
+        keep = rand_rows(len(branch), 1, 1, device=branch.device) >= self.drop_path
         return branch * keep / (1 - self.drop_path)

@@ -71,7 +71,7 @@ def sort_lists(permutation: Int64[Tensor, "b n"], lists: Int64[Tensor, "b m k"])
         LimitError: out of memory.
     """
     (batch, n), (_, count, size) = permutation.shape, lists.shape
-    if lists.numel() and not (0 <= int(lists.min()) and int(lists.max()) < n):
+    if lists.numel() and (int(lists.min()) < 0 or int(lists.max()) >= n):
         raise DataError(f"sort_lists: lists must hold indices of 0 to {n - 1}, got {int(lists.min())} to {int(lists.max())}.")
     native = load_native() if lists.device.type == "cpu" else None
     if native is None:

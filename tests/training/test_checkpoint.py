@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from splatsense.errors import CheckpointError
-from splatsense.training.checkpoint import CURRENT, PREVIOUS, load_checkpoint, save_checkpoint
+from splatsense.training.checkpoint import CURRENT, DAMAGED, PREVIOUS, load_checkpoint, save_checkpoint
 from splatsense.training.metrics import MetricsLog
 from splatsense.training.progress import Progress
 
@@ -35,7 +35,7 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path):
         assert torch.equal(ours, theirs)
 
 
-def test_the_one_before_is_kept_and_serves_when_the_last_is_damaged(tmp_path):
+def test_the_one_before_is_kept_and_serves_when_the_last_is_damaged(tmp_path, caplog):
     module, optimizer = run_of()
     assert load_checkpoint(tmp_path, {"net": module}, optimizer) is None
     for step in (1, 2):
@@ -44,8 +44,11 @@ def test_the_one_before_is_kept_and_serves_when_the_last_is_damaged(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {CURRENT, PREVIOUS}
     (tmp_path / CURRENT).write_bytes((tmp_path / CURRENT).read_bytes()[:-10])
     assert load_checkpoint(tmp_path, {"net": module}, optimizer) == {"step": 1}
+    assert {path.name for path in tmp_path.iterdir()} == {DAMAGED, PREVIOUS}
+    assert f"{CURRENT}: " in caplog.text
+    assert f"going on from {tmp_path / PREVIOUS}" in caplog.text
     (tmp_path / PREVIOUS).write_bytes(b"")
-    with pytest.raises(CheckpointError, match=CURRENT):
+    with pytest.raises(CheckpointError, match=PREVIOUS):
         load_checkpoint(tmp_path, {"net": module}, optimizer)
 
 
@@ -53,7 +56,7 @@ def test_a_checkpoint_of_another_network_is_named(tmp_path):
     module, optimizer = run_of()
     save_checkpoint(tmp_path, {"net": module}, optimizer, {})
     other, other_optimizer = run_of(width=5)
-    with pytest.raises(CheckpointError, match="another configuration"):
+    with pytest.raises(CheckpointError, match=r"made by another network: net/0.weight is \(4, 3\) there and \(5, 3\) here"):
         load_checkpoint(tmp_path, {"net": other}, other_optimizer)
 
 
