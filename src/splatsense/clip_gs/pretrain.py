@@ -28,10 +28,10 @@ from splatsense.clip_gs.loss import ClipGSLoss
 from splatsense.clip_gs.model import load_model, save_model
 from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.clip_gs.tokenizer import GaussianBatch
+from splatsense.clip_gs.uni3d import load_uni3d
 from splatsense.errors import CheckpointError
 from splatsense.teachers import Teacher, load_teacher
 from splatsense.training.batch_norm import without_tracking
-from splatsense.training.collectives import gather_integers, gather_rows
 from splatsense.training.loop import LoopConfig, train
 from splatsense.training.optimizer import layer_factor, parameter_groups, update
 from splatsense.training.processes import Processes, autocast_type
@@ -90,7 +90,7 @@ def _fingerprint(data: TripletSet, teacher: Teacher) -> str:
 
 
 def start_from(encoder: GaussianEncoder, model: str) -> set[str]:
-    """Copy the weights of a saved model into an encoder.
+    """Copy the weights of a saved model, or of a published Uni3D model (a safetensors file), into an encoder.
 
     A point-cloud model also starts an encoder that sees all attributes; the branch that it lacks stays as it is.
 
@@ -100,10 +100,12 @@ def start_from(encoder: GaussianEncoder, model: str) -> set[str]:
     Raises:
         CheckpointError: the model is of another size or configuration.
     """
+    if model.endswith(".safetensors"):
+        return load_uni3d(encoder, model)
     source = load_model(model).encoder
     saved = {name: value for name, value in source.state_dict().items() if name != "center"}  # there is none in training
     own = {name: value for name, value in encoder.state_dict().items() if name != "center"}
-    lacking = set() if source.config.use_attributes else {name for name in own if name.startswith(NEW_PART)}
+    lacking = set() if source.config.attributes == "all" else {name for name in own if name.startswith(NEW_PART)}
     shapes = [{name: value.shape for name, value in state.items() if name not in lacking} for state in (own, saved)]
     wrong = [name for name in shapes[0] | shapes[1] if shapes[0].get(name) != shapes[1].get(name)]
     if wrong:
@@ -205,7 +207,7 @@ class _Run:
 
     def _losses(self, embedded: Tensor, targets: list[Tensor]) -> dict[str, Tensor]:
         text, images, names = targets
-        return self.parallel_loss(gather_rows(embedded), gather_rows(text), gather_rows(images), gather_integers(names))
+        return self.parallel_loss(embedded, text, images, names)
 
     def center(self) -> Tensor:
         """Set the averaged encoder's `center` to `centering` times its mean embedding; the mean text embedding (d,).

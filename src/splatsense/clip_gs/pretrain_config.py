@@ -125,7 +125,7 @@ class PretrainConfig:
     def encoder(self, dim: int) -> EncoderConfig:
         """The network, with embeddings of `dim` numbers."""
         changed = {name: getattr(self, name) for name in ("gaussians", "patches", "patch_size") if getattr(self, name)}
-        return replace(encoder_config(self.size, dim), use_attributes=not self.points, **changed)
+        return replace(encoder_config(self.size, dim), attributes="position_color" if self.points else "all", **changed)
 
     def is_used(self, key: str, info: dict[str, Any]) -> bool:
         """Whether an object is trained on."""
