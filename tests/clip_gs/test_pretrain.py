@@ -223,8 +223,8 @@ def test_a_batch_in_parts_trains_and_tracks_statistics_once_a_part(setup, teache
 
 
 def test_a_point_cloud_model_starts_one_of_all_attributes(setup, teacher):
-    points = pretrain(replace(setup, points=True))
-    assert not load_model(points).encoder.config.use_attributes
+    points = pretrain(replace(setup, tokenizer="points"))
+    assert load_model(points).encoder.config.attributes == "position_color"
     config = replace(setup, init=str(points), out=setup.out + "-2", layer_decay=0.5)
     data = pretrain_module.TripletSet(config.triplets, teacher, config.is_used)
     run = pretrain_module._Run(config, data)
@@ -241,9 +241,15 @@ def test_a_point_cloud_model_starts_one_of_all_attributes(setup, teacher):
             assert torch.equal(parameter, source[name])
             below = {"head": 0, "norm": 0, "blocks": depth - int(name.split(".")[1]) if name.startswith("blocks") else 0}
             assert peaks[id(parameter)] == pytest.approx(1e-4 * 0.5 ** below.get(name.split(".")[0], depth + 1))
+    batch = data.batch(torch.arange(4), run.encoder.config.gaussians, 1, torch.Generator()).gaussians
+    widened = pretrain_module._Run(replace(config, tokenizer="attributes"), data).encoder.eval()
+    original = load_model(points).encoder.eval()
+    original.center.zero_()
+    assert widened.state_dict()[pretrain_module.FIRST_LAYER].shape[1] > source[pretrain_module.FIRST_LAYER].shape[1]
+    assert torch.allclose(widened(batch), original(batch), atol=1e-6)
     pretrain(config)
     with pytest.raises(CheckpointError, match="another size or configuration"):
-        pretrain(replace(setup, init=str(Path(config.out, "model")), points=True, out=setup.out + "-3"))
+        pretrain(replace(setup, init=str(Path(config.out, "model")), tokenizer="points", out=setup.out + "-3"))
 
 
 def test_held_out_objects_are_evaluated_and_change_nothing(setup):
