@@ -59,10 +59,11 @@ def test_overfits_eight_objects(setup):
         drop_path=0.0,
         learning_rate=3e-3,
         checkpoint_every=1000,
+        log_every=1,
     )
     folder = pretrain(config)
-    first, last = read_metrics(config)[0], read_metrics(config)[-1]
-    assert last["loss"] < 0.25 * first["loss"]
+    losses = [line["loss"] for line in read_metrics(config)]
+    assert sum(losses[-10:]) < 0.25 * sum(losses[:10])  # captions are drawn anew in each step, so one loss says little
     assert (folder / "model.safetensors").exists()
 
 
