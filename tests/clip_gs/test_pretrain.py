@@ -276,6 +276,7 @@ def test_other_data_in_the_same_folder_is_refused(setup, boxes, tmp_path):
         pretrain(setup)
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(boxes, tmp_path):
     """The command itself, with the real teacher, under torchrun; dropout, augmentation and batch statistics included."""
     build_triplets(boxes, tmp_path / "triplets", TripletConfig(gaussians=256, views=3, size=32))

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,8 +85,10 @@ def test_a_killed_run_loses_no_more_than_since_its_checkpoint_and_ends_the_same(
     assert process.returncode == -signal.SIGKILL
     done = read_metrics(folder / METRICS)[-1]["step"]
     assert STEPS > done >= state_of(folder)["step"] >= done - 5
-    run_to_end(folder)
-    assert_same(folder, tmp_path / "whole")
+    shutil.copytree(folder, tmp_path / "again")
+    for resumed in (folder, tmp_path / "again"):
+        run_to_end(resumed)
+        assert_same(resumed, tmp_path / "whole")
 
 
 @pytest.mark.slow
