@@ -15,7 +15,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from splatsense.clip_gs.model import load_model
-from splatsense.clip_gs.tokenizer import GaussianBatch, group_patches
+from splatsense.clip_gs.patches import group_patches
+from splatsense.clip_gs.tokenizer import GaussianBatch
 from splatsense.gaussians import Gaussians
 from splatsense.native import native_level
 
@@ -40,7 +41,7 @@ def main() -> None:
     batch = GaussianBatch.stack(objects, config.gaussians)
     jobs = {
         "embed": lambda: model.encode_gaussians(objects),
-        "of which grouping": lambda: group_patches(batch.means, config.patches, config.patch_size, config.order),
+        "of which grouping": lambda: group_patches(batch.means, config.patches, config.patch_size, config.orders),
     }
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for repeat in range(options.repeats + 1):

@@ -48,6 +48,16 @@ SS_API int ss_farthest_point_sampling(const float* points, int32_t batch, int32_
 // Returns 0, or 1 when out of memory.
 SS_API int ss_k_nearest_neighbours(const float* points, const float* queries, int32_t batch, int32_t n, int32_t m, int32_t k,
                                    float* distances, int64_t* indices);
+
+// ---- serial.cpp: serial orders of points, and lists of points sorted along them -------------------------------------
+// The permutation (batch, n) that puts points (batch, n, 3) in an order: 0 xyz, 1 z, 2 hilbert, on a grid of 2^bits cells a
+// side, bits <= 20. Returns 0, or 1 when out of memory.
+SS_API int ss_serial_order(const float* points, int32_t batch, int32_t n, int32_t order, int32_t bits, int64_t* permutation);
+// Lists (batch, lists, size) of points, each sorted by the place its points have in the permutation (batch, n).
+// Returns 0, or 1 when out of memory.
+SS_API int ss_sort_lists(const int64_t* permutation, const int64_t* members, int32_t batch, int32_t n, int32_t lists,
+                         int32_t size, int64_t* sorted);
+
 // ---- Rasteriser (rasterise.cpp): what splatsense/render/reference.py defines, forward and backward.
 // B objects of N Gaussians and V views together, one after the other, each drawn by its own views; C feature channels,
 // images of H x W.

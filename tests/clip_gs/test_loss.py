@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy, normalize
 
+from clip_gs import loss_processes
 from splatsense.clip_gs.loss import ClipGSLoss, contrastive, view_votes
 
 
@@ -44,7 +46,7 @@ def test_objects_of_the_same_name_are_not_negatives():
     t = unit(1, 8, seed=1).repeat(2, 1)
     scale, ones = torch.tensor(10.0, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
     shared = torch.full((2, 2), 0.5, dtype=torch.float64)
-    assert contrastive(g, t, scale, shared, ones).item() == pytest.approx(math.log(2))
+    assert contrastive((g, t), (g, t), scale, shared, ones).item() == pytest.approx(math.log(2))
     gradient_free = ClipGSLoss(image_weight=0.0).double()(g, t, unit(2, 1, 8), torch.tensor([4, 4]))
     assert gradient_free["loss"].item() == pytest.approx(math.log(2))
 
@@ -64,12 +66,50 @@ def test_votes_prefer_the_view_that_shows_what_the_text_names():
     assert votes.sum().item() == pytest.approx(1.0)
 
 
-def test_the_temperature_learns_and_is_bounded():
+def test_the_temperature_learns_and_comes_back_from_its_bound():
     loss = ClipGSLoss()
+    assert loss.logit_scale.item() == pytest.approx(math.log(1 / 0.07))
     loss.logit_scale.data.fill_(10.0)
-    found = loss(unit(3, 4).float(), unit(3, 4).float(), unit(3, 1, 4).float(), torch.arange(3))
-    assert torch.isfinite(found["loss"])
-    loss.logit_scale.data.fill_(1.0)
-    loss(unit(3, 4).float(), unit(3, 4, seed=3).float(), unit(3, 1, 4).float(), torch.arange(3))["loss"].backward()
+    wrong = loss(unit(3, 4).float(), unit(3, 4, seed=3).float(), unit(3, 1, 4).float(), torch.arange(3))["loss"]
+    assert torch.isfinite(wrong)
+    assert loss.logit_scale.item() == pytest.approx(math.log(100))
+    wrong.backward()
     assert loss.logit_scale.grad is not None
-    assert loss.logit_scale.grad.abs() > 0
+    assert loss.logit_scale.grad > 0  # a step down the gradient leaves the bound again
+    assert ClipGSLoss(temperature=0.5).logit_scale.item() == pytest.approx(math.log(2))
+
+
+def test_plain_text_loss_is_the_formula_of_open_clip():
+    """Independent of how ours is written: logits both ways, labels on the diagonal, mean of the two cross-entropies."""
+    g, t = unit(7, 5), unit(7, 5, seed=1)
+    g.requires_grad_()
+    loss = ClipGSLoss(image_weight=0.0).double()
+    ours = loss(g, t, unit(7, 2, 5, seed=2), torch.arange(7))["loss"]
+    logit_scale = torch.tensor(1 / 0.07, dtype=torch.float64)
+    logits_per_shape, logits_per_text, labels = logit_scale * g @ t.T, logit_scale * t @ g.T, torch.arange(7)
+    theirs = (cross_entropy(logits_per_shape, labels) + cross_entropy(logits_per_text, labels)) / 2
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-7)
+    torch.testing.assert_close(*(torch.autograd.grad(value, g)[0] for value in (ours, theirs)), rtol=1e-6, atol=1e-9)
+
+
+def test_half_precision_embeddings_are_not_scored_in_half_precision():
+    """Autocast around the loss changes nothing."""
+    loss, parts = ClipGSLoss(), (unit(6, 8).float(), unit(6, 8, seed=1).float(), unit(6, 3, 8, seed=2).float())
+    with torch.autocast("cpu", torch.bfloat16):
+        within = loss(*parts, torch.arange(6))["loss"]
+    assert torch.equal(within, loss(*parts, torch.arange(6))["loss"])
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="PyTorch was built without gloo")
+def test_two_processes_give_the_loss_and_the_gradients_of_one(tmp_path):
+    torch.multiprocessing.spawn(loss_processes.run, (2, str(tmp_path)), nprocs=2)
+    alone = loss_processes.losses_and_gradients()
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    assert set(first) == set(second) == set(alone)
+    for name, expected in alone.items():
+        assert torch.equal(first[name], second[name])
+        if name.endswith(".gradient"):
+            torch.testing.assert_close(first[name], expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+            assert float(expected.abs().max()) > 1e-3
+        else:
+            assert first[name].item() == pytest.approx(expected.item(), abs=1e-5)

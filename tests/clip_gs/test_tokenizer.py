@@ -1,17 +1,16 @@
 import pytest
 import torch
 
-from splatsense.clip_gs.encoder import EncoderConfig, GaussianEncoder, encoder_config
+from splatsense.clip_gs.encoder import EncoderConfig
+from splatsense.clip_gs.patches import group_patches
 from splatsense.clip_gs.tokenizer import (
     CHANNELS,
+    ConvolutionBranch,
     GaussianBatch,
     GaussianTokenizer,
-    PatchIndices,
-    drop_patches,
-    group_patches,
+    convolve_by_product,
     sigmoid_of_log,
 )
-from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians
 
 SMALL = EncoderConfig(
@@ -29,26 +28,6 @@ def random_gaussians(count: int, seed: int = 0) -> Gaussians:
         torch.rand(count, generator=g),
         torch.rand(count, 3, generator=g),
     )
-
-
-@pytest.mark.parametrize("order", ["distance", "xyz", "hilbert", "z"])
-def test_patches_hold_the_nearest_gaussians_in_any_order(order):
-    means = torch.randn(2, 200, 3, generator=torch.Generator().manual_seed(1))
-    found = group_patches(means, patches=10, patch_size=12, order=order)
-    assert found.centers.shape == (2, 10)
-    assert found.members.shape == (2, 10, 12)
-    for b in range(2):
-        distance = torch.cdist(means[b, found.centers[b]], means[b])
-        nearest = distance.topk(12, largest=False).indices.sort(-1).values
-        assert torch.equal(found.members[b].sort(-1).values, nearest)
-
-
-def test_serial_order_inside_a_patch_follows_the_curve():
-    means = torch.randn(1, 64, 3, generator=torch.Generator().manual_seed(2))
-    members = group_patches(means, patches=4, patch_size=16, order="xyz").members[0]
-    x = means[0, members, 0]
-    cell = (means[0, :, 0].max() - means[0, :, 0].min()) / 2**8
-    assert bool((x.diff(dim=-1) >= -2 * cell).all())
 
 
 def test_stack_repeats_when_there_are_too_few_and_is_the_same_for_the_same_seed():
@@ -75,64 +54,87 @@ def test_every_channel_reaches_the_tokens_and_the_point_mode_sees_only_position_
         )
         == CHANNELS
     )
-    for use_attributes, expected in ((True, dict.fromkeys(names, True)), (False, {n: n in ("means", "rgb") for n in names})):
-        tokenizer = GaussianTokenizer(24, (8, 8, 12), (8, 12, 16), use_attributes)
+    modes = {("all", True): set(names), ("all", False): set(names), ("position_color", True): {"means", "rgb"}}
+    for (attributes, refinement), expected in modes.items():
+        tokenizer = GaussianTokenizer(24, (8, 8, 12), (8, 12, 16), 0, attributes, refinement)
+        assert (tokenizer.attribute_branch is not None) == (attributes == "all" and refinement)
         inputs = {name: getattr(batch, name).clone().requires_grad_() for name in names}
         tokens, _ = tokenizer(GaussianBatch(**inputs), indices)
         grads = torch.autograd.grad((tokens * torch.randn_like(tokens)).sum(), list(inputs.values()), allow_unused=True)
-        reached = {name: grad is not None and bool(grad.abs().sum() > 0) for name, grad in zip(names, grads, strict=True)}
+        reached = {name for name, grad in zip(names, grads, strict=True) if grad is not None and bool(grad.abs().sum() > 0)}
         assert reached == expected
 
 
-def test_the_order_of_the_gaussians_in_the_file_does_not_matter():
+def reference_tokens(tokenizer: GaussianTokenizer, batch: GaussianBatch, indices) -> torch.Tensor:
+    """The refinement block of one patch after another, with the layers of `tokenizer` (METHODS: two branches, summed)."""
+    point, tokens = tokenizer.point_branch, []
+    for b, p in torch.cartesian_prod(torch.arange(len(batch)), torch.arange(indices.centers.shape[1])).tolist():
+        pooled = []
+        for members in indices.members[b, :, p]:
+            offsets = batch.means[b, members] - batch.means[b, indices.centers[b, p]]
+            sigmoid_scales = torch.sigmoid(batch.scales[b, members].log())
+            columns = [offsets, batch.rgb[b, members], batch.opacities[b, members][:, None], sigmoid_scales]
+            x = torch.cat([*columns, batch.rotations[b, members].flatten(1)], 1)
+            y = x.T[None]
+            for layer in tokenizer.attribute_branch or ():
+                y = layer(y)
+            pooled.append(y[0].amax(-1))
+        local = point.point_layers(x[:, :6])
+        joined = point.join(torch.cat([local.amax(0).expand_as(local), local], 1))
+        tokens.append(tokenizer.point_to_width(point.patch_layers(joined).amax(0)) + torch.stack(pooled).amax(0))
+    return torch.stack(tokens).unflatten(0, indices.centers.shape)
+
+
+@pytest.mark.parametrize("orders", [("hilbert",), ("xyz", "hilbert", "z")])
+@pytest.mark.parametrize("point_dim", [0, 20])
+def test_the_refinement_block_is_the_sum_of_its_branches(orders, point_dim):
     torch.manual_seed(0)
-    encoder = GaussianEncoder(SMALL).eval()
-    batch = GaussianBatch.stack([random_gaussians(128)], 128)
-    shuffle = torch.cat([torch.zeros(1, dtype=torch.long), torch.randperm(127, generator=torch.Generator().manual_seed(1)) + 1])
-    shuffled = GaussianBatch(*(getattr(batch, n)[:, shuffle] for n in ("means", "rotations", "scales", "opacities", "rgb")))
+    batch = GaussianBatch.stack([random_gaussians(60, seed) for seed in range(2)], 60)
+    indices = group_patches(batch.means, 4, 9, orders)
+    tokenizer = GaussianTokenizer(24, (8, 8, 12), (8, 12, 16), point_dim)
+    for norm in (m for m in tokenizer.modules() if isinstance(m, torch.nn.BatchNorm1d)):
+        torch.nn.init.normal_(norm.running_mean)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2)
     with torch.no_grad():
-        assert torch.allclose(encoder(batch), encoder(shuffled), atol=1e-5)
+        found, centers = tokenizer.eval()(batch, indices)
+        torch.testing.assert_close(found, reference_tokens(tokenizer, batch, indices), rtol=1e-4, atol=1e-5)
+    assert torch.equal(centers[1, 2], batch.means[1, indices.centers[1, 2]])
 
 
-def test_embeddings_are_unit_length_and_independent_of_the_batch():
+def test_more_orders_change_the_tokens_but_which_comes_first_does_not():
     torch.manual_seed(0)
-    encoder = GaussianEncoder(SMALL).eval()
-    objects = [random_gaussians(200, seed) for seed in range(3)]
+    batch = GaussianBatch.stack([random_gaussians(100)], 100)
+    tokenizer = GaussianTokenizer(24, (8, 8, 12), (8, 12, 16)).eval()
     with torch.no_grad():
-        together = encoder(GaussianBatch.stack(objects, 128))
-        alone = torch.cat([encoder(GaussianBatch.stack([g], 128)) for g in objects])
-    assert torch.allclose(together.norm(dim=-1), torch.ones(3), atol=1e-5)
-    assert torch.allclose(together, alone, atol=1e-5)
+        one, two, turned = (
+            tokenizer(batch, group_patches(batch.means, 6, 12, orders))[0] for orders in (("xyz",), ("xyz", "z"), ("z", "xyz"))
+        )
+    torch.testing.assert_close(two, turned, rtol=0, atol=1e-6)
+    assert float((one - two).abs().max()) > 1e-3
 
 
-def test_dropout_only_in_training():
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("length", [1, 6, 7])
+def test_a_convolution_by_product_is_a_convolution(stride, length):
+    g = torch.Generator().manual_seed(0)
+    rows = torch.randn(5, length, 4, generator=g, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(3, 4, 3, generator=g, dtype=torch.float64).requires_grad_()
+    ours = convolve_by_product(rows, weight, stride)
+    theirs = torch.nn.functional.conv1d(rows.transpose(1, 2), weight, stride=stride, padding=1).transpose(1, 2)
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad(y.square().sum(), (rows, weight)) for y in (ours, theirs)]
+    for pair in zip(*gradients, strict=True):
+        torch.testing.assert_close(*pair)
+
+
+def test_the_branch_of_convolutions_is_the_same_in_training_and_out_of_it():
+    """With and without gradients it takes different paths on a CPU; batch statistics and results agree."""
     torch.manual_seed(0)
-    encoder = GaussianEncoder(SMALL, drop_path=0.5, patch_dropout=0.5)
-    batch = GaussianBatch.stack([random_gaussians(128)] * 4, 128)
+    branches = [ConvolutionBranch((5, 8, 8, 12, 16)) for _ in range(2)]
+    branches[1].load_state_dict(branches[0].state_dict())
+    patches = torch.randn(6, 11, 5)
     with torch.no_grad():
-        assert not torch.allclose(encoder(batch), encoder(batch), atol=1e-4)
-        encoder.eval()
-        assert torch.equal(encoder(batch), encoder(batch))
-
-
-def test_sizes_and_their_errors():
-    assert encoder_config("base").width == 768
-    assert sum(p.numel() for p in GaussianEncoder(encoder_config("tiny")).parameters()) * 2 < 16e6
-    with pytest.raises(DataError, match="expected one of tiny"):
-        encoder_config("huge")
-    with pytest.raises(DataError, match="multiple of heads"):
-        EncoderConfig(width=10, heads=3)
-
-
-def test_drop_patches_keeps_centres_with_their_members() -> None:
-    indices = PatchIndices(torch.arange(8).repeat(3, 1), torch.arange(8)[:, None].repeat(3, 1, 5))
-    kept = drop_patches(indices, 0.5)
-    assert kept.centers.shape == (3, 4)
-    assert kept.members.shape == (3, 4, 5)
-    assert torch.equal(kept.members, kept.centers[..., None].expand(-1, -1, 5))
-    assert all(len(row.unique()) == 4 for row in kept.centers)
-
-
-def test_drop_patches_leaves_at_least_one() -> None:
-    indices = PatchIndices(torch.arange(4)[None], torch.arange(12).view(1, 4, 3))
-    assert drop_patches(indices, 0.99).centers.shape == (1, 1)
+        plain = branches[0].train()(patches)
+    torch.testing.assert_close(branches[1].train()(patches).detach(), plain, rtol=1e-4, atol=1e-5)
+    for name, value in branches[0].state_dict().items():
+        torch.testing.assert_close(branches[1].state_dict()[name], value, rtol=1e-4, atol=1e-6)

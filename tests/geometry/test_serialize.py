@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from splatsense.errors import DataError
-from splatsense.geometry.serialize import hilbert_key, morton_key, serial_order
+from splatsense.geometry.serialize import (
+    hilbert_key,
+    morton_key,
+    serial_order,
+    serial_order_reference,
+    sort_lists,
+    sort_lists_reference,
+)
+from splatsense.native import load_native
 
 ORDERS = ("xyz", "hilbert", "z")
 
@@ -71,6 +79,41 @@ def test_curves_keep_neighbours_together(order):
     points = torch.rand(4000, 3, generator=torch.Generator().manual_seed(0))
     step = points[serial_order(points, order)].diff(dim=0).norm(dim=1).mean()
     assert float(step) < 0.2 * float(points.diff(dim=0).norm(dim=1).mean())
+
+
+@pytest.mark.skipif(load_native() is None, reason="the native library is not installed")
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("bits", [1, 2, 8, 10, 20])
+@pytest.mark.parametrize("n", [1, 2, 17, 3000])
+def test_equals_the_reference(order, bits, n):
+    generator = torch.Generator().manual_seed(n)
+    points = torch.randn(5, n, 3, generator=generator)
+    points[1] = points[1].round()  # many in one cell
+    points[2] = 7  # all in one place
+    points[3] *= 1e30
+    points[4, :, 1] = 0
+    permutation = serial_order(points, order, bits)
+    assert torch.equal(permutation, serial_order_reference(points, order, bits))
+    lists = torch.randint(0, n, (5, 6, 9), generator=generator)  # some hold a point twice
+    assert torch.equal(sort_lists(permutation, lists), sort_lists_reference(permutation, lists))
+
+
+def test_sorted_lists_by_hand():
+    permutation = torch.tensor([[3, 0, 2, 1]])
+    lists = torch.tensor([[[0, 1, 2], [1, 3, 1]]])
+    assert sort_lists(permutation, lists).tolist() == [[[0, 2, 1], [3, 1, 1]]]
+    assert sort_lists_reference(permutation, lists).tolist() == [[[0, 2, 1], [3, 1, 1]]]
+    with pytest.raises(DataError, match="indices of 0 to 3, got 1 to 4"):
+        sort_lists(permutation, torch.tensor([[[1, 4]]]))
+
+
+@pytest.mark.skipif(load_native() is None, reason="the native library is not installed")
+def test_large_batches_run_in_parallel_with_the_same_result():
+    points = torch.randn(6, 9000, 3, generator=torch.Generator().manual_seed(0))
+    permutation = serial_order(points, "hilbert", 8)
+    assert torch.equal(permutation, torch.stack([serial_order(cloud, "hilbert", 8) for cloud in points]))
+    lists = torch.rand(6, 200, 9000, generator=torch.Generator().manual_seed(1)).topk(40, dim=-1).indices
+    assert torch.equal(sort_lists(permutation, lists), sort_lists_reference(permutation, lists))
 
 
 def test_bad_input_is_named():

@@ -42,29 +42,42 @@ class AugmentConfig:
     splat_scale: float = 1.0
 
 
-def augment(batch: GaussianBatch, config: AugmentConfig, generator: torch.Generator) -> GaussianBatch:
-    """A randomly changed copy of the batch; the same generator state gives the same change."""
-    count = len(batch)
+def augment(
+    batch: GaussianBatch, config: AugmentConfig, generator: torch.Generator, own: Tensor | None = None, total: int | None = None
+) -> GaussianBatch:
+    """A randomly changed copy of the batch; the same generator state gives the same change.
+
+    Args:
+        batch: n objects.
+        config: ranges of the change.
+        generator: of all numbers, which are drawn for the whole batch.
+        own: (n,) positions of the objects in the whole batch; by default they are all of it.
+        total: objects of the whole batch.
+    """
+    count = len(batch) if total is None else total
+    own = torch.arange(count) if own is None else own
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator) * 2 - 1
+        return torch.rand(count, *shape, generator=generator)[own]
+
+    def signed(*shape: int) -> Tensor:
+        return uniform(*shape) * 2 - 1
 
     def factor(spread: float, *shape: int) -> Tensor:
-        return torch.exp(uniform(*shape) * math.log(1 + spread))
+        return torch.exp(signed(*shape) * math.log(1 + spread))
 
-    limit = torch.where(torch.rand(count, generator=generator) < config.any_turn, 180.0, config.turn)
-    turn = axis_angle(torch.tensor([0.0, 1.0, 0.0]).expand(count, 3), uniform(count) * limit.deg2rad())
-    tilt = axis_angle(normalize(torch.randn(count, 3, generator=generator), dim=-1), uniform(count) * math.radians(config.tilt))
-    mirror = torch.where(torch.rand(count, generator=generator) < config.mirror, -1.0, 1.0)
-    stretch = factor(config.stretch, count, 3) * factor(config.scale, count, 1)
+    limit = torch.where(uniform() < config.any_turn, 180.0, config.turn)
+    turn = axis_angle(torch.tensor([0.0, 1.0, 0.0]).expand(len(batch), 3), signed() * limit.deg2rad())
+    axis = normalize(torch.randn(count, 3, generator=generator)[own], dim=-1)
+    tilt = axis_angle(axis, signed() * math.radians(config.tilt))
+    mirror = torch.where(uniform() < config.mirror, -1.0, 1.0)
+    stretch = factor(config.stretch, 3) * factor(config.scale, 1)
     stretch = torch.cat([stretch[:, :1] * mirror[:, None], stretch[:, 1:]], dim=1)
     batch = linear_map(batch, tilt @ turn @ torch.diag_embed(stretch))
-    means = batch.means + uniform(count, 1, 3) * config.shift
-    rgb = (batch.rgb * (1 + uniform(count, 1, 3) * config.color_jitter) + uniform(count, 1, 1) * config.color_jitter).clamp(
-        0, 1
-    )
-    rgb = torch.where(torch.rand(count, 1, 1, generator=generator) < config.drop_color, torch.full_like(rgb, GREY), rgb)
-    return replace(batch, means=means, rgb=rgb, scales=batch.scales * factor(config.splat_scale, count, 1, 1))
+    means = batch.means + signed(1, 3) * config.shift
+    rgb = (batch.rgb * (1 + signed(1, 3) * config.color_jitter) + signed(1, 1) * config.color_jitter).clamp(0, 1)
+    rgb = torch.where(uniform(1, 1) < config.drop_color, torch.full_like(rgb, GREY), rgb)
+    return replace(batch, means=means, rgb=rgb, scales=batch.scales * factor(config.splat_scale, 1, 1))
 
 
 def linear_map(batch: GaussianBatch, matrices: Tensor) -> GaussianBatch:
@@ -74,10 +87,10 @@ def linear_map(batch: GaussianBatch, matrices: Tensor) -> GaussianBatch:
     Gaussian whose third axis is the thin one stays on its surface. Exact for similarities; for a stretch the small
     shear inside the surface is dropped.
     """
-    axes = matrices[:, None] @ batch.rotations
-    lengths = axes.norm(dim=-2)
-    first = normalize(axes[..., 0], dim=-1)
-    second = normalize(axes[..., 1] - (first * axes[..., 1]).sum(-1, keepdim=True) * first, dim=-1)
+    x, y, z = torch.einsum("bij,bnjk->kbni", matrices, batch.rotations).contiguous()  # columns apart: norms of rows are fast
+    lengths = torch.stack([column.norm(dim=-1) for column in (x, y, z)], dim=-1)
+    first = normalize(x, dim=-1)
+    second = normalize(y - (first * y).sum(-1, keepdim=True) * first, dim=-1)
     rotations = torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
     return replace(batch, means=batch.means @ matrices.transpose(1, 2), rotations=rotations, scales=batch.scales * lengths)
 

@@ -168,7 +168,7 @@ class Evaluation:
         }
         support = f", support from split {config.support!r}" if config.support else ""
         title = f"few-shot, {self._about(data, sorted(set(labels)))}{support}, {config.episodes} episodes, mean ± deviation"
-        notes = [f"not possible: {reason.removeprefix('few-shot: ')}" for reason in skipped]
+        notes = [f"not possible: {reason.removeprefix('few-shot: ').partition(' Take')[0]}" for reason in skipped]
         named = {f"{way}-way {shot}-shot": value for (way, shot), value in results.items()}
         text = "\n".join([title, "", tabulate.episodes(results), *notes])
         return text, {"settings": asdict(config), "results": _plain(named), "not_possible": skipped}

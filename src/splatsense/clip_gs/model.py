@@ -7,6 +7,8 @@ Design
 - Both our embeddings and texts are centred: what all of them share says nothing about any of them, and makes some objects
   answer every query. Pictures stay as the teacher gives them.
 - A model on disk is a folder with `model.safetensors` and `config.json`; the latter is also the model card.
+- The card holds the embedding of one fixed object. It is computed again when the encoder loads: code that reads the weights
+  in another way than the code that trained them is found out, not used.
 """
 
 import functools
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from splatsense.clip_gs.encoder import GaussianEncoder
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+GOLDEN = "golden_embedding"  # in the card, see golden.py
 TEXT_CENTER = "text_center"  # among the weights, though it is no part of the encoder
 MIN_OPACITY = 0.05  # Gaussians fainter than this are not shown to the encoder
 OUTLIERS = 0.002  # fraction of means at both ends of every axis that does not count for an object's size
@@ -50,8 +53,8 @@ class ClipGS:
         card: what the model was trained on and how it measures.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, verify: bool = True) -> None:
+        self._folder, self._verify = folder, verify
         try:
             self.card: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
             self.name: str = self.card["name"]
@@ -73,9 +76,11 @@ class ClipGS:
         """The trained network, in evaluation mode.
 
         Raises:
-            CheckpointError: the weights are missing, damaged or not what the card says.
+            CheckpointError: the weights are missing, damaged or not what the card says, or give other embeddings than when
+                they were saved.
         """
         from splatsense.clip_gs.encoder import EncoderConfig, GaussianEncoder
+        from splatsense.clip_gs.golden import check_golden
 
         path = self._folder / WEIGHTS
         try:
@@ -85,12 +90,12 @@ class ClipGS:
             weights.pop(TEXT_CENTER, None)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}).") from error
-        config: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in self.card["encoder"].items()
-        }
-        encoder = GaussianEncoder(EncoderConfig(**config))
-        encoder.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in weights.items()})
-        return encoder.eval().requires_grad_(False)
+        encoder = GaussianEncoder(EncoderConfig.from_card(self.card["encoder"], str(self._folder / CONFIG)))
+        encoder.load_weights(weights, str(path))
+        encoder.eval().requires_grad_(False)
+        if self._verify and GOLDEN in self.card:
+            check_golden(encoder, self.card[GOLDEN], str(path))
+        return encoder
 
     @functools.cached_property
     def text_center(self) -> Float[Tensor, " d"]:
@@ -154,25 +159,34 @@ def save_model(
         card: JSON-able facts: data, licences, metrics, how it was trained.
         text_center: (d,) to subtract from text embeddings; zeros leave them as they are.
     """
+    from splatsense.clip_gs.encoder import GaussianEncoder
+    from splatsense.clip_gs.golden import golden_embedding
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = encoder.state_dict() | {TEXT_CENTER: text_center}
-    weights = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in weights.items()}
+    weights = {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in encoder.state_dict().items()}
+    rounded = GaussianEncoder(encoder.config)
+    rounded.load_weights(weights, name)
     with atomic_write(folder / WEIGHTS) as temporary:
-        save_file(weights, temporary)
+        save_file(weights | {TEXT_CENTER: text_center.half().cpu().contiguous()}, temporary)
     described = {
         "name": name,
         "teacher": teacher,
         "encoder": asdict(encoder.config),
         "sha256": sha256(folder / WEIGHTS),
+        GOLDEN: golden_embedding(rounded.eval()),
         **card,
     }
     with atomic_write(folder / CONFIG) as temporary:
         Path(temporary).write_text(json.dumps(described, indent=2) + "\n")
 
 
-def load_model(name_or_path: str | Path = "clip-gs-tiny") -> ClipGS:
+def load_model(name_or_path: str | Path = "clip-gs-tiny", verify: bool = True) -> ClipGS:
     """A bundled model by name, or any model folder by path. No network.
+
+    Args:
+        name_or_path: "clip-gs-tiny", or a folder.
+        verify: embed one object when the encoder loads and compare with the embedding in the model card.
 
     Raises:
         CheckpointError: there is no such model, or its folder is damaged.
@@ -180,7 +194,7 @@ def load_model(name_or_path: str | Path = "clip-gs-tiny") -> ClipGS:
     bundled = Path(str(resources.files("splatsense").joinpath("weights")))
     for folder in (bundled / str(name_or_path), Path(name_or_path)):
         if (folder / CONFIG).is_file():
-            return ClipGS(folder)
+            return ClipGS(folder, verify)
     names = sorted(path.parent.name for path in bundled.glob(f"*/{CONFIG}"))
     raise CheckpointError(f"{name_or_path}: neither a bundled model ({', '.join(names) or 'none'}) nor a folder with {CONFIG}.")
 

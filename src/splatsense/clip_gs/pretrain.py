@@ -1,103 +1,46 @@
-"""CLIP-GS pre-training (arXiv 2412.19142): `splatsense train clip-gs`.
+"""CLIP-GS pre-training (arXiv 2412.19142): `splatsense train clip-gs`, also under `torchrun` and `accelerate launch`.
 
 Design
-- The towers of the teacher are frozen, so their embeddings come from `triplets.embed_shard`, once.
-- Every step draws its data, augmentation and dropout from (seed, step) alone: a run that was interrupted and resumed
-  takes the same steps as one that was not, bit for bit on a CPU.
+- The towers of the teacher are frozen, so their embeddings come from `shards.embed_shard`, once.
+- Every step draws its data, augmentation and dropout from (seed, step) alone, for the whole batch: a run that was
+  interrupted and resumed takes the same steps as one that was not, bit for bit on a CPU; and n processes take those of one
+  up to the order of sums, since negatives and batch statistics are those of the whole batch too.
+- `--accumulate` first embeds the parts of a batch without gradients, takes the loss over all, and embeds each part again
+  for its gradient (GradCache, arXiv 2101.06983). Batch statistics are then those of a part.
 - An exponential moving average of the weights is what is evaluated and saved.
 - The best model is not picked by looking at a test split: `--holdout` leaves train objects out to make choices on.
 """
 
+import contextlib
 import copy
-import math
-from dataclasses import asdict, dataclass, field
+import hashlib
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from splatsense.clip_gs.augment import AugmentConfig, augment
-from splatsense.clip_gs.dataset import TripletSet
-from splatsense.clip_gs.encoder import GaussianEncoder, encoder_config
-from splatsense.clip_gs.loss import ClipGSLoss, Voting
+from splatsense.clip_gs.augment import augment
+from splatsense.clip_gs.dataset import TrainingBatch, TripletSet
+from splatsense.clip_gs.encoder import GaussianEncoder
+from splatsense.clip_gs.holdout import HoldoutEvaluation
+from splatsense.clip_gs.loss import ClipGSLoss
 from splatsense.clip_gs.model import load_model, save_model
-from splatsense.errors import CheckpointError, DataError
-from splatsense.teachers import load_teacher
-from splatsense.training.checkpoint import load_checkpoint, save_checkpoint
-from splatsense.training.metrics import MetricsLog
-from splatsense.training.progress import Progress
+from splatsense.clip_gs.pretrain_config import PretrainConfig
+from splatsense.clip_gs.tokenizer import GaussianBatch
+from splatsense.clip_gs.uni3d import load_uni3d
+from splatsense.errors import CheckpointError
+from splatsense.teachers import Teacher, load_teacher
+from splatsense.training.batch_norm import without_tracking
+from splatsense.training.loop import LoopConfig, train
+from splatsense.training.optimizer import layer_factor, parameter_groups, update
+from splatsense.training.processes import Processes, autocast_type
+from splatsense.training.schedules import WarmupCosine
+from splatsense.training.shares import Share, working_on
 
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Settings of a CLIP-GS run."""
-
-    triplets: tuple[str, ...]
-    """folders made by `splatsense triplets`; objects whose split is "train" are used"""
-    out: str
-    """folder of the run: checkpoints, metrics.jsonl and at the end the model"""
-    size: Literal["tiny", "small", "base", "large", "giant"] = "tiny"
-    """of the network"""
-    teacher: str = "mini"
-    """frozen image and text towers"""
-    name: str = "clip-gs-tiny"
-    """name written into the saved model"""
-    init: str = ""
-    """model folder or bundled name whose weights to start from; the paper starts from a point-cloud model's"""
-    holdout: str = ""
-    """leave out train objects whose key starts with this, to make choices on"""
-    weights: tuple[float, ...] = ()
-    """how often objects of each triplets folder are drawn, 0 to 1; by default all are drawn once an epoch"""
-    epochs: int = 60
-    """passes over the objects"""
-    batch_size: int = 32
-    """objects per step; each is the others' negative"""
-    views: int = 5
-    """K, pictures per object and step"""
-    voting: Voting = "softmax"
-    """how views are weighed: none, raw or softmax"""
-    image_map: float = 0.0
-    """weight of image targets fitted to the captions beside the teacher's own, see image_targets; 0 is the paper"""
-    image_weight: float = 1.0
-    """factor on the image loss; 0 trains on captions alone"""
-    learning_rate: float = 1e-3
-    """peak, reached after the warm-up; all parts are new"""
-    weight_decay: float = 0.1
-    """of AdamW, on matrices only"""
-    warmup: float = 0.1
-    """fraction of the steps"""
-    clip_gradient: float = 5.0
-    """norm that gradients are clipped to"""
-    patch_dropout: float = 0.75
-    """fraction of tokens left out"""
-    drop_path: float = 0.1
-    """stochastic depth of the last block"""
-    centering: float = 0.5
-    """fraction of the mean embedding that is subtracted from the saved model's embeddings, of Gaussians and of text"""
-    ema: float = 0.998
-    """decay of the moving average of the weights per step"""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """of matrix products in training"""
-    checkpoint_every: int = 100
-    """steps"""
-    seed: int = 0
-    """of weights, data order, augmentation and dropout"""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """ranges of the augmentation"""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "views", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise DataError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
-        if self.image_map < 0:
-            raise DataError(f"--image-map: must be at least 0, got {self.image_map}.")
-        if self.weights and len(self.weights) != len(self.triplets):
-            raise DataError(f"--weights: needs one number for each of the {len(self.triplets)} triplets folders.")
-        if not all(0 < weight <= 1 for weight in self.weights):
-            raise DataError("--weights: each must lie in (0, 1].")
-        if not 0 <= self.patch_dropout < 1 or not 0 <= self.drop_path < 1 or not 0 <= self.ema < 1:
-            raise DataError("--patch-dropout, --drop-path and --ema must lie in [0, 1).")
+NEW_BRANCH = "tokenizer.attribute_branch."  # what a point-cloud model lacks
+FIRST_LAYER = "tokenizer.point_branch.point_layers.0.weight"  # whose inputs are the attributes
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -109,99 +52,167 @@ def pretrain(config: PretrainConfig) -> Path:
     Raises:
         DataError, FormatError, CheckpointError: what is wrong with settings, triplets or an existing run.
     """
+    processes = Processes()
+    try:
+        return _pretrain(config, processes)
+    finally:
+        processes.close()
+
+
+def _pretrain(config: PretrainConfig, processes: Processes) -> Path:
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    data = TripletSet(config.triplets, load_teacher(config.teacher), lambda key, info: _is_used(config, key, info))
-    run = _Run(config, data)
-    saved = load_checkpoint(out, run.modules, run.optimizer)
-    if saved and saved["config"] != _plain(config):
-        changed = [name for name, value in _plain(config).items() if saved["config"].get(name) != value]
-        raise DataError(f"{out}: holds a run with other settings ({', '.join(changed)}); use another --out.")
-    step = saved["step"] if saved else 0
-    metrics = MetricsLog(out, step)
-    progress = Progress("clip-gs", run.steps, step)
-    while step < run.steps:
-        values = run.step(step)
-        step += 1
-        if step % 10 == 0 or step == run.steps:
-            metrics.write(step, **values)
-        if step % config.checkpoint_every == 0 or step == run.steps:
-            save_checkpoint(out, run.modules, run.optimizer, {"step": step, "config": _plain(config)})
-        progress.advance(1, f"loss {values['loss']:.3f} (text {values['text']:.3f}, image {values['image']:.3f})")
-    progress.close()
-    card = {"training": _plain(config), "objects": len(data), "steps": run.steps}
-    text_center = config.centering * run.center()
-    save_model(out / "model", run.average, config.name, config.teacher, card, text_center)
+    teacher = load_teacher(config.teacher)
+    with processes.one_first():
+        data = TripletSet(config.triplets, teacher, config.is_used)
+        held_out = TripletSet(config.triplets, teacher, config.is_held_out) if config.holdout else None
+    run = _Run(config, data, processes)
+    evaluation = HoldoutEvaluation(held_out, teacher, run.average, config.centering) if held_out else None
+    loop = LoopConfig(
+        folder=out,
+        settings=config.settings() | {"data": _fingerprint(data, teacher)},
+        label="clip-gs",
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+        evaluate_every=config.evaluate_every,
+        prefetch=config.prefetch,
+        tensorboard=config.tensorboard,
+    )
+    train(run, processes, loop, evaluation)
+    if processes.is_first:
+        card = {"training": config.settings(), "objects": len(data), "steps": run.steps}
+        text_center = config.centering * run.center()
+        save_model(out / "model", run.average, config.name, config.teacher, card, text_center)
+    processes.wait()
     return out / "model"
 
 
-def _is_used(config: PretrainConfig, key: str, info: dict[str, Any]) -> bool:
-    return info["split"] == "train" and not (config.holdout and key.startswith(config.holdout))
+def _fingerprint(data: TripletSet, teacher: Teacher) -> str:
+    """Changes when a run is resumed with other objects or another teacher."""
+    return hashlib.sha256("\n".join([teacher.hash, *data.keys]).encode()).hexdigest()[:16]
 
 
-def _plain(config: PretrainConfig) -> dict[str, Any]:
-    plain = asdict(config)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items() if name != "out"}
+def start_from(encoder: GaussianEncoder, model: str) -> set[str]:
+    """Copy the weights of a saved model, or of a published Uni3D model (a safetensors file), into an encoder.
 
+    A point-cloud model also starts an encoder that sees all attributes: a refinement block stays as it is, and without one
+    the weights of the attributes that are new to the patch encoder are zero.
 
-def start_from(encoder: GaussianEncoder, model: str) -> None:
-    """Copy the weights of a saved model into an encoder. Raises CheckpointError when it is of another shape."""
-    try:
-        encoder.load_state_dict(load_model(model).encoder.state_dict())
-    except RuntimeError as error:
-        raise CheckpointError(f"--init {model}: of another size or configuration ({error}).") from error
+    Returns:
+        Names of the parameters that were copied.
+
+    Raises:
+        CheckpointError: the model is of another size or configuration.
+    """
+    if model.endswith(".safetensors"):
+        return load_uni3d(encoder, model)
+    source = load_model(model).encoder
+    saved = {name: value for name, value in source.state_dict().items() if name != "center"}  # there is none in training
+    own = {name: value for name, value in encoder.state_dict().items() if name != "center"}
+    lacking = {name for name in own.keys() - saved.keys() if name.startswith(NEW_BRANCH)}
+    if FIRST_LAYER in own and FIRST_LAYER in saved:
+        saved[FIRST_LAYER] = pad(saved[FIRST_LAYER], (0, max(0, own[FIRST_LAYER].shape[1] - saved[FIRST_LAYER].shape[1])))
+    shapes = [{name: value.shape for name, value in state.items() if name not in lacking} for state in (own, saved)]
+    wrong = [name for name in shapes[0] | shapes[1] if shapes[0].get(name) != shapes[1].get(name)]
+    if wrong:
+        shown = ", ".join(wrong[:4])
+        raise CheckpointError(
+            f"--init {model}: of another size or configuration; {len(wrong)} tensors differ, such as {shown}."
+        )
+    encoder.load_state_dict(saved, strict=False)
+    return set(saved)
 
 
 class _Run:
-    """The moving parts of a run: network, its average, loss, optimiser and the schedule."""
+    """The moving parts of a run: network, its average, loss, optimiser and the schedule. See `training.loop.Run`."""
 
-    def __init__(self, config: PretrainConfig, data: TripletSet) -> None:
-        self.config, self.data = config, data
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+    def __init__(self, config: PretrainConfig, data: TripletSet, processes: Processes | None = None) -> None:
+        self.config, self.data, self.processes = config, data, processes or Processes()
+        self.device = self.processes.device
+        self.autocast = autocast_type(config.precision, self.device)
         weights = torch.tensor(config.weights or [1.0] * len(config.triplets))
         self.chances = weights[data.folders]
         if config.image_map > 0:
             data.map_images(config.image_map, self.chances)
+        self.batch_size = min(config.batch_size, len(data))
+        self.parts = [self.processes.share_of(part) for part in Share.whole(self.batch_size).split(config.accumulate, "parts")]
         self.per_epoch = max(1, int(self.chances.sum()) // config.batch_size)
         self.steps = config.epochs * self.per_epoch
+        self.schedule = WarmupCosine(self.steps, config.warmup)
         torch.manual_seed(config.seed)
-        network = encoder_config(config.size, load_teacher(config.teacher).dim)
-        self.encoder = GaussianEncoder(network, config.drop_path, config.patch_dropout).to(self.device)
-        if config.init:
-            start_from(self.encoder, config.init)
+        network = config.encoder(load_teacher(config.teacher).dim)
+        self.encoder = GaussianEncoder(network, config.drop_path, config.patch_dropout, config.checkpointing).to(self.device)
+        copied = start_from(self.encoder, config.init) if config.init else set()
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.loss = ClipGSLoss(config.voting, image_weight=config.image_weight).to(self.device)
         self.modules: dict[str, nn.Module] = {"encoder": self.encoder, "average": self.average, "loss": self.loss}
-        self.optimizer = torch.optim.AdamW(self._groups(), lr=config.learning_rate, betas=(0.9, 0.98))
+        self.optimizer = torch.optim.AdamW(self._groups(copied), lr=config.learning_rate, betas=(0.9, 0.98))
+        self.parallel_encoder = self.processes.data_parallel(self.encoder)
+        self.parallel_loss = self.processes.data_parallel(self.loss)
 
-    def _groups(self) -> list[dict[str, Any]]:
-        matrices = [p for p in self.encoder.parameters() if p.ndim >= 2 and p is not self.encoder.cls_token]
-        chosen = {id(p) for p in matrices}
-        others = [p for p in (*self.encoder.parameters(), *self.loss.parameters()) if id(p) not in chosen]
-        return [{"params": matrices, "weight_decay": self.config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    def _groups(self, copied: set[str]) -> list[dict[str, object]]:
+        config, depth = self.config, self.encoder.config.depth
 
-    def step(self, step: int) -> dict[str, float]:
-        """One update; its losses."""
+        def peak(name: str) -> float:
+            if name not in copied:
+                return config.learning_rate
+            return config.pretrained_learning_rate * layer_factor(name, depth, config.layer_decay)
+
+        return parameter_groups([*self.encoder.named_parameters(), *self.loss.named_parameters()], peak, config.weight_decay)
+
+    def load(self, step: int) -> TrainingBatch:
+        """This process's part of a batch, augmented."""
         config = self.config
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        batch = self.data.batch(self._rows(step), self.encoder.config.gaussians, config.views, generator)
-        gaussians = augment(batch.gaussians, config.augment, generator).to(self.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * self._schedule(step)
-        with torch.autocast(self.device, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            embedded = self.encoder(gaussians)
-        targets = [value.to(self.device) for value in (batch.text, batch.images, batch.names)]
-        losses = self.loss(embedded.float(), *targets)
+        generator = torch.Generator().manual_seed(self._seed(step))
+        own = torch.cat([torch.arange(part.start, part.stop) for part in self.parts])
+        batch = self.data.batch(self._rows(step), self.encoder.config.gaussians, config.views, generator, own)
+        return replace(batch, gaussians=augment(batch.gaussians, config.augment, generator, own, self.batch_size))
+
+    def step(self, step: int, batch: TrainingBatch) -> dict[str, float]:
+        """One update; its losses."""
         self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), config.clip_gradient)
-        if not bool(torch.isfinite(norm)):
-            raise DataError(f"training diverged at step {step}: the gradient is not finite; lower --learning-rate.")
-        self.optimizer.step()
+        targets = [value.to(self.device) for value in (batch.text, batch.images, batch.names)]
+        losses = self._backward(step, batch.gaussians.to(self.device), targets)
+        updated = update(self.optimizer, self.schedule, step, self.encoder.parameters(), self.config.clip_gradient)
         self._update_average(step)
-        extra = {"learning_rate": self.optimizer.param_groups[0]["lr"], "gradient_norm": float(norm)}
-        return {name: float(value.detach()) for name, value in losses.items()} | extra
+        return {name: float(value.detach()) for name, value in losses.items()} | updated
+
+    def _backward(self, step: int, gaussians: GaussianBatch, targets: list[Tensor]) -> dict[str, Tensor]:
+        """Losses of the whole batch, and their gradients in the parameters."""
+        if len(self.parts) == 1:
+            with working_on(self.parts[0]):
+                losses = self._losses(self._embed(self.parallel_encoder, step, gaussians), targets)
+                losses["loss"].backward()
+            return losses
+        sizes = [len(part) for part in self.parts]
+        pieces = [
+            GaussianBatch(*columns)
+            for columns in zip(*(getattr(gaussians, f.name).split(sizes) for f in fields(gaussians)), strict=True)
+        ]
+        embedded = []
+        with torch.no_grad(), without_tracking(self.encoder):
+            for part, piece in zip(self.parts, pieces, strict=True):
+                with working_on(part):
+                    embedded.append(self._embed(self.encoder, step, piece))
+        rows = torch.cat(embedded).requires_grad_()
+        losses = self._losses(rows, targets)
+        losses["loss"].backward()
+        assert rows.grad is not None
+        gradients = rows.grad.split(sizes)
+        for part, piece, gradient in zip(self.parts, pieces, gradients, strict=True):
+            is_last = part is self.parts[-1]
+            averaging = contextlib.nullcontext() if is_last else self.processes.without_averaging(self.parallel_encoder)
+            with working_on(part), averaging:
+                self._embed(self.parallel_encoder, step, piece).backward(gradient)
+        return losses
+
+    def _embed(self, encoder: nn.Module, step: int, gaussians: GaussianBatch) -> Tensor:
+        torch.manual_seed(self._seed(step))
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            return encoder(gaussians).float()
+
+    def _losses(self, embedded: Tensor, targets: list[Tensor]) -> dict[str, Tensor]:
+        text, images, names = targets
+        return self.parallel_loss(embedded, text, images, names)
 
     def center(self) -> Tensor:
         """Set the averaged encoder's `center` to `centering` times its mean embedding; the mean text embedding (d,).
@@ -219,18 +230,14 @@ class _Run:
         self.average.center.copy_(self.config.centering * share @ torch.cat(parts))
         return share @ self.data.mean_captions()
 
+    def _seed(self, step: int) -> int:
+        return self.config.seed * 1_000_003 + step
+
     def _rows(self, step: int) -> Tensor:
         epoch, position = divmod(step, self.per_epoch)
         generator = torch.Generator().manual_seed(self.config.seed * 7919 + epoch)
         order = torch.multinomial(self.chances, len(self.data), generator=generator)
-        size = min(self.config.batch_size, len(order))
-        return order[position * size : (position + 1) * size]
-
-    def _schedule(self, step: int) -> float:
-        warmup = max(1, round(self.config.warmup * self.steps))
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
+        return order[position * self.batch_size : (position + 1) * self.batch_size]
 
     def _update_average(self, step: int) -> None:
         decay = min(self.config.ema, (1 + step) / (10 + step))

@@ -1,30 +1,34 @@
-"""The GS tokenizer of CLIP-GS (arXiv 2412.19142, section 3.2): Gaussians in, patch tokens out.
+"""The GS tokenizer of CLIP-GS (arXiv 2412.19142, section 3.2): patches of Gaussians in, tokens out.
 
 Design
-- Farthest point sampling picks `patches` centres, k nearest neighbours gather `patch_size` Gaussians for each.
 - A Gaussian is 19 numbers: position relative to the patch centre, colour, opacity, scale, rotation matrix.
-- The refinement block sums two branches: 1x3 convolutions over all 19 channels along a serial order of the patch,
-  and the point-cloud patch encoder of Uni3D (arXiv 2310.06773) over position and colour.
-- Grouping picks indices without gradients; `GaussianBatch` and `PatchIndices` say what moves between the two steps.
+- The refinement block sums two branches: 1x3 convolutions over all 19 channels along serial orders of the patch, and the
+  point-cloud patch encoder of Uni3D (arXiv 2310.06773) over position and colour.
+- Where there are several serial orders, the same convolutions run along each and one pooling takes the maximum over all.
+  The paper names the orders (xyz, Hilbert, Z) but not how they are combined; so none is preferred, no weight is added, and
+  weights trained with one order fit any number of them.
+- Two simpler tokenizers exist for comparison: Uni3D's patch encoder over position and colour (the point-cloud mode), and the
+  same over all 19 channels (all attributes without the GS tokenizer).
 
-Differs from the paper: one serial order inside each patch instead of several orders of the patches; a setting.
+Differs from the paper: nothing known. Which numbers a serial order puts in a row is not public; here the Gaussians inside a
+patch, since a pooled convolution along the patches would not leave one token for each.
 """
 
 from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
+from splatsense.clip_gs.patches import PatchIndices
 from splatsense.gaussians import Gaussians, quaternion_to_matrix
-from splatsense.geometry.neighbours import k_nearest_neighbours
-from splatsense.geometry.sampling import farthest_point_sampling
-from splatsense.geometry.serialize import serial_order
+from splatsense.training.batch_norm import BatchNorm1d
 
 CHANNELS = 19
-PatchOrder = Literal["distance", "xyz", "hilbert", "z"]
-SERIAL_BITS = 8  # cells per axis of the serial curve: 2^8, finer than any patch
+POINT_CHANNELS = 6  # of which position and colour are the first
+Attributes = Literal["all", "position_color"]
 
 
 @dataclass(frozen=True)
@@ -71,128 +75,111 @@ def _pick(available: int, count: int, seed: int) -> Tensor:
     return order.repeat(-(-count // available))[:count]
 
 
-@dataclass(frozen=True)
-class PatchIndices:
-    """Which Gaussians make up the patches.
-
-    Attributes:
-        centers: (B, P) index of each patch's centre.
-        members: (B, P, S) indices of its Gaussians along the serial order.
-    """
-
-    centers: Tensor
-    members: Tensor
-
-
-def group_patches(means: Tensor, patches: int, patch_size: int, order: PatchOrder = "hilbert") -> PatchIndices:
-    """Choose patches of Gaussians by farthest point sampling and nearest neighbours.
-
-    Args:
-        means: (B, N, 3).
-        patches: centres per object, at most N.
-        patch_size: Gaussians per patch, at most N.
-        order: of the Gaussians inside a patch: "distance" from the centre, or along the "xyz", "hilbert" or "z" curve.
-    """
-    batch = torch.arange(len(means), device=means.device)[:, None]
-    centers = farthest_point_sampling(means, patches)
-    _, members = k_nearest_neighbours(means, means[batch, centers], patch_size)
-    if order != "distance":
-        permutation = serial_order(means, order, bits=SERIAL_BITS)
-        rank = torch.empty_like(permutation).scatter_(
-            1, permutation, torch.arange(means.shape[1], device=means.device).expand_as(permutation)
-        )
-        by_rank = rank[batch[..., None], members].argsort(-1)
-        members = members.gather(-1, by_rank)
-    return PatchIndices(centers, members)
-
-
-def drop_patches(indices: PatchIndices, fraction: float) -> PatchIndices:
-    """Leave out a random `fraction` of each object's patches, at most all but one (patch dropout of the CLIP-GS recipe).
-
-    Before the tokenizer rather than after it as in Uni3D: the same tokens enter the transformer, and those left out
-    cost nothing.
-    """
-    patches = indices.centers.shape[1]
-    keep = max(1, round(patches * (1 - fraction)))
-    chosen = torch.rand(indices.centers.shape, device=indices.centers.device).topk(keep).indices
-    members = indices.members.gather(1, chosen[..., None].expand(-1, -1, indices.members.shape[-1]))
-    return PatchIndices(indices.centers.gather(1, chosen), members)
-
-
 class GaussianTokenizer(nn.Module):
-    """Patches of Gaussians to tokens: the refinement block.
+    """Patches of Gaussians to tokens: the refinement block, or one of the two tokenizers it is compared with.
 
     Args:
         width: token width d.
         conv_widths: output channels of the four 1x3 convolutions but the last, which has `width`.
         point_widths: channels of the Uni3D patch encoder (paper: 128, 256, 512).
-        use_attributes: False keeps position and colour only, the point-cloud mode that is the Uni3D baseline.
+        point_dim: output channels of the Uni3D patch encoder, which a linear map takes to `width`; 0: no map, `width` itself.
+        attributes: "all", or "position_color": the Uni3D patch encoder alone, over 6 channels.
+        refinement: False leaves out the convolutions and feeds all attributes to the Uni3D patch encoder.
     """
 
     def __init__(
-        self, width: int, conv_widths: tuple[int, int, int], point_widths: tuple[int, int, int], use_attributes: bool = True
+        self,
+        width: int,
+        conv_widths: tuple[int, int, int],
+        point_widths: tuple[int, int, int],
+        point_dim: int = 0,
+        attributes: Attributes = "all",
+        refinement: bool = True,
     ) -> None:
         super().__init__()
-        a, b, c = conv_widths
-        self.attribute_branch = None
-        if use_attributes:
-            channels, strides = (CHANNELS, a, b, c, width), (1, 1, 2, 2)
-            layers: list[nn.Module] = []
-            for index, stride in enumerate(strides):
-                conv = nn.Conv1d(channels[index], channels[index + 1], 3, stride, padding=1, bias=False)
-                layers += [conv, nn.BatchNorm1d(channels[index + 1]), nn.ReLU()]
-            self.attribute_branch = nn.Sequential(*layers)
-        self.point_branch = PointPatchEncoder(point_widths, width)
+        refined = attributes == "all" and refinement
+        self.point_channels = CHANNELS if attributes == "all" and not refinement else POINT_CHANNELS
+        self.attribute_branch = ConvolutionBranch((CHANNELS, *conv_widths, width)) if refined else None
+        self.point_branch = PointPatchEncoder(self.point_channels, point_widths, point_dim or width)
+        self.point_to_width = nn.Linear(point_dim, width) if point_dim else nn.Identity()
 
     def forward(self, batch: GaussianBatch, indices: PatchIndices) -> tuple[Tensor, Tensor]:
         """Tokens (B, P, width) and the patch centres (B, P, 3) they stand for."""
         rows = torch.arange(len(batch), device=batch.means.device)[:, None]
         centers = batch.means[rows, indices.centers]
-        pick = rows[..., None], indices.members
-        offsets, rgb = batch.means[pick] - centers[:, :, None], batch.rgb[pick]
-        tokens = self.point_branch(torch.cat([offsets, rgb], dim=-1))
+        gathered = _channels(batch)[rows[:, :, None, None], indices.members]  # (B, O, P, S, 19)
+        offsets = gathered[..., :3] - centers[:, None, :, None]
+        patches = torch.cat([offsets, gathered[..., 3:]], dim=-1)
+        tokens = self.point_to_width(self.point_branch(patches[:, 0, ..., : self.point_channels]))
         if self.attribute_branch is not None:
-            channels = torch.cat(
-                [
-                    offsets,
-                    rgb,
-                    batch.opacities[pick][..., None],
-                    sigmoid_of_log(batch.scales[pick]),
-                    batch.rotations[pick].flatten(-2),
-                ],
-                dim=-1,
-            )
-            convolved = self.attribute_branch(channels.flatten(0, 1).transpose(1, 2))
-            tokens = tokens + convolved.amax(-1).unflatten(0, tokens.shape[:2])
+            pooled = self.attribute_branch(patches.flatten(0, 2)).unflatten(0, patches.shape[:3])
+            tokens = tokens + pooled.amax(1)
         return tokens, centers
+
+
+def _channels(batch: GaussianBatch) -> Tensor:
+    """(B, N, 19) what the network sees of each Gaussian, its position still absolute."""
+    parts = [batch.means, batch.rgb, batch.opacities[..., None], sigmoid_of_log(batch.scales), batch.rotations.flatten(-2)]
+    return torch.cat(parts, dim=-1)
+
+
+class ConvolutionBranch(nn.Sequential):
+    """Four 1x3 convolutions along patches, strides 1, 1, 2 and 2, each with batch norm and ReLU, and a maximum over the patch.
+
+    For training on a CPU they are written as matrix products over windows of three: there, convolutions in bfloat16 take
+    ten times as long on the way back.
+    """
+
+    def __init__(self, channels: tuple[int, int, int, int, int]) -> None:
+        layers: list[nn.Module] = []
+        for index, stride in enumerate((1, 1, 2, 2)):
+            conv = nn.Conv1d(channels[index], channels[index + 1], 3, stride, padding=1, bias=False)
+            layers += [conv, BatchNorm1d(channels[index + 1]), nn.ReLU()]
+        super().__init__(*layers)
+
+    def forward(self, input: Float[Tensor, "p s c"]) -> Float[Tensor, "p out"]:
+        """Features of P patches of S Gaussians in a row."""
+        if not (input.device.type == "cpu" and torch.is_grad_enabled()):
+            return super().forward(input.transpose(1, 2)).amax(-1)
+        for layer in self:
+            if isinstance(layer, nn.Conv1d):
+                input = convolve_by_product(input, layer.weight, layer.stride[0])
+            elif isinstance(layer, nn.BatchNorm1d):
+                input = layer(input.flatten(0, 1)).view_as(input)
+            else:
+                input = layer(input)
+        return input.amax(1)
+
+
+def convolve_by_product(
+    rows: Float[Tensor, "p s c"], weight: Float[Tensor, "out c 3"], stride: int
+) -> Float[Tensor, "p short out"]:
+    """`conv1d` of kernel 3 and padding 1 over the middle axis, as one matrix product."""
+    padded = pad(rows, (0, 0, 1, 1))
+    last = padded.shape[1] - 2
+    windows = torch.cat([padded[:, tap : tap + last : stride] for tap in range(3)], dim=-1)
+    return linear(windows, weight.transpose(1, 2).flatten(1))
 
 
 class PointPatchEncoder(nn.Module):
     """Uni3D's patch encoder: a mini PointNet, its maximum joined to every point, a second one, and a maximum."""
 
-    def __init__(self, widths: tuple[int, int, int], out_width: int) -> None:
+    def __init__(self, channels: int, widths: tuple[int, int, int], out_width: int) -> None:
         super().__init__()
         first, second, third = widths
-        self.point_layers = nn.Sequential(nn.Linear(6, first), _BatchNorm(first), nn.ReLU(), nn.Linear(first, second))
+        self.point_layers = nn.Sequential(nn.Linear(channels, first), BatchNorm1d(first), nn.ReLU(), nn.Linear(first, second))
         self.join = nn.Linear(2 * second, third)
-        self.patch_layers = nn.Sequential(_BatchNorm(third), nn.ReLU(), nn.Linear(third, out_width))
+        self.patch_layers = nn.Sequential(BatchNorm1d(third), nn.ReLU(), nn.Linear(third, out_width))
 
-    def forward(self, points: Tensor) -> Tensor:
-        """(B, P, out_width) tokens of patches (B, P, S, 6) of relative positions and colours."""
-        local = self.point_layers(points)
+    def forward(self, points: Float[Tensor, "b p s c"]) -> Float[Tensor, "b p out"]:
+        """Tokens of patches of S points: relative positions, colours and what else there is."""
+        local = self.point_layers(points.flatten(0, -2)).unflatten(0, points.shape[:-1])
         # `join` takes [maximum, local]; its two halves apply apart, so the maximum's is done once a patch.
         for_maximum, for_local = self.join.weight.chunk(2, dim=1)
         mixed = linear(local, for_local, self.join.bias) + linear(local.amax(-2, keepdim=True), for_maximum)
-        return self.patch_layers(mixed).amax(-2)
+        return self.patch_layers(mixed.flatten(0, -2)).unflatten(0, points.shape[:-1]).amax(-2)
 
 
-class _BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over every axis but the last, which holds the channels."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.flatten(0, -2)).view_as(input)
-
-
-def sigmoid_of_log(scales: Tensor) -> Tensor:
+def sigmoid_of_log(scales: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """The paper's sigmoid of the raw (log) scale, written for linear scales: s / (1 + s)."""
     return scales / (1 + scales)

@@ -1,24 +1,26 @@
 """Serial orders of point clouds: sorted by x then y then z, along a Z-order curve, or along a Hilbert curve.
 
 Points are put into a cubic grid of 2^bits cells a side over their bounding box, cells get a key, and keys are sorted; points
-of one cell keep their order.
+of one cell keep their order. The native path gives the same indices as plain PyTorch.
 """
 
+import ctypes
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from splatsense.errors import DataError
+from splatsense.errors import DataError, LimitError
 from splatsense.geometry.point_checks import check_points
+from splatsense.native import load_native, pointer
 
 MAX_BITS = 20  # three coordinates in one int64
+SerialOrder = Literal["xyz", "z", "hilbert"]
+_NATIVE_ORDERS = ("xyz", "z", "hilbert")  # in the order of their numbers in native/splatsense.h
 
 
-def serial_order(
-    points: Float[Tensor, "*batch n 3"], order: Literal["xyz", "hilbert", "z"], bits: int = 10
-) -> Int64[Tensor, "*batch n"]:
+def serial_order(points: Float[Tensor, "*batch n 3"], order: SerialOrder, bits: int = 10) -> Int64[Tensor, "*batch n"]:
     """The permutation that puts points in a serial order: `points[serial_order(points, "hilbert")]` for one cloud.
 
     Args:
@@ -28,18 +30,67 @@ def serial_order(
 
     Raises:
         DataError: `points` is empty or not finite, or `order` or `bits` is not one of the above.
+        LimitError: out of memory.
     """
-    check_points(points, "serial_order: points")
-    keys = {"xyz": row_major_key, "z": morton_key, "hilbert": hilbert_key}
-    if order not in keys:
-        raise DataError(f"serial_order: order must be one of {', '.join(keys)}, got {order!r}.")
+    n = check_points(points, "serial_order: points")
+    if order not in _NATIVE_ORDERS:
+        raise DataError(f"serial_order: order must be one of {', '.join(_NATIVE_ORDERS)}, got {order!r}.")
     if not 1 <= bits <= MAX_BITS:
         raise DataError(f"serial_order: bits must be 1 to {MAX_BITS}, got {bits}.")
+    native = load_native() if points.device.type == "cpu" and points.dtype == torch.float32 else None
+    if native is None:
+        return serial_order_reference(points, order, bits)
+    function = native.ss_serial_order
+    function.argtypes = [ctypes.c_void_p, *[ctypes.c_int32] * 4, ctypes.c_void_p]
+    clouds = points.detach().reshape(-1, n, 3).contiguous()
+    permutation = torch.empty(len(clouds), n, dtype=torch.int64)
+    if function(pointer(clouds), len(clouds), n, _NATIVE_ORDERS.index(order), bits, pointer(permutation)):
+        raise LimitError(f"serial_order: out of memory for {len(clouds)} x {n} points.")
+    return permutation.reshape(points.shape[:-1])
+
+
+def serial_order_reference(points: Float[Tensor, "*batch n 3"], order: SerialOrder, bits: int) -> Int64[Tensor, "*batch n"]:
+    """What `serial_order` computes, in plain PyTorch, on any device."""
+    keys = {"xyz": row_major_key, "z": morton_key, "hilbert": hilbert_key}
     from_corner = points.double() - points.double().amin(-2, keepdim=True)
     side = from_corner.amax((-2, -1), keepdim=True)
     unit = from_corner / torch.where(side > 0, side, 1)
     cells = (unit * 2**bits).long().clamp(max=2**bits - 1)
     return keys[order](cells, bits).argsort(dim=-1, stable=True)
+
+
+def sort_lists(permutation: Int64[Tensor, "b n"], lists: Int64[Tensor, "b m k"]) -> Int64[Tensor, "b m k"]:
+    """Lists of point indices, each sorted by the place its points have in the permutation of their cloud.
+
+    Args:
+        permutation: of each cloud's points, as `serial_order` gives it.
+        lists: M lists of K indices for each cloud.
+
+    Raises:
+        DataError: an index in `lists` is none of the cloud's points.
+        LimitError: out of memory.
+    """
+    (batch, n), (_, count, size) = permutation.shape, lists.shape
+    if lists.numel() and (int(lists.min()) < 0 or int(lists.max()) >= n):
+        raise DataError(f"sort_lists: lists must hold indices of 0 to {n - 1}, got {int(lists.min())} to {int(lists.max())}.")
+    native = load_native() if lists.device.type == "cpu" else None
+    if native is None:
+        return sort_lists_reference(permutation, lists)
+    function = native.ss_sort_lists
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int32] * 4, ctypes.c_void_p]
+    permutation, lists = permutation.contiguous(), lists.contiguous()
+    result = torch.empty_like(lists)
+    if function(pointer(permutation), pointer(lists), batch, n, count, size, pointer(result)):
+        raise LimitError(f"sort_lists: out of memory for {batch} x {n} points.")
+    return result
+
+
+def sort_lists_reference(permutation: Int64[Tensor, "b n"], lists: Int64[Tensor, "b m k"]) -> Int64[Tensor, "b m k"]:
+    """What `sort_lists` computes, in plain PyTorch, on any device."""
+    places = torch.arange(permutation.shape[1], device=permutation.device).expand_as(permutation)
+    place = torch.empty_like(permutation).scatter_(1, permutation, places)
+    sorted_places = place.gather(1, lists.flatten(1)).view_as(lists).sort(-1).values
+    return permutation.gather(1, sorted_places.flatten(1)).view_as(lists)
 
 
 def row_major_key(cells: Int64[Tensor, "*n 3"], bits: int) -> Int64[Tensor, "*n"]:

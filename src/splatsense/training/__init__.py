@@ -1,1 +1,1 @@
-"""What every training run shares: progress, checkpoints and the metrics log."""
+"""What every training run shares: the loop, processes, schedules, checkpoints, metrics."""
