@@ -15,7 +15,7 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,8 @@ import torch
 from splatsense.cameras import Cameras
 from splatsense.clip_gs.captions import Appearance, captions
 from splatsense.clip_gs.color_words import dominant_colors
+from splatsense.clip_gs.fit_scores import measure
+from splatsense.clip_gs.fitting import FitConfig, fit_batch
 from splatsense.clip_gs.shards import Triplet
 from splatsense.corpora import CorpusObject
 from splatsense.errors import DataError, LimitError, SplatSenseError
@@ -49,6 +51,8 @@ class TripletConfig:
     """Gaussians optimised to the views, or sampled on the surface and left so; splats are taken as they are"""
     gaussians: int = 4096
     """per object; a splat that has more gives a random subset"""
+    steps: tuple[int, int, int] = FitConfig.steps
+    """of the fit, with pictures of a quarter, half and the full size"""
     views: int = 36
     """rendered pictures per object"""
     size: int = 256
@@ -70,8 +74,15 @@ class TripletConfig:
     shard_size: int = 128
     """objects per shard"""
 
+    @property
+    def fit(self) -> FitConfig:
+        """The settings of the fit."""
+        return FitConfig(gaussians=self.gaussians, steps=self.steps, seed=self.seed)
+
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if min(self.steps) < 0:
+            raise DataError(f"--steps: must not be negative, got {self.steps}.")
         for flag in ("gaussians", "views", "size", "max_faces", "max_megabytes", "shard_size"):
             if getattr(self, flag) < 1:
                 raise DataError(f"--{flag.replace('_', '-')}: must be at least 1, got {getattr(self, flag)}.")
@@ -130,25 +141,14 @@ def make_triplets(items: Sequence[CorpusObject], config: TripletConfig, device: 
     ]
 
 
-def fit_settings(config: TripletConfig) -> dict[str, Any]:
-    """The settings of the fit, for the manifest; none where nothing is fitted."""
-    if config.method != "fitted":
-        return {}
-    from splatsense.clip_gs.fitting import FitConfig
-
-    return asdict(FitConfig(gaussians=config.gaussians))
-
-
 def _fit(drafts: Sequence[_Draft], config: TripletConfig, device: str) -> list[Triplet | Exception]:
     """The fitted triplets of some drafts; one that cannot be fitted does not stop the others."""
-    from splatsense.clip_gs.fitting import FitConfig, fit_batch
-
     try:
         fits = fit_batch(
             [draft.start.to(device) for draft in drafts],
             [draft.cameras.to(device) for draft in drafts],
-            [torch.from_numpy(draft.views).to(device).float() / 255 for draft in drafts],
-            FitConfig(gaussians=config.gaussians),
+            [_as_floats(draft.views).to(device) for draft in drafts],
+            config.fit,
             [draft.info["held_out"] for draft in drafts],
         )
     except SplatSenseError as error:
@@ -157,6 +157,19 @@ def _fit(drafts: Sequence[_Draft], config: TripletConfig, device: str) -> list[T
         Triplet(draft.key, fit.gaussians.to("cpu"), draft.views, draft.info | _scores(fit.psnr, fit.ssim, fit.foreground_psnr))
         for draft, fit in zip(drafts, fits, strict=True)
     ]
+
+
+def _as_floats(views: np.ndarray) -> torch.Tensor:
+    """RGBA in [0, 1], straight alpha."""
+    return torch.from_numpy(views).float() / 255
+
+
+def _measure(gaussians: Gaussians, views: np.ndarray, cameras: Cameras, held_out: list[int]) -> dict[str, float | None]:
+    """The scores of Gaussians that were not fitted."""
+    rgba = _as_floats(views[held_out])
+    premultiplied = torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], dim=-1)
+    found = measure(gaussians, cameras[torch.tensor(held_out, dtype=torch.long)], premultiplied)
+    return _scores(found.psnr, found.ssim, found.foreground_psnr)
 
 
 def _scores(psnr: float, ssim: float, foreground_psnr: float) -> dict[str, float | None]:
@@ -196,7 +209,8 @@ def _draft(item: CorpusObject, config: TripletConfig) -> _Draft:
     info: dict[str, Any] = {field: getattr(item, field) for field in fields}
     info |= {"tags": list(item.tags), "captions": captions(item, appearance, seed), "colors": list(colors)}
     info |= {"missing_textures": list(missing), "source_sha256": source, "method": method, "seed": seed}
-    info |= {"psnr": None, "ssim": None, "foreground_psnr": None, "held_out": held_out, "cameras": _cameras_as_json(cameras)}
+    info |= {"held_out": held_out, "cameras": _cameras_as_json(cameras)}
+    info |= _measure(gaussians, views, cameras, held_out) if method == "surface" else _scores(math.nan, math.nan, math.nan)
     return _Draft(item.key, gaussians, views, cameras, info, fitted=method == "fitted")
 
 
