@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from splatsense.clip_gs.triplets import (
-    TripletConfig,
-    has_colors,
-    make_triplet,
-    make_triplets,
-    mesh_radius,
-    object_seed,
-    view_cameras,
-)
+import splatsense.clip_gs.triplets as triplets_module
+from splatsense.clip_gs.triplets import TripletConfig, make_triplet, make_triplets, object_seed
+from splatsense.clip_gs.views import has_colors, mesh_radius, view_cameras
 from splatsense.corpora import CorpusObject
 from splatsense.errors import DataError, LimitError
 from splatsense.files import open_to_read
@@ -47,17 +41,17 @@ def test_colors_at_edges_are_straight_not_darkened(boxes):
 
 
 def test_elevations_alternate_within_their_jitter_and_differ_between_objects():
-    config = TripletConfig(method="surface", views=36, elevations=(0.0, 20.0, 40.0), jitter=10.0)
-    cameras = view_cameras(config, 1.0, seed=1)
+    elevations = (0.0, 20.0, 40.0)
+    cameras = view_cameras(36, 64, 1.0, elevations, jitter=10.0, seed=1)
     height = torch.rad2deg(torch.asin(cameras.centers[:, 1] / cameras.centers.norm(dim=1)))
-    nominal = torch.tensor(config.elevations)[torch.arange(36) % 3]
+    nominal = torch.tensor(elevations)[torch.arange(36) % 3]
     assert float((height - nominal).abs().max()) <= 10.001
     assert float((height - nominal).abs().max()) > 5
     azimuth = torch.rad2deg(torch.atan2(cameras.centers[:, 0], cameras.centers[:, 2]))
     steps = azimuth.diff() % 360
     assert torch.allclose(steps, torch.full((35,), 10.0), atol=1e-2)
-    assert not torch.equal(cameras.centers, view_cameras(config, 1.0, seed=2).centers)
-    assert torch.equal(cameras.centers, view_cameras(config, 1.0, seed=1).centers)
+    assert not torch.equal(cameras.centers, view_cameras(36, 64, 1.0, elevations, 10.0, seed=2).centers)
+    assert torch.equal(cameras.centers, view_cameras(36, 64, 1.0, elevations, 10.0, seed=1).centers)
     distance = cameras.centers.norm(dim=1)
     assert torch.allclose(distance, torch.tensor(1.02 / math.sin(math.radians(15))), atol=1e-4)
 
@@ -148,3 +142,32 @@ def test_the_radius_is_that_of_used_vertices(boxes):
 def test_settings_out_of_range_name_the_flag(change, flag):
     with pytest.raises(DataError, match=flag):
         TripletConfig(**change)
+
+
+def test_a_fit_shows_views_it_did_not_see_better_than_the_surface(boxes):
+    setup = TripletConfig(gaussians=200, steps=(30, 30, 30), views=8, size=48)
+    items = boxes[:2]
+    fitted = make_triplets(items, setup)
+    surface = make_triplets(items, replace(setup, method="surface"))
+    for fit, start in zip(fitted, surface, strict=True):
+        assert fit.info["method"] == "fitted"
+        assert fit.info["psnr"] > start.info["psnr"] + 3
+        assert fit.info["ssim"] > start.info["ssim"]
+        assert fit.info["held_out"] == start.info["held_out"]
+        assert len(fit.gaussians) <= 200
+    alone = make_triplet(items[1], setup)
+    assert fitted[1].info["psnr"] == pytest.approx(alone.info["psnr"], abs=0.3)
+
+
+def test_an_object_that_cannot_be_fitted_does_not_stop_its_batch(boxes, monkeypatch):
+    """An object drawn as nothing; the batch is fitted one by one to find it."""
+    setup = TripletConfig(gaussians=50, steps=(2, 2, 2), views=4, size=16, held_out=1)
+    real = triplets_module.mesh_views
+
+    def nothing_of_the_second(mesh, cameras, shading):
+        views = real(mesh, cameras, shading)
+        return views * 0 if mesh.materials[0].color[2] > 0.5 else views
+
+    monkeypatch.setattr(triplets_module, "mesh_views", nothing_of_the_second)
+    made = make_triplets(boxes[:3], setup)
+    assert [type(one).__name__ for one in made] == ["Triplet", "DataError", "Triplet"]

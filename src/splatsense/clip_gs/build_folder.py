@@ -23,7 +23,7 @@ from typing import Any
 from splatsense.clip_gs.engines import Outcome
 from splatsense.clip_gs.manifest import FORMAT, check_same, read_manifest, summary
 from splatsense.clip_gs.shards import shard_name, split_shard, write_shard
-from splatsense.clip_gs.triplets import TripletConfig, fit_settings
+from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.corpora import Corpus
 from splatsense.errors import FormatError
 from splatsense.files import atomic_write
@@ -42,6 +42,11 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise FormatError(f"{folder}: another build is at work in this folder; wait for it, or use another.") from error
         yield
+
+
+def _settings(config: TripletConfig) -> Record:
+    """All that decides what a sample is: those of the fit, which the code sets, too where there is one."""
+    return asdict(config) | ({"fit": asdict(config.fit)} if config.method == "fitted" else {})
 
 
 class BuildFolder:
@@ -66,7 +71,7 @@ class BuildFolder:
             "corpus": corpus.name,
             "objects": len(corpus),
             "keys_sha256": hashlib.sha256(keys.encode()).hexdigest(),
-            "settings": json.loads(json.dumps(asdict(config) | {"fit": fit_settings(config)})),
+            "settings": json.loads(json.dumps(_settings(config))),
         }
         self._manifest = read_manifest(out) or wanted | {"unknown_captions": list(corpus.unknown), "shards": {}}
         check_same(out, self._manifest, wanted)

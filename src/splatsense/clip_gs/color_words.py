@@ -28,8 +28,9 @@ def dominant_colors(views: np.ndarray) -> tuple[str, ...]:
     pixels = pixels[pixels[:, 3] >= VISIBLE, :3]
     if not len(pixels):
         return ()
-    colors, counts = np.unique(pixels >> 2, axis=0, return_counts=True)  # 64 levels a channel: far fewer colours to name
-    lab = srgb_to_lab((colors.astype(np.float64) * 4 + 1.5) / 255)
+    red, green, blue = (pixels >> 2).astype(np.int32).T  # 64 levels a channel: far fewer colours to name
+    levels, counts = np.unique(red << 12 | green << 6 | blue, return_counts=True)
+    lab = srgb_to_lab((np.stack([levels >> 12, levels >> 6 & 63, levels & 63], axis=-1) * 4 + 1.5) / 255)
     nearest = np.linalg.norm(lab[:, None] - _ANCHOR_LAB, axis=2).argmin(1)
     shares = np.bincount(_ANCHOR_TERMS[nearest], counts, len(ANCHORS)) / counts.sum()
     first, second = np.argsort(-shares, kind="stable")[:2]

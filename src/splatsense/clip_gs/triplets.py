@@ -15,7 +15,7 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -24,21 +24,15 @@ import torch
 from splatsense.cameras import Cameras
 from splatsense.clip_gs.captions import Appearance, captions
 from splatsense.clip_gs.color_words import dominant_colors
+from splatsense.clip_gs.fit_scores import measure
+from splatsense.clip_gs.fitting import FitConfig, fit_batch
 from splatsense.clip_gs.shards import Triplet
+from splatsense.clip_gs.views import OUTLIERS, mesh_colors, mesh_radius, mesh_views, splat_radius, splat_views, view_cameras
 from splatsense.corpora import CorpusObject
 from splatsense.errors import DataError, LimitError, SplatSenseError
 from splatsense.gaussians import Gaussians
-from splatsense.io.mesh import GREY
-from splatsense.io.surface import MIN_OPACITY, mesh_to_gaussians
-from splatsense.mesh import Material, Mesh
-from splatsense.render import render
-from splatsense.render.mesh import render_mesh
-
-FIELD_OF_VIEW = 30.0  # degrees
-MARGIN = 1.02  # room around the object's bounding ball
-FIRST_AZIMUTH = 30.0  # degrees from the front
-OUTLIERS = 0.002  # of a splat's Gaussians, which do not count for its size
-COLOR_VIEWS = 6  # pictures without light that say what colours an object has
+from splatsense.io.surface import mesh_to_gaussians
+from splatsense.mesh import Mesh
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,8 @@ class TripletConfig:
     """Gaussians optimised to the views, or sampled on the surface and left so; splats are taken as they are"""
     gaussians: int = 4096
     """per object; a splat that has more gives a random subset"""
+    steps: tuple[int, int, int] = FitConfig.steps
+    """of the fit, with pictures of a quarter, half and the full size"""
     views: int = 36
     """rendered pictures per object"""
     size: int = 256
@@ -70,8 +66,19 @@ class TripletConfig:
     shard_size: int = 128
     """objects per shard"""
 
+    @property
+    def fit(self) -> FitConfig:
+        """The settings of the fit."""
+        return FitConfig(gaussians=self.gaussians, steps=self.steps, seed=self.seed)
+
+    def cameras(self, radius: float, seed: int) -> Cameras:
+        """The cameras around an object of some radius."""
+        return view_cameras(self.views, self.size, radius, self.elevations, self.jitter, seed)
+
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if min(self.steps) < 0:
+            raise DataError(f"--steps: must not be negative, got {self.steps}.")
         for flag in ("gaussians", "views", "size", "max_faces", "max_megabytes", "shard_size"):
             if getattr(self, flag) < 1:
                 raise DataError(f"--{flag.replace('_', '-')}: must be at least 1, got {getattr(self, flag)}.")
@@ -130,25 +137,14 @@ def make_triplets(items: Sequence[CorpusObject], config: TripletConfig, device: 
     ]
 
 
-def fit_settings(config: TripletConfig) -> dict[str, Any]:
-    """The settings of the fit, for the manifest; none where nothing is fitted."""
-    if config.method != "fitted":
-        return {}
-    from splatsense.clip_gs.fitting import FitConfig
-
-    return asdict(FitConfig(gaussians=config.gaussians))
-
-
 def _fit(drafts: Sequence[_Draft], config: TripletConfig, device: str) -> list[Triplet | Exception]:
     """The fitted triplets of some drafts; one that cannot be fitted does not stop the others."""
-    from splatsense.clip_gs.fitting import FitConfig, fit_batch
-
     try:
         fits = fit_batch(
             [draft.start.to(device) for draft in drafts],
             [draft.cameras.to(device) for draft in drafts],
-            [torch.from_numpy(draft.views).to(device).float() / 255 for draft in drafts],
-            FitConfig(gaussians=config.gaussians),
+            [_as_floats(draft.views).to(device) for draft in drafts],
+            config.fit,
             [draft.info["held_out"] for draft in drafts],
         )
     except SplatSenseError as error:
@@ -157,6 +153,19 @@ def _fit(drafts: Sequence[_Draft], config: TripletConfig, device: str) -> list[T
         Triplet(draft.key, fit.gaussians.to("cpu"), draft.views, draft.info | _scores(fit.psnr, fit.ssim, fit.foreground_psnr))
         for draft, fit in zip(drafts, fits, strict=True)
     ]
+
+
+def _as_floats(views: np.ndarray) -> torch.Tensor:
+    """RGBA in [0, 1], straight alpha."""
+    return torch.from_numpy(views).float() / 255
+
+
+def _measure(gaussians: Gaussians, views: np.ndarray, cameras: Cameras, held_out: list[int]) -> dict[str, float | None]:
+    """The scores of Gaussians that were not fitted."""
+    rgba = _as_floats(views[held_out])
+    premultiplied = torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], dim=-1)
+    found = measure(gaussians, cameras[torch.tensor(held_out, dtype=torch.long)], premultiplied)
+    return _scores(found.psnr, found.ssim, found.foreground_psnr)
 
 
 def _scores(psnr: float, ssim: float, foreground_psnr: float) -> dict[str, float | None]:
@@ -176,19 +185,17 @@ def _draft(item: CorpusObject, config: TripletConfig) -> _Draft:
     missing: tuple[str, ...] = ()
     if item.load_gaussians is not None:
         splat = item.load_gaussians().normalized(OUTLIERS)
-        cameras = view_cameras(config, _splat_radius(splat), seed)
+        cameras = config.cameras(splat_radius(splat), seed)
         views = splat_views(splat, cameras)
         gaussians, colors = splat.subsample(config.gaussians, seed), dominant_colors(views)
         method = "splat"
     else:
         mesh = load_checked(item, config)
         missing, method = mesh.missing_textures, config.method
-        cameras = view_cameras(config, mesh_radius(mesh), seed)
+        cameras = config.cameras(mesh_radius(mesh), seed)
         views = mesh_views(mesh, cameras, config.shading)
         gaussians = mesh_to_gaussians(mesh, config.gaussians, seed)
-        colors = (
-            dominant_colors(mesh_views(mesh, cameras[:: max(1, config.views // COLOR_VIEWS)], 0)) if has_colors(mesh) else ()
-        )
+        colors = mesh_colors(mesh)
     low, high = gaussians.bounds.tolist()
     appearance = Appearance(colors, (high[0] - low[0], high[1] - low[1], high[2] - low[2]))
     held_out = sorted(np.random.default_rng(seed).choice(config.views, config.held_out, replace=False).tolist())
@@ -196,7 +203,8 @@ def _draft(item: CorpusObject, config: TripletConfig) -> _Draft:
     info: dict[str, Any] = {field: getattr(item, field) for field in fields}
     info |= {"tags": list(item.tags), "captions": captions(item, appearance, seed), "colors": list(colors)}
     info |= {"missing_textures": list(missing), "source_sha256": source, "method": method, "seed": seed}
-    info |= {"psnr": None, "ssim": None, "foreground_psnr": None, "held_out": held_out, "cameras": _cameras_as_json(cameras)}
+    info |= {"held_out": held_out, "cameras": _cameras_as_json(cameras)}
+    info |= _measure(gaussians, views, cameras, held_out) if method == "surface" else _scores(math.nan, math.nan, math.nan)
     return _Draft(item.key, gaussians, views, cameras, info, fitted=method == "fitted")
 
 
@@ -223,71 +231,7 @@ def load_checked(item: CorpusObject, config: TripletConfig) -> Mesh:
     return mesh.normalized()
 
 
-def view_cameras(config: TripletConfig, radius: float, seed: int = 0) -> Cameras:
-    """An orbit around a ball of some radius that fills the pictures; elevations alternate from view to view, and are jittered.
-
-    Args:
-        config: number of views, their size, elevations and jitter.
-        radius: of the ball around the origin.
-        seed: of the jitter.
-    """
-    index = torch.arange(config.views)
-    elevation = torch.tensor(config.elevations)[index % len(config.elevations)]
-    random = torch.rand(config.views, generator=torch.Generator().manual_seed(seed))
-    elevation = torch.deg2rad(elevation + config.jitter * (2 * random - 1))
-    azimuth = torch.deg2rad(FIRST_AZIMUTH + index * (360.0 / config.views))
-    directions = torch.stack([elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], dim=-1)
-    distance = MARGIN * radius / math.sin(math.radians(FIELD_OF_VIEW / 2))
-    up = torch.tensor([0.0, 1.0, 0.0])
-    return Cameras.look_at(directions * distance, torch.zeros(3), up, config.size, config.size, FIELD_OF_VIEW)
-
-
 def _cameras_as_json(cameras: Cameras) -> dict[str, Any]:
     """What `Triplet.cameras` reads."""
     matrices = [[[round(value, 7) for value in row] for row in matrix] for matrix in cameras.world_to_camera.tolist()]
     return {"world_to_camera": matrices, "K": cameras.K[0].tolist(), "width": cameras.width, "height": cameras.height}
-
-
-def mesh_radius(mesh: Mesh) -> float:
-    """Of the smallest ball around the origin that holds the mesh."""
-    return float(np.linalg.norm(mesh.vertices[np.unique(mesh.faces)], axis=1).max())
-
-
-def _splat_radius(splat: Gaussians) -> float:
-    """Of a ball around the origin that holds nearly all Gaussians out to two standard deviations."""
-    reach = splat.means.norm(dim=1) + 2 * splat.scales.amax(1)
-    return float(reach.sort().values[max(0, math.ceil((1 - OUTLIERS) * len(reach)) - 1)])
-
-
-def mesh_views(mesh: Mesh, cameras: Cameras, shading: float) -> np.ndarray:
-    """(V, H, W, 4) uint8 pictures of a normalised mesh, sRGB with straight alpha."""
-    mesh = replace(mesh, materials=tuple(_opaque(material) for material in mesh.materials))
-    images = render_mesh(mesh, cameras, supersample=2, shading=shading)
-    return _to_rgba(images.color, images.alpha)
-
-
-def splat_views(splat: Gaussians, cameras: Cameras) -> np.ndarray:
-    """(V, H, W, 4) uint8 pictures of a normalised splat, sRGB with straight alpha."""
-    with torch.no_grad():
-        images = render(splat, cameras)
-    return _to_rgba(images.color, images.alpha)
-
-
-def _to_rgba(color: torch.Tensor, alpha: torch.Tensor) -> np.ndarray:
-    """From colours over black, which are premultiplied."""
-    straight = (color / alpha[..., None].clamp(min=1e-6)).clamp(0, 1)
-    return (torch.cat([straight, alpha[..., None]], dim=-1) * 255).round().to(torch.uint8).numpy()
-
-
-def has_colors(mesh: Mesh) -> bool:
-    """Whether the source says anything about colours; a mesh without gets one grey."""
-    plain = all(material.texture is None and np.array_equal(material.color, GREY) for material in mesh.materials)
-    return not plain or mesh.corner_colors is not None
-
-
-def _opaque(material: Material) -> Material:
-    """Glass as a z-buffer can draw it: opaque, lightened as it would look over white."""
-    opacity = float(material.color[3])
-    if opacity < MIN_OPACITY or opacity == 1:
-        return material
-    return replace(material, color=np.append(material.color[:3] * opacity + 1 - opacity, 1).astype(np.float32))

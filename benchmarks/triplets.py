@@ -1,0 +1,112 @@
+"""Making triplets: milliseconds per object by step, and objects per second of a whole build with 1 and 2 workers.
+
+    python benchmarks/triplets.py [--corpus furniture] [--objects 48] [--fits 4]
+
+Steps are timed in this process on one thread; builds use `method="surface"` and include starting the
+workers. Objects are spread evenly over the corpus; those that cannot be read are left out.
+"""
+
+import argparse
+import io
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from splatsense.clip_gs.build import RunConfig, build_triplets
+from splatsense.clip_gs.shards import EFFORT, QUALITY, encode_sample
+from splatsense.clip_gs.triplets import TripletConfig, load_checked, make_triplet
+from splatsense.clip_gs.views import mesh_radius, mesh_views
+from splatsense.corpora import CorpusObject
+from splatsense.corpora.sources import open_corpus
+from splatsense.errors import SplatSenseError
+from splatsense.io.surface import mesh_to_gaussians
+from splatsense.mesh import Mesh
+
+SURFACE = TripletConfig(method="surface")
+
+
+def readable(corpus: Sequence[CorpusObject], count: int) -> list[tuple[CorpusObject, Mesh]]:
+    """About `count` objects of a corpus, and their meshes."""
+    found = []
+    for item in corpus[:: max(1, len(corpus) // count)]:
+        try:
+            found.append((item, load_checked(item, SURFACE)))
+        except SplatSenseError:
+            continue
+    return found[:count]
+
+
+def report(step: str, function: Callable[..., object], arguments: Sequence[tuple]) -> None:
+    """Print mean and median milliseconds of a step over the objects, the better of two passes each."""
+    times = []
+    for given in arguments:
+        passes = []
+        for _ in range(2):
+            start = time.perf_counter()
+            function(*given)
+            passes.append(time.perf_counter() - start)
+        times.append(min(passes) * 1e3)
+    print(f"{step:<44} mean {np.mean(times):8.1f} ms   median {np.median(times):8.1f} ms", flush=True)
+
+
+def webp(views: np.ndarray) -> None:
+    """Encode views as `encode_sample` does."""
+    for view in views:
+        Image.fromarray(view).save(io.BytesIO(), "WEBP", quality=QUALITY, method=EFFORT)
+
+
+def steps(items: list[tuple[CorpusObject, Mesh]], fits: int) -> None:
+    """Time every step of making a triplet."""
+    torch.set_num_threads(1)
+    meshes = [mesh for _, mesh in items]
+    draw = [(mesh, replace(SURFACE, views=24).cameras(mesh_radius(mesh), 0), 0.5) for mesh in meshes]
+    print(f"{len(items)} objects, median {int(np.median([len(mesh.faces) for mesh in meshes])):,} faces")
+    report("read and normalise the mesh", load_checked, [(item, SURFACE) for item, _ in items])
+    report("24 views, 256 x 256, RGBA, 4 samples a pixel", mesh_views, draw)
+    report("4,096 Gaussians from the surface", mesh_to_gaussians, [(mesh, 4096) for mesh in meshes])
+    triplets = [make_triplet(item, SURFACE) for item, _ in items]
+    report("36 views as WebP", webp, [(triplet.views,) for triplet in triplets])
+    report("sample as tar entries, WebP included", encode_sample, [(triplet,) for triplet in triplets])
+    report("all of it, surface conversion", make_triplet, [(item, SURFACE) for item, _ in items])
+    fitted = []
+    for item, _ in items[:: max(1, len(items) // max(fits, 1))][:fits]:
+        start = time.perf_counter()
+        psnr = make_triplet(item, TripletConfig()).info["psnr"]
+        fitted.append((time.perf_counter() - start, psnr))
+    if fitted:
+        seconds, psnr = np.median(fitted, axis=0)
+        print(f"all of it, fitted, {len(fitted)} objects: median {seconds:.1f} s, {psnr:.1f} dB")
+
+
+def builds(objects: Sequence[CorpusObject], workers: Sequence[int]) -> None:
+    """Time whole builds."""
+    for count in workers:
+        with tempfile.TemporaryDirectory() as folder:
+            made = build_triplets(objects, Path(folder), SURFACE, RunConfig(workers=count))
+            size = sum(path.stat().st_size for path in Path(folder).glob("*.tar")) / len(objects)
+        print(f"build, {count} workers: {len(objects) / made.seconds:.2f} objects/s, {size / 1e3:,.0f} kB each", flush=True)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", default="furniture")
+    parser.add_argument("--objects", type=int, default=48)
+    parser.add_argument("--fits", type=int, default=4)
+    parser.add_argument("--part", choices=("steps", "builds", "all"), default="all")
+    arguments = parser.parse_args()
+    items = readable(open_corpus(arguments.corpus), arguments.objects)
+    if arguments.part != "builds":
+        steps(items, arguments.fits)
+    if arguments.part != "steps":
+        builds([item for item, _ in items], (1, 2))
+
+
+if __name__ == "__main__":
+    main()
