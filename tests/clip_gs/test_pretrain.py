@@ -13,10 +13,11 @@ from clip_gs.test_tokenizer import SMALL
 from splatsense.clip_gs import encoder as encoder_module
 from splatsense.clip_gs import pretrain as pretrain_module
 from splatsense.clip_gs import pretrain_config as config_module
+from splatsense.clip_gs.build import build_triplets
 from splatsense.clip_gs.model import load_model
 from splatsense.clip_gs.pretrain import pretrain
 from splatsense.clip_gs.pretrain_config import PretrainConfig
-from splatsense.clip_gs.triplets import TripletConfig, build_triplets
+from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.errors import CheckpointError, DataError
 from splatsense.training.checkpoint import CURRENT, PREVIOUS
 from splatsense.training.shares import Share
@@ -27,7 +28,7 @@ def setup(boxes, tmp_path, teacher, monkeypatch):
     """Triplets of eight boxes, a network of a few thousand weights, and the fake teacher."""
     monkeypatch.setattr(pretrain_module, "load_teacher", lambda name: teacher)
     monkeypatch.setattr(config_module, "encoder_config", lambda size, dim: replace(SMALL, embed_dim=dim))
-    build_triplets(boxes, tmp_path / "triplets", TripletConfig(gaussians=256, views=3, size=32))
+    build_triplets(boxes, tmp_path / "triplets", TripletConfig(method="surface", gaussians=256, views=3, size=32))
     return PretrainConfig(
         triplets=(str(tmp_path / "triplets"),),
         out=str(tmp_path / "run"),
@@ -156,7 +157,7 @@ def test_sizes_come_from_the_recipe():
 
 
 def test_weights_say_how_often_a_folder_is_drawn(setup, boxes, teacher, tmp_path):
-    build_triplets(boxes[:4], tmp_path / "rare", TripletConfig(gaussians=256, views=3, size=32))
+    build_triplets(boxes[:4], tmp_path / "rare", TripletConfig(method="surface", gaussians=256, views=3, size=32))
     config = replace(setup, triplets=(*setup.triplets, str(tmp_path / "rare")), weights=(1.0, 0.25), batch_size=9, epochs=400)
     data = pretrain_module.TripletSet(config.triplets, teacher, lambda key, info: True)
     run = pretrain_module._Run(config, data)
@@ -271,7 +272,7 @@ def test_held_out_objects_are_evaluated_and_change_nothing(setup):
 def test_other_data_in_the_same_folder_is_refused(setup, boxes, tmp_path):
     pretrain(setup)
     (tmp_path / "triplets" / "triplets-00000.tar").unlink()
-    build_triplets(boxes[:6], tmp_path / "triplets", TripletConfig(gaussians=256, views=3, size=32))
+    build_triplets(boxes[:6], tmp_path / "triplets", TripletConfig(method="surface", gaussians=256, views=3, size=32))
     with pytest.raises(CheckpointError, match="data was"):
         pretrain(setup)
 
@@ -279,7 +280,7 @@ def test_other_data_in_the_same_folder_is_refused(setup, boxes, tmp_path):
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(boxes, tmp_path):
     """The command itself, with the real teacher, under torchrun; dropout, augmentation and batch statistics included."""
-    build_triplets(boxes, tmp_path / "triplets", TripletConfig(gaussians=256, views=3, size=32))
+    build_triplets(boxes, tmp_path / "triplets", TripletConfig(method="surface", gaussians=256, views=3, size=32))
     config = PretrainConfig(
         triplets=(str(tmp_path / "triplets"),),
         out=str(tmp_path / "one"),
