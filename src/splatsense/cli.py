@@ -98,7 +98,7 @@ def _run(given: list[str]) -> int:
     )
     if isinstance(result, int):
         return result
-    if result is not None:
+    if result is not None and os.environ.get("RANK", "0") == "0":  # one of the processes that torchrun starts tells it
         print(result)
     return 0
 

@@ -1,13 +1,10 @@
-import json
-
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from splatsense.errors import CheckpointError
 from splatsense.training.checkpoint import CURRENT, DAMAGED, PREVIOUS, load_checkpoint, save_checkpoint
-from splatsense.training.metrics import MetricsLog
-from splatsense.training.progress import Progress
 
 
 def run_of(width: int = 4):
@@ -60,21 +57,36 @@ def test_a_checkpoint_of_another_network_is_named(tmp_path):
         load_checkpoint(tmp_path, {"net": other}, other_optimizer)
 
 
-def test_metrics_after_the_checkpoint_and_half_written_lines_are_dropped(tmp_path):
-    log = MetricsLog(tmp_path)
-    for step in (10, 20, 30):
-        log.write(step, loss=1 / step)
-    with log.path.open("a") as opened:
-        opened.write('{"step": 40, "lo')
-    MetricsLog(tmp_path, step=20).write(30, loss=0.5)
-    lines = [json.loads(line) for line in log.path.read_text().splitlines()]
-    assert lines == [{"step": 10, "loss": 0.1}, {"step": 20, "loss": 0.05}, {"step": 30, "loss": 0.5}]
+def test_a_checkpoint_of_another_version_is_named(tmp_path):
+    module, optimizer = run_of()
+    save_checkpoint(tmp_path, {"net": module}, optimizer, {})
+    for version, metadata in (("1", {"state": "{}"}), ("7", {"state": "{}", "version": "7"})):
+        save_file(load_file(tmp_path / CURRENT), tmp_path / CURRENT, metadata)
+        with pytest.raises(CheckpointError, match=f"has version {version}, this splatsense reads 2"):
+            load_checkpoint(tmp_path, {"net": module}, optimizer)
 
 
-def test_progress_says_count_rate_and_time_left(monkeypatch, capsys):
-    clock = iter([100.0, 110.0, 110.0, 120.0])
-    monkeypatch.setattr("splatsense.training.progress.time.monotonic", lambda: next(clock))
-    progress = Progress("objects", 100, done=20)
-    progress.advance(10, "loss 0.5")
-    progress.advance(30)
-    assert capsys.readouterr().err == "objects: 30/100, 1.0/s, 70 s left; loss 0.5\n"
+def test_nothing_is_restored_from_a_checkpoint_that_does_not_fit(tmp_path):
+    module, optimizer = run_of()
+    train(module, optimizer, 1)
+    save_checkpoint(tmp_path, {"net": module}, optimizer, {})
+    other = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"net/2.weight is None there and \(2, 4\) here"):
+        load_checkpoint(tmp_path, {"net": other}, torch.optim.AdamW(other.parameters()))
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_the_state_of_the_optimiser_goes_by_names(tmp_path):
+    module, optimizer = run_of()
+    train(module, optimizer, 2)
+    save_checkpoint(tmp_path, {"net": module}, optimizer, {})
+    other, _ = run_of()
+    reversed_optimizer = torch.optim.AdamW(reversed(list(other.parameters())), lr=0.1)
+    load_checkpoint(tmp_path, {"net": other}, reversed_optimizer)
+    for ours, theirs in zip(module.parameters(), other.parameters(), strict=True):
+        assert torch.equal(optimizer.state[ours]["exp_avg"], reversed_optimizer.state[theirs]["exp_avg"])
+    train(module, optimizer, 1)
+    train(other, reversed_optimizer, 1)
+    for ours, theirs in zip(module.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

@@ -1,6 +1,6 @@
-"""The training set of CLIP-GS: triplets and their teacher embeddings held in memory, and batches drawn from them.
+"""The training set of CLIP-GS: triplets and their teacher embeddings, mapped into memory, and batches drawn from them.
 
-Gaussians are kept in half precision: 8,192 Gaussians an object take 230 kB, so ten thousand objects fit a laptop.
+8,192 Gaussians an object are 230 kB in half precision, of which a batch reads what it draws.
 A batch depends on nothing but (seed, step), which is what makes a resumed run equal an uninterrupted one.
 """
 
@@ -15,14 +15,15 @@ from torch.nn.functional import normalize
 
 from splatsense.clip_gs.captions import clean_name
 from splatsense.clip_gs.image_targets import cross_fitted_targets
-from splatsense.clip_gs.shards import embed_shard, read_shard, shard_paths
+from splatsense.clip_gs.mapped_shards import FIELDS, StoredGaussians, map_shard
+from splatsense.clip_gs.shards import embed_shard, shard_paths
 from splatsense.clip_gs.tokenizer import GaussianBatch
 from splatsense.errors import DataError
 from splatsense.gaussians import quaternion_to_matrix
 from splatsense.teachers import Teacher
 from splatsense.training.progress import Progress
 
-FIELDS = ("means", "quats", "scales", "opacities", "rgb")
+KEPT_INFO = ("name", "label", "split")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class TripletSet:
 
     Attributes:
         keys: of the N objects.
-        infos: what their shards say about them.
+        infos: name, label and split of each.
         folders: (N,) index of the folder each comes from.
 
     Raises:
@@ -62,7 +63,7 @@ class TripletSet:
     def __init__(self, folders: Sequence[str | Path], teacher: Teacher, keep: Callable[[str, dict[str, Any]], bool]) -> None:
         self.keys: list[str] = []
         self.infos: list[dict[str, Any]] = []
-        columns: dict[str, list[Tensor]] = {name: [] for name in FIELDS}
+        self._gaussians: list[StoredGaussians] = []
         self._images: list[Tensor] = []
         self._captions: list[Tensor] = []
         self._features: list[Tensor] = []
@@ -72,14 +73,13 @@ class TripletSet:
         for folder, path in paths:
             embedded = embed_shard(path, teacher)
             texts = embedded["captions"].split(embedded["caption_counts"].tolist())
-            for index, triplet in enumerate(read_shard(path, with_views=False)):
-                if not keep(triplet.key, triplet.info):
+            for index, (key, gaussians, info) in enumerate(map_shard(path)):
+                if not keep(key, info):
                     continue
                 numbers.append(folder)
-                self.keys.append(triplet.key)
-                self.infos.append(triplet.info)
-                for name in FIELDS:
-                    columns[name].append(getattr(triplet.gaussians, name).half())
+                self.keys.append(key)
+                self.infos.append({name: info[name] for name in KEPT_INFO})
+                self._gaussians.append(gaussians)
                 self._images.append(embedded["images"][index])
                 self._captions.append(texts[index])
                 if "features" in embedded:
@@ -89,8 +89,7 @@ class TripletSet:
         if not self.keys:
             raise DataError(f"{', '.join(map(str, folders))}: no object is left to use; check the splits and --holdout.")
         self.folders = torch.tensor(numbers)
-        count = max(len(column) for column in columns["means"])
-        self._columns = {name: torch.stack([_repeat_to(value, count) for value in values]) for name, values in columns.items()}
+        self._available = max(stored.count for stored in self._gaussians)
         self._views = min(len(views) for views in self._images)
         numbering = {name: i for i, name in enumerate(dict.fromkeys(clean_name(info["name"]) for info in self.infos))}
         self._names = torch.tensor([numbering[clean_name(info["name"])] for info in self.infos])
@@ -138,7 +137,7 @@ class TripletSet:
         Raises:
             DataError: the triplets hold fewer Gaussians.
         """
-        available = self._columns["means"].shape[1]
+        available = self._available
         if gaussians > available:
             raise DataError(f"the triplets hold {available} Gaussians an object, the model takes {gaussians}.")
         picks = torch.stack([torch.randperm(available, generator=generator)[:gaussians] for _ in rows])
@@ -148,16 +147,16 @@ class TripletSet:
         ]
         own = torch.arange(len(rows)) if own is None else own
         chosen = [(int(rows[position]), position) for position in own.tolist()]
-        picked = {name: column[rows[own][:, None], picks[own]].float() for name, column in self._columns.items()}
+        drawn = [self._draw(row, picks[position]) for row, position in chosen]
+        columns = {name: torch.stack([one[name] for one in drawn]).float() for name in FIELDS}
         return TrainingBatch(
-            GaussianBatch(rotations=quaternion_to_matrix(picked.pop("quats")), **picked),
+            GaussianBatch(rotations=quaternion_to_matrix(columns.pop("quats")), **columns),
             text=torch.stack([self._captions[row][captions[position]] for row, position in chosen]),
             images=torch.stack([self._images[row][shown[position]] for row, position in chosen]),
             names=self._names[rows[own]],
         )
 
-
-def _repeat_to(rows: Tensor, count: int) -> Tensor:
-    """The first `count` rows of `rows` repeated: transparent samples are dropped, so some objects hold fewer Gaussians."""
-    times = -(-count // len(rows))
-    return rows.repeat(times, *[1] * (rows.ndim - 1))[:count]
+    def _draw(self, row: int, picks: Tensor) -> dict[str, Tensor]:
+        """Gaussians `picks` of an object; transparent samples are dropped, so an object with fewer repeats them in order."""
+        stored = self._gaussians[row]
+        return {name: column.index_select(0, picks % stored.count) for name, column in stored.columns().items()}

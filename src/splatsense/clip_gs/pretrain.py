@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from splatsense.clip_gs.augment import augment
 from splatsense.clip_gs.dataset import TrainingBatch, TripletSet
@@ -38,7 +39,8 @@ from splatsense.training.processes import Processes, autocast_type
 from splatsense.training.schedules import WarmupCosine
 from splatsense.training.shares import Share, working_on
 
-NEW_PART = "tokenizer.attribute_branch."  # what a point-cloud model lacks
+NEW_BRANCH = "tokenizer.attribute_branch."  # what a point-cloud model lacks
+FIRST_LAYER = "tokenizer.point_branch.point_layers.0.weight"  # whose inputs are the attributes
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -70,6 +72,7 @@ def _pretrain(config: PretrainConfig, processes: Processes) -> Path:
         settings=config.settings() | {"data": _fingerprint(data, teacher)},
         label="clip-gs",
         checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
         evaluate_every=config.evaluate_every,
         prefetch=config.prefetch,
         tensorboard=config.tensorboard,
@@ -91,7 +94,8 @@ def _fingerprint(data: TripletSet, teacher: Teacher) -> str:
 def start_from(encoder: GaussianEncoder, model: str) -> set[str]:
     """Copy the weights of a saved model, or of a published Uni3D model (a safetensors file), into an encoder.
 
-    A point-cloud model also starts an encoder that sees all attributes; the branch that it lacks stays as it is.
+    A point-cloud model also starts an encoder that sees all attributes: a refinement block stays as it is, and without one
+    the weights of the attributes that are new to the patch encoder are zero.
 
     Returns:
         Names of the parameters that were copied.
@@ -104,7 +108,9 @@ def start_from(encoder: GaussianEncoder, model: str) -> set[str]:
     source = load_model(model).encoder
     saved = {name: value for name, value in source.state_dict().items() if name != "center"}  # there is none in training
     own = {name: value for name, value in encoder.state_dict().items() if name != "center"}
-    lacking = set() if source.config.attributes == "all" else {name for name in own if name.startswith(NEW_PART)}
+    lacking = {name for name in own.keys() - saved.keys() if name.startswith(NEW_BRANCH)}
+    if FIRST_LAYER in own and FIRST_LAYER in saved:
+        saved[FIRST_LAYER] = pad(saved[FIRST_LAYER], (0, max(0, own[FIRST_LAYER].shape[1] - saved[FIRST_LAYER].shape[1])))
     shapes = [{name: value.shape for name, value in state.items() if name not in lacking} for state in (own, saved)]
     wrong = [name for name in shapes[0] | shapes[1] if shapes[0].get(name) != shapes[1].get(name)]
     if wrong:
@@ -134,7 +140,7 @@ class _Run:
         self.schedule = WarmupCosine(self.steps, config.warmup)
         torch.manual_seed(config.seed)
         network = config.encoder(load_teacher(config.teacher).dim)
-        self.encoder = GaussianEncoder(network, config.drop_path, config.patch_dropout).to(self.device)
+        self.encoder = GaussianEncoder(network, config.drop_path, config.patch_dropout, config.checkpointing).to(self.device)
         copied = start_from(self.encoder, config.init) if config.init else set()
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.loss = ClipGSLoss(config.voting, image_weight=config.image_weight).to(self.device)

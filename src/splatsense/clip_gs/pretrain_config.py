@@ -6,9 +6,11 @@ from typing import Any, Literal
 from splatsense.clip_gs.augment import AugmentConfig
 from splatsense.clip_gs.encoder import EncoderConfig, encoder_config
 from splatsense.clip_gs.loss import Voting
+from splatsense.clip_gs.patches import PatchOrder
 from splatsense.errors import DataError
 
-HOW_IT_RUNS = ("out", "checkpoint_every", "evaluate_every", "tensorboard", "prefetch")  # changes nothing in the result
+# What changes nothing in the result.
+HOW_IT_RUNS = ("out", "checkpoint_every", "log_every", "evaluate_every", "tensorboard", "checkpointing", "prefetch")
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,11 @@ class PretrainConfig:
     """folder of the run: checkpoints, metrics.jsonl and at the end the model"""
     size: Literal["tiny", "small", "base", "large", "giant"] = "tiny"
     """of the network"""
-    points: bool = False
-    """position and colour only: the point-cloud baseline, and the stage before a run with --init"""
+    tokenizer: Literal["points", "attributes", "refinement"] = "refinement"
+    """rows of the paper's ablation: position and colour alone (the point-cloud baseline, and the stage before a run with
+    --init); all attributes in its patch encoder; all attributes with the GS tokenizer's refinement block"""
+    orders: tuple[PatchOrder, ...] = ()
+    """serial orders of the Gaussians inside a patch; none given means the size's own"""
     gaussians: int = 0
     """Gaussians per object that enter the network; 0 is the size's own number"""
     patches: int = 0
@@ -79,8 +84,12 @@ class PretrainConfig:
     """of matrix products in training"""
     checkpoint_every: int = 100
     """steps"""
+    log_every: int = 10
+    """steps between lines of metrics.jsonl"""
     tensorboard: bool = False
     """also write TensorBoard's events; needs the extra `train`"""
+    checkpointing: bool = False
+    """compute activations again on the way back instead of keeping them: less memory for a third more time"""
     prefetch: int = 1
     """batches made ahead in the background; 0 makes each when it is needed"""
     seed: int = 0
@@ -89,7 +98,7 @@ class PretrainConfig:
     """ranges of the augmentation"""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "views", "checkpoint_every", "accumulate"):
+        for name in ("epochs", "batch_size", "views", "checkpoint_every", "log_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise DataError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
         for name in ("gaussians", "patches", "patch_size", "evaluate_every", "prefetch"):
@@ -115,8 +124,12 @@ class PretrainConfig:
 
     def encoder(self, dim: int) -> EncoderConfig:
         """The network, with embeddings of `dim` numbers."""
-        changed = {name: getattr(self, name) for name in ("gaussians", "patches", "patch_size") if getattr(self, name)}
-        return replace(encoder_config(self.size, dim), attributes="position_color" if self.points else "all", **changed)
+        changed = {
+            name: getattr(self, name) for name in ("gaussians", "patches", "patch_size", "orders") if getattr(self, name)
+        }
+        attributes = "position_color" if self.tokenizer == "points" else "all"
+        refinement = self.tokenizer == "refinement"
+        return replace(encoder_config(self.size, dim), attributes=attributes, refinement=refinement, **changed)
 
     def is_used(self, key: str, info: dict[str, Any]) -> bool:
         """Whether an object is trained on."""

@@ -154,7 +154,7 @@ def _restore(
         if key.startswith("optimizer/"):
             name, _, slot = key.removeprefix("optimizer/").rpartition("/")
             if name in slots and value.shape in (own[name].shape, ()):
-                slots[name][slot] = value
+                slots[name][slot] = value.clone()  # the optimiser keeps what it is given: no view of the file
             else:
                 wrong.append(f"{key} belongs to no parameter of that shape")
     if wrong:

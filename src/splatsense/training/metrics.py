@@ -61,4 +61,4 @@ def open_tensorboard(folder: Path, step: int) -> "SummaryWriter":
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise DataError(f"--tensorboard: not installed ({error}); pip install 'splatsense[train]', or go without.") from error
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    return SummaryWriter(str(folder), purge_step=step + 1)

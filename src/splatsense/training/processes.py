@@ -10,16 +10,19 @@ Design
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import nn
 
 from splatsense.errors import DataError
 from splatsense.training.collectives import sum_over_processes
 from splatsense.training.shares import Share
 
+# The others wait while one embeds a new corpus; a process that dies is noticed by the launcher.
+PATIENCE = timedelta(days=1)
 DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
@@ -36,7 +39,8 @@ class Processes:
     """
 
     def __init__(self) -> None:
-        self._accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+        patience = InitProcessGroupKwargs(timeout=PATIENCE)
+        self._accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[patience])
         if self._accelerator.distributed_type not in DATA_PARALLEL:
             kind = self._accelerator.distributed_type.value
             raise DataError(f"Accelerate is configured for {kind}; only data-parallel training on CPUs or GPUs is supported.")
@@ -65,9 +69,9 @@ class Processes:
         """Means of values over the processes, and whether any of them is to stop. Every process must call it."""
         if self.count == 1:
             return dict(values), stop
-        numbers = torch.tensor([*(values[name] for name in sorted(values)), float(stop)], dtype=torch.float64)
+        numbers = torch.tensor([*values.values(), float(stop)], dtype=torch.float64)
         total = sum_over_processes(numbers.to(self.device)).tolist()
-        return {name: number / self.count for name, number in zip(sorted(values), total, strict=False)}, total[-1] > 0
+        return {name: number / self.count for name, number in zip(values, total, strict=False)}, total[-1] > 0
 
     def wait(self) -> None:
         """Return when all processes have come here."""

@@ -1,5 +1,9 @@
-"""Progress of long work on stderr: count, rate and time left; one line on a terminal, a line now and then in a log."""
+"""Progress of long work on stderr: count, rate and time left; one line on a terminal, a line now and then in a log.
 
+Of the processes that `torchrun` starts, only the first tells.
+"""
+
+import os
 import sys
 import time
 
@@ -32,11 +36,13 @@ class Progress:
     def close(self, note: str = "") -> None:
         """Show the last state and end the line."""
         self._show(note)
-        if self._live:
+        if self._live and os.environ.get("RANK", "0") == "0":
             print(file=self._stream)
 
     def _show(self, note: str) -> None:
         self._shown = time.monotonic()
+        if os.environ.get("RANK", "0") != "0":
+            return
         elapsed = self._shown - self._start
         rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
         left = f"{(self.total - self.done) / rate:,.0f} s left" if rate > 0 and self.done < self.total else f"{elapsed:,.0f} s"

@@ -85,7 +85,7 @@ class OneCycle:
         return self._between(step, high, low, high)
 
     def _between(self, step: int, first: float, peak: float, last: float) -> float:
-        peak_at, end = self.warmup * self.steps - 1, self.steps - 1
+        peak_at, end = max(0.0, self.warmup * self.steps - 1), self.steps - 1
         if step <= peak_at:
             return _cosine(first, peak, step / peak_at if peak_at > 0 else 1.0)
         return _cosine(peak, last, (step - peak_at) / (end - peak_at))

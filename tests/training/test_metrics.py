@@ -1,0 +1,71 @@
+import json
+import sys
+
+import pytest
+
+from splatsense.errors import DataError
+from splatsense.training.metrics import METRICS, MetricsLog, open_tensorboard, read_metrics
+from splatsense.training.progress import Progress
+from training.test_loop import run_to_end
+from training.tiny_run import TinyRun
+
+
+def test_metrics_after_the_checkpoint_and_half_written_lines_are_dropped(tmp_path):
+    log = MetricsLog(tmp_path)
+    for step in (10, 20, 30):
+        log.write(step, loss=1 / step)
+    with log.path.open("a") as opened:
+        opened.write('{"step": 40, "lo')
+    MetricsLog(tmp_path, step=20).write(30, loss=0.5, rate=1.23456789e-7)
+    lines = [json.loads(line) for line in log.path.read_text().splitlines()]
+    assert lines == [{"step": 10, "loss": 0.1}, {"step": 20, "loss": 0.05}, {"step": 30, "loss": 0.5, "rate": 1.23457e-7}]
+
+
+def test_progress_says_count_rate_and_time_left(monkeypatch, capsys):
+    clock = iter([100.0, 110.0, 110.0, 120.0])
+    monkeypatch.setattr("splatsense.training.progress.time.monotonic", lambda: next(clock))
+    progress = Progress("objects", 100, done=20)
+    progress.advance(10, "loss 0.5")
+    progress.advance(30)
+    assert capsys.readouterr().err == "objects: 30/100, 1.0/s, 70 s left; loss 0.5\n"
+
+
+def test_only_the_first_process_tells_of_progress(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    Progress("objects", 100).advance()
+    assert capsys.readouterr().err == ""
+
+
+def test_tensorboard_reads_what_the_log_holds_also_after_a_resume(tmp_path, monkeypatch):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    original = TinyRun.step
+
+    def stop_at_ten(self, step, batch):
+        if step == 10:
+            raise KeyboardInterrupt
+        return original(self, step, batch)
+
+    monkeypatch.setattr(TinyRun, "step", stop_at_ten)
+    with pytest.raises(KeyboardInterrupt):
+        run_to_end(tmp_path, 20, tensorboard=True, checkpoint_every=6)
+    monkeypatch.setattr(TinyRun, "step", original)
+    run_to_end(tmp_path, 20, tensorboard=True, checkpoint_every=6)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) >= {
+        "metrics/loss",
+        "metrics/learning_rate",
+        "metrics/gradient_norm",
+        "speed/data_share",
+    }
+    lines = read_metrics(tmp_path / METRICS)
+    assert [(event.step, event.value) for event in events.Scalars("metrics/loss")] == [
+        (line["step"], pytest.approx(line["loss"], rel=1e-4)) for line in lines
+    ]
+    assert len(lines) == 20
+
+
+def test_a_missing_tensorboard_is_named_when_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(DataError, match=r"--tensorboard: .*pip install 'splatsense\[train\]'"):
+        open_tensorboard(tmp_path, 0)
