@@ -1,4 +1,4 @@
-"""How fast the bundled model embeds objects, and where the time goes.
+"""How fast the bundled model embeds objects, where the time goes, and how fast one of its size trains.
 
 python benchmarks/clip_gs.py [--objects 64] [--gaussians 4096]
 """
@@ -9,11 +9,15 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Callable
+from dataclasses import fields
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
+from splatsense.clip_gs.encoder import EncoderConfig, GaussianEncoder
+from splatsense.clip_gs.loss import ClipGSLoss
 from splatsense.clip_gs.model import load_model
 from splatsense.clip_gs.patches import group_patches
 from splatsense.clip_gs.tokenizer import GaussianBatch
@@ -29,6 +33,26 @@ def random_object(count: int, seed: int) -> Gaussians:
     return Gaussians.from_rgb(means, quats, scales, opacities, torch.rand(count, 3, generator=g))
 
 
+def training_step(
+    config: EncoderConfig, batch: GaussianBatch, patch_dropout: float, precision: torch.dtype
+) -> Callable[[], None]:
+    """Forward, loss of five views, backward and AdamW, on 32 objects."""
+    torch.manual_seed(0)
+    encoder, loss = GaussianEncoder(config, drop_path=0.1, patch_dropout=patch_dropout), ClipGSLoss()
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *loss.parameters()])
+    count = len(batch)
+    targets = [torch.nn.functional.normalize(torch.randn(count, *k, config.embed_dim), dim=-1) for k in ((), (5,))]
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            embedded = encoder(batch)
+        optimizer.zero_grad()
+        loss(embedded, *targets, torch.arange(count))["loss"].backward()
+        optimizer.step()
+
+    return step
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--objects", type=int, default=64)
@@ -39,13 +63,21 @@ def main() -> None:
     config = model.encoder.config
     objects = [random_object(options.gaussians, seed) for seed in range(options.objects)]
     batch = GaussianBatch.stack(objects, config.gaussians)
-    jobs = {
-        "embed": lambda: model.encode_gaussians(objects),
-        "of which grouping": lambda: group_patches(batch.means, config.patches, config.patch_size, config.orders),
+    few = GaussianBatch(**{f.name: getattr(batch, f.name)[:32] for f in fields(batch)})
+    jobs: dict[str, tuple[int, Callable[[], object]]] = {
+        "embed": (len(objects), lambda: model.encode_gaussians(objects)),
+        "of which grouping": (
+            len(objects),
+            lambda: group_patches(batch.means, config.patches, config.patch_size, config.orders),
+        ),
     }
+    for dropout in (0.75, 0.5, 0.0):
+        for precision in (torch.bfloat16, torch.float32):
+            name = f"train, {dropout:.0%} of patches dropped, {str(precision).removeprefix('torch.')}"
+            jobs[name] = (len(few), training_step(config, few, dropout, precision))
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for repeat in range(options.repeats + 1):
-        for name, job in jobs.items():
+        for name, (_, job) in jobs.items():
             start = time.perf_counter()
             job()
             if repeat:
@@ -56,7 +88,7 @@ def main() -> None:
     for name, values in times.items():
         median = statistics.median(values)
         spread = f"{min(values) * 1e3:,.0f}-{max(values) * 1e3:,.0f}"
-        print(f"{name:<20}{median * 1e3:>8,.0f} ms ({spread}){options.objects / median:>10,.1f} objects/s")
+        print(f"{name:<44}{median * 1e3:>8,.0f} ms ({spread}){jobs[name][0] / median:>10,.1f} objects/s")
 
 
 if __name__ == "__main__":

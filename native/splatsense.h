@@ -40,7 +40,7 @@ SS_API int ss_render_mesh(const SsMesh* mesh, const float* world_to_camera, cons
                           int32_t height, float near, int32_t supersample, float shading, const float* background,
                           const SsMeshImages* images);
 
-// ---- geometry.cpp: farthest point sampling and nearest neighbours ---------------------------------------------------
+// ---- sampling.cpp, neighbours.cpp: farthest point sampling and nearest neighbours -----------------------------------
 // Indices (batch, count) of points (batch, n, 3), from `start` on. Returns 0, or 1 when out of memory.
 SS_API int ss_farthest_point_sampling(const float* points, int32_t batch, int32_t n, int32_t count, int32_t start,
                                       int64_t* indices);

@@ -15,9 +15,12 @@ from splatsense.errors import CheckpointError
 
 @pytest.fixture
 def folder(tmp_path):
-    """A small model with random weights."""
+    """A small model with random weights, large enough that every layer matters."""
     torch.manual_seed(0)
     encoder = GaussianEncoder(SMALL)
+    for parameter in encoder.parameters():
+        if parameter.ndim == 2:
+            parameter.data *= 8
     encoder.center.normal_(std=0.01)
     save_model(tmp_path, encoder, "small", "mini", {"licence": "CC0"}, torch.zeros(SMALL.embed_dim))
     return tmp_path

@@ -59,6 +59,7 @@ def test_overfits_eight_objects(setup):
         patch_dropout=0.0,
         drop_path=0.0,
         learning_rate=3e-3,
+        seed=2,
         checkpoint_every=1000,
         log_every=1,
     )

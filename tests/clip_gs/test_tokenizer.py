@@ -66,7 +66,7 @@ def test_every_channel_reaches_the_tokens_and_the_point_mode_sees_only_position_
 
 
 def reference_tokens(tokenizer: GaussianTokenizer, batch: GaussianBatch, indices) -> torch.Tensor:
-    """The refinement block of one patch after another, with the layers of `tokenizer` (METHODS: two branches, summed)."""
+    """The refinement block of one patch after another, with the layers of `tokenizer`: two branches, summed."""
     point, tokens = tokenizer.point_branch, []
     for b, p in torch.cartesian_prod(torch.arange(len(batch)), torch.arange(indices.centers.shape[1])).tolist():
         pooled = []

@@ -32,6 +32,26 @@ def test_equals_the_reference(n):
     assert torch.equal(farthest_point_sampling(points[2], count, start), expected[2])
 
 
+@pytest.mark.skipif(load_native() is None, reason="the native library is not installed")
+@pytest.mark.parametrize("name", ["normal", "grid", "plane", "one point", "clusters", "huge", "tiny"])
+@pytest.mark.parametrize("n", [4096, 5003])
+def test_large_clouds_equal_the_reference(name, n):
+    """They are cut into blocks, of which most are passed over."""
+    generator = torch.Generator().manual_seed(n)
+    points = torch.randn(2, n, 3, generator=generator)
+    points = {
+        "normal": points,
+        "grid": (points * 3).round(),  # many ties and duplicates
+        "plane": points * torch.tensor([1.0, 0.0, 1.0]),
+        "one point": torch.full_like(points, 0.3),
+        "clusters": points * 1e-4 + (torch.arange(n) % 5)[None, :, None],
+        "huge": points * 1e25,  # squares overflow
+        "tiny": points * 1e-25,  # squares vanish
+    }[name]
+    expected = farthest_point_sampling_reference(points, 300, n // 2)
+    assert torch.equal(farthest_point_sampling(points, 300, n // 2), expected)
+
+
 def test_each_pick_is_the_farthest_from_those_before():
     points = torch.rand(200, 3, generator=torch.Generator().manual_seed(0))
     picks = farthest_point_sampling(points, 20)

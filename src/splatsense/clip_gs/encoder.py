@@ -85,7 +85,7 @@ class EncoderConfig:
         Raises:
             CheckpointError: a field is unknown or has an impossible value.
         """
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         if "order" in given:
             given["orders"] = (given.pop("order"),)
         if "use_attributes" in given:

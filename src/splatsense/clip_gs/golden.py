@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from splatsense.clip_gs.encoder import GaussianEncoder
 
 NUMBERS = 32
-TOLERANCE = 2e-3  # of each number of the embedding; builds and machines differ by 1e-5 or less, another network by 1e-1
+TOLERANCE = 5e-4  # of each number of the embedding; builds and machines differ by 1e-5 or less, another network by 1e-1
 
 
 def golden_object(count: int) -> GaussianBatch:

@@ -1,11 +1,5 @@
-// Farthest point sampling and exact k nearest neighbours.
-//
-// Design
-// - Squared distances are dx*dx + dy*dy + dz*dz, summed in this order without fused multiply-adds (see CMakeLists.txt), so
-//   every build and the PyTorch references agree to the last bit; ties go to the lower index.
-// - Neighbours: a k-d tree over structure-of-arrays points; its leaves are scanned 16 points at a time. A small cloud is one
-//   leaf, which is brute force. Box distances are summed in the same order as point distances; rounding is monotone, so they
-//   never exceed the distance of a point inside the box and pruning stays exact.
+// Exact k nearest neighbours: a k-d tree over structure-of-arrays points; its leaves are scanned 16 points at a time. A small
+// cloud is one leaf, which is brute force.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -15,47 +9,10 @@
 #include <numeric>
 #include <vector>
 
+#include "cloud.h"
 #include "splatsense.h"
 
 namespace {
-
-constexpr int kBlock = 16;
-
-// Points as x, y, z arrays, padded to whole blocks with points at infinity.
-struct Cloud {
-  std::vector<float> x, y, z;
-
-  explicit Cloud(int64_t n) {
-    const float infinity = std::numeric_limits<float>::infinity();
-    for (auto* axis : {&x, &y, &z}) axis->assign((n + kBlock - 1) / kBlock * kBlock, infinity);
-  }
-
-  void set(int64_t i, const float* point) { x[i] = point[0], y[i] = point[1], z[i] = point[2]; }
-};
-
-void farthest_points(const float* points, int n, int count, int start, int64_t* indices) {
-  Cloud cloud(n);
-  for (int i = 0; i < n; i++) cloud.set(i, points + int64_t(3) * i);
-  std::vector<float> distance(n, std::numeric_limits<float>::infinity());
-  const float *x = cloud.x.data(), *y = cloud.y.data(), *z = cloud.z.data();
-  float* d = distance.data();
-  int current = start;
-  for (int s = 0;; s++) {
-    indices[s] = current;
-    if (s + 1 == count) return;
-    const float cx = x[current], cy = y[current], cz = z[current];
-    float farthest = -1;
-#pragma omp simd reduction(max : farthest)
-    for (int i = 0; i < n; i++) {
-      const float dx = x[i] - cx, dy = y[i] - cy, dz = z[i] - cz;
-      const float to_current = dx * dx + dy * dy + dz * dz;
-      d[i] = to_current < d[i] ? to_current : d[i];
-      farthest = d[i] > farthest ? d[i] : farthest;
-    }
-    current = 0;
-    while (d[current] != farthest) current++;
-  }
-}
 
 // The k nearest so far, sorted; a key holds the bits of the squared distance (>= 0, so they sort as integers) and the index.
 class Nearest {
@@ -195,20 +152,6 @@ class Tree {
 };
 
 }  // namespace
-
-SS_API int ss_farthest_point_sampling(const float* points, int32_t batch, int32_t n, int32_t count, int32_t start,
-                                      int64_t* indices) {
-  int failed = 0;
-#pragma omp parallel for schedule(dynamic, 1) reduction(| : failed) if (batch > 1 && int64_t(batch) * n * count > 30000000)
-  for (int b = 0; b < batch; b++) {
-    try {
-      farthest_points(points + int64_t(3) * b * n, n, count, start, indices + int64_t(b) * count);
-    } catch (const std::bad_alloc&) {
-      failed = 1;
-    }
-  }
-  return failed;
-}
 
 SS_API int ss_k_nearest_neighbours(const float* points, const float* queries, int32_t batch, int32_t n, int32_t m, int32_t k,
                                    float* distances, int64_t* indices) {
