@@ -50,7 +50,7 @@ class FitConfig:
     """Views compared in each step."""
     lr_means: float = 4e-3
     """Learning rate of the centres, world units."""
-    lr_scales: float = 4e-2
+    lr_scales: float = 8e-2
     """Learning rate of the logarithms of the scales."""
     lr_quats: float = 1e-2
     """Learning rate of the quaternions."""
@@ -68,7 +68,7 @@ class FitConfig:
     """Share of all steps after which nothing is relocated any more."""
     min_opacity: float = 0.005
     """Gaussians less opaque are dead."""
-    min_pixels: float = 0.5
+    min_pixels: float = 2.0
     """Gaussians that make up fewer pixels than this in all half-size views together are dead."""
     curve_every: int = 0
     """Steps between two entries of `Fit.curve`; 0 leaves it empty."""
@@ -114,7 +114,7 @@ DEFAULT = FitConfig()
 
 def default_held_out(views: int) -> tuple[int, ...]:
     """Two of `views` views, on about opposite sides of an orbit and of unlike parity; none of fewer than four."""
-    return (views // 4, views // 4 + views // 2 + 1) if views >= 4 else ()
+    return (views // 4, (views // 4 + views // 2 + 1) % views) if views >= 4 else ()
 
 
 def fit_gaussians(
@@ -228,11 +228,12 @@ class _Fitting:
         fields = (self.means, self.quats, self.log_scales.exp(), self.logit_opacities.sigmoid(), self.sh)
         return [Gaussians(*parts) for parts in zip(*(each.split(self.budget) for each in fields), strict=True)]
 
-    @torch.no_grad()
     def one(self, index: int) -> Gaussians:
         """The Gaussians of one object as they are now."""
-        return self._gaussians()[index]
+        now = self._gaussians()[index]
+        return Gaussians(*(each.detach() for each in (now.means, now.quats, now.scales, now.opacities, now.sh)))
 
+    @torch.no_grad()
     def result(self, index: int) -> Gaussians:
         """The Gaussians of one object that are not transparent, with unit quaternions."""
         gaussians = self.one(index)
