@@ -41,13 +41,19 @@ def test_one_copy_changes_nothing():
 def test_copies_keep_the_picture(copies):
     """The picture differs far less than it does with plain copies: exactly nothing at the centre, little around it."""
     one = Gaussians.from_rgb(
-        torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([[0.3, 0.2, 0.25]]), torch.tensor([0.7]), torch.ones(1, 3)
+        torch.zeros(1, 3),
+        torch.tensor([[1.0, 0, 0, 0]]),
+        torch.tensor([[0.3, 0.2, 0.25]]),
+        torch.tensor([0.7]),
+        torch.ones(1, 3),
     )
     camera = Cameras.orbit(1, size=48, distance=3.0)
     opacities, scales = shared_out(one.opacities, one.scales, torch.tensor([copies]))
     same = [one.means, one.quats, scales, opacities, one.sh]
     shared = Gaussians(*(each.expand(copies, *each.shape[1:]) for each in same))
-    plain = Gaussians(*(each.expand(copies, *each.shape[1:]) for each in (one.means, one.quats, one.scales, one.opacities, one.sh)))
+    plain = Gaussians(
+        *(each.expand(copies, *each.shape[1:]) for each in (one.means, one.quats, one.scales, one.opacities, one.sh))
+    )
     before, after, careless = (render(each, camera).alpha[0] for each in (one, shared, plain))
     assert after[23:25, 23:25].mean().item() == pytest.approx(before[23:25, 23:25].mean().item(), abs=0.01)
     assert (after - before).abs().mean() < 0.1 * (careless - before).abs().mean()

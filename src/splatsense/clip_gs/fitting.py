@@ -219,7 +219,7 @@ class _Fitting:
         rates = {"means": config.lr_means, "log_scales": config.lr_scales, "quats": config.lr_quats}
         self.rates = rates | {"logit_opacities": config.lr_opacities, "sh": config.lr_sh}
         groups = [{"params": [getattr(self, name)], "name": name} for name in self.rates]
-        self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
+        self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-8, fused=True)
         for index in range(len(objects)):
             self._take_colors(index)
             self._relocate(index)
