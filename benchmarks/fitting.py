@@ -76,8 +76,8 @@ def sample(source: Path | None, count: int, seed: int) -> list[Task]:
 
 def scheduled(config: FitConfig, factor: float) -> FitConfig:
     """The same with another number of steps."""
-    first, second, third = (round(steps * factor) for steps in config.steps)
-    return replace(config, steps=(first, second, third), relocate_every=max(1, round(config.relocate_every * factor)))
+    first, second = (round(steps * factor) for steps in config.steps)
+    return replace(config, steps=(first, second), relocate_every=max(1, round(config.relocate_every * factor)))
 
 
 def run(task: Task, config: FitConfig) -> tuple[Fit, float]:
