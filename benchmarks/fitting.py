@@ -155,14 +155,13 @@ def draw_plot(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
     image.save(path)
 
 
-def draw_sheet(tasks: Sequence[Task], path: Path) -> None:
+def draw_sheet(tasks: Sequence[Task], fits: Sequence[Fit], path: Path) -> None:
     """A held-out view of each object: mesh, surface conversion, fit."""
     cells = []
     view, white = torch.tensor(default_held_out(VIEWS)[:1]), torch.ones(3)
-    for task in tasks:
-        target = task.images[view][0]
-        start, fit = mesh_to_gaussians(task.mesh, FitConfig().gaussians), run(task, FitConfig())[0].gaussians
-        drawn = [render(each, task.cameras[view], background=white).color[0].detach().clamp(0, 1) for each in (start, fit)]
+    for task, fit in zip(tasks, fits, strict=True):
+        target, start = task.images[view][0], mesh_to_gaussians(task.mesh, FitConfig().gaussians)
+        drawn = [render(each, task.cameras[view], background=white).color[0].clamp(0, 1) for each in (start, fit.gaussians)]
         cells.append(torch.cat([target[..., :3] * target[..., 3:] + 1 - target[..., 3:], *drawn], dim=1))
     columns = 2
     cells += [torch.ones_like(cells[0])] * (-len(cells) % columns)
@@ -193,7 +192,7 @@ def main() -> None:
     if options.curve_objects:
         print_curve(tasks[: options.curve_objects], options.plot)
     if options.sheet:
-        draw_sheet(tasks, options.sheet)
+        draw_sheet(tasks, [fit for fit, _ in fits], options.sheet)
 
 
 if __name__ == "__main__":

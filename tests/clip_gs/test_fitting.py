@@ -7,7 +7,9 @@ import torch
 
 from clip_gs.conftest import make_box
 from splatsense.cameras import Cameras
+from splatsense.clip_gs.fit_optimiser import FitOptimiser
 from splatsense.clip_gs.fit_scores import MAX_PSNR, measure
+from splatsense.clip_gs.fit_views import FitViews
 from splatsense.clip_gs.fitting import FitConfig, default_held_out, fit_batch, fit_gaussians
 from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians
@@ -125,6 +127,27 @@ def test_budget_is_kept_from_shorter_and_longer_starts(count):
     start, cameras, images = task(count=count)
     fit = fit_gaussians(start, cameras, images, replace(SHORT, steps=(30, 0)))
     assert 0.9 * SHORT.gaussians < len(fit.gaussians) <= SHORT.gaussians
+
+
+@needs_native
+def test_relocation_keeps_the_picture_and_the_budget():
+    start, cameras, images = task(count=400, size=48)
+    config = FitConfig(gaussians=400)
+    optimiser = FitOptimiser([start], [FitViews("test", cameras, images, [], seed=0)], config)
+    with torch.no_grad():
+        optimiser.logit_opacities[::8] = -9
+    now = optimiser.one(0)
+    before = Gaussians(*(getattr(now, each.name).clone() for each in fields(now)))
+    optimiser.relocate(0)
+    after = optimiser.one(0)
+    assert len(after) == 400
+    assert (before.opacities < config.min_opacity).sum() == 50
+    assert (after.opacities >= config.min_opacity).all()
+    moved = (after.means != before.means).any(1)
+    assert moved[::8].all()
+    first, second = (render(each, cameras) for each in (before, after))
+    assert (first.color - second.color).square().mean() < 1e-3  # 30 dB
+    assert (first.alpha - second.alpha).square().mean() < 1e-3
 
 
 @needs_native

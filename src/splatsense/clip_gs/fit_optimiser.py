@@ -42,14 +42,14 @@ class FitOptimiser:
         self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-8, fused=True)
         for index in range(len(objects)):
             self._take_colors(index)
-            self._relocate(index)
+            self.relocate(index)
 
     def _gaussians(self) -> list[Gaussians]:
         fields = (self.means, self.quats, self.log_scales.exp(), self.logit_opacities.sigmoid(), self.sh)
         return [Gaussians(*parts) for parts in zip(*(each.split(self.budget) for each in fields), strict=True)]
 
     def one(self, index: int) -> Gaussians:
-        """The Gaussians of one object as they are now."""
+        """The Gaussians of one object as they are now; some of their memory is the optimiser's."""
         now = self._gaussians()[index]
         return Gaussians(*(each.detach() for each in (now.means, now.quats, now.scales, now.opacities, now.sh)))
 
@@ -78,7 +78,7 @@ class FitOptimiser:
         done = step + 1
         if done % config.relocate_every == 0 and done <= config.relocate_until * sum(config.steps):
             for index in range(len(self.objects)):
-                self._relocate(index)
+                self.relocate(index)
 
     @torch.no_grad()
     def _take_colors(self, index: int) -> None:
@@ -90,7 +90,7 @@ class FitOptimiser:
         rows[shown, 0] = color[shown]
 
     @torch.no_grad()
-    def _relocate(self, index: int) -> None:
+    def relocate(self, index: int) -> None:
         """Replace the dead Gaussians of an object by copies of those at whose pixels the error is largest."""
         views = self.objects[index]
         looked_at = views.draw(min(RELOCATION_VIEWS, len(views.train)))
