@@ -148,10 +148,9 @@ def draw_plot(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
         draw.line([(x, y), (x, margin)], fill="#dddddd")
         draw.text((x - 8, y + 6), f"{2**power:g}", fill="black")
     draw.text((margin, 8), "PSNR of held-out views (dB) over CPU seconds of one thread", fill="black")
-    for (name, curve), color in zip(curves.items(), ("#1b9e77", "#d95f02", "#7570b3"), strict=True):
-        line = [at(*point) for point in curve]
-        draw.line(line, fill=color, width=2)
-        draw.text((line[-1][0] - 90, line[-1][1] + 4), name, fill=color)
+    for row, ((name, curve), color) in enumerate(zip(curves.items(), ("#1b9e77", "#d95f02", "#7570b3"), strict=True)):
+        draw.line([at(*point) for point in curve], fill=color, width=2)
+        draw.text((width - margin - 110, height - margin - 20 * (len(curves) - row)), name, fill=color)
     image.save(path)
 
 
