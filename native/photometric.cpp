@@ -34,17 +34,20 @@ Floats load_any(const float* p) { return *reinterpret_cast<const FloatsUnaligned
 void store_any(float* p, Floats x) { *reinterpret_cast<FloatsUnaligned*>(p) = x; }
 int64_t whole_vectors(int64_t width) { return (width + LANES - 1) / LANES * LANES; }
 
-// Rows that may be read RADIUS to either side of `width` and written up to the next whole vector.
+// Rows that may be read RADIUS to either side of `width` and written up to the next whole vector. Those of another size are
+// zero; those of the same size are as they were left.
 class Rows {
  public:
-  void reset(int64_t rows, int64_t width) {
+  void resize(int64_t rows, int64_t width) {
+    if (rows == rows_ && width == width_) return;
+    rows_ = rows, width_ = width;
     stride_ = RADIUS + whole_vectors(width) + RADIUS;
     data_.assign(rows * stride_, 0.0f);
   }
   float* operator[](int64_t row) { return data_.data() + row * stride_ + RADIUS; }
 
  private:
-  int64_t stride_ = 0;
+  int64_t rows_ = 0, width_ = 0, stride_ = 0;
   std::vector<float> data_;
 };
 
@@ -52,7 +55,7 @@ class Rows {
 template <int N>
 class Ring {
  public:
-  void reset(int64_t width) { width_ = width, rows_.reset(TAPS * N + 1, width); }
+  void resize(int64_t width) { width_ = width, rows_.resize(TAPS * N + 1, width); }
 
   void push(Rows& values, int64_t y) {
     for (int q = 0; q < N; q++) {
@@ -112,8 +115,8 @@ struct Scratch {
 // for two windows: one to see them, one to bring the gradient back.
 Box lay_over_background(const View& view, Scratch& s) {
   const int64_t width = view.width, height = view.height;
-  s.rendered.reset(CHANNELS * height, width);
-  s.wanted.reset(CHANNELS * height, width);
+  s.rendered.resize(CHANNELS * height, width);
+  s.wanted.resize(CHANNELS * height, width);
   Box box{width, 0, height, 0};
   for (int64_t y = 0; y < height; y++) {
     const float *__restrict color = view.color + 3 * y * width, *__restrict alpha = view.alpha + y * width;
@@ -163,8 +166,8 @@ void ssim_row(Scratch& s, int64_t width) {
 // Adds scale * d(sum of SSIM) of channel c to the gradient, and returns that sum over the box.
 double add_ssim(const View& view, const Box& box, int c, float scale, Scratch& s) {
   const int64_t width = box.x1 - box.x0, height = box.y1 - box.y0;
-  s.inputs.reset(width), s.outputs.reset(width);
-  s.values.reset(4, width), s.moments.reset(4, width), s.derivatives.reset(3, width), s.blurred.reset(3, width);
+  s.inputs.resize(width), s.outputs.resize(width);
+  s.values.resize(4, width), s.moments.resize(4, width), s.derivatives.resize(3, width), s.blurred.resize(3, width);
   s.sum.assign(whole_vectors(width), 0.0f);
   for (int64_t y = 0; y < height + 2 * RADIUS; y++) {
     if (y < height) {
@@ -222,18 +225,20 @@ void run(const View& view) {
   const int64_t width = view.width, pixels = view.height * width;
   const double count = double(CHANNELS) * double(pixels), area = double((box.x1 - box.x0) * (box.y1 - box.y0));
   const float w = view.ssim_weight;
-  s.gradient.reset(CHANNELS * view.height, width);
+  s.gradient.resize(CHANNELS * view.height, width);
   double loss = 0;
   for (int c = 0; c < CHANNELS; c++) {
     loss += (1 - w) * set_l1(view, box, c, float((1 - w) / count), s) / count;
     if (w > 0) loss += w * (area - add_ssim(view, box, c, float(-w / count), s)) / count;
   }
   *view.loss = float(loss);
-  for (int64_t y = 0; y < view.height; y++) {
+  std::fill(view.color_gradient, view.color_gradient + 3 * pixels, 0.0f);
+  std::fill(view.alpha_gradient, view.alpha_gradient + pixels, 0.0f);
+  for (int64_t y = box.y0; y < box.y1; y++) {
     const float *__restrict red = s.gradient[y], *__restrict green = s.gradient[view.height + y];
     const float *__restrict blue = s.gradient[2 * view.height + y], *behind = view.background;
     float *__restrict color = view.color_gradient + 3 * y * width, *__restrict alpha = view.alpha_gradient + y * width;
-    for (int64_t x = 0; x < width; x++) {
+    for (int64_t x = box.x0; x < box.x1; x++) {
       color[3 * x] = red[x], color[3 * x + 1] = green[x], color[3 * x + 2] = blue[x];
       alpha[x] = -(behind[0] * red[x] + behind[1] * green[x] + behind[2] * blue[x]);
     }
