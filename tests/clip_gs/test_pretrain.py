@@ -8,9 +8,10 @@ import torch
 from clip_gs.test_tokenizer import SMALL
 from splatsense.clip_gs import encoder as encoder_module
 from splatsense.clip_gs import pretrain as pretrain_module
+from splatsense.clip_gs.build import build_triplets
 from splatsense.clip_gs.model import load_model
 from splatsense.clip_gs.pretrain import PretrainConfig, pretrain
-from splatsense.clip_gs.triplets import TripletConfig, build_triplets
+from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.errors import CheckpointError, DataError
 from splatsense.training.checkpoint import CURRENT, PREVIOUS
 
@@ -20,7 +21,9 @@ def setup(boxes, tmp_path, teacher, monkeypatch):
     """Triplets of eight boxes, a network of a few thousand weights, and the fake teacher."""
     monkeypatch.setattr(pretrain_module, "load_teacher", lambda name: teacher)
     monkeypatch.setattr(pretrain_module, "encoder_config", lambda size, dim: replace(SMALL, embed_dim=dim))
-    build_triplets(boxes, tmp_path / "triplets", TripletConfig(gaussians=256, views=3, size=32))
+    # One caption each: to the fake teacher, two captions of an object have nothing in common.
+    monkeypatch.setattr("splatsense.clip_gs.triplets.captions", lambda item, *look: [item.name])
+    build_triplets(boxes, tmp_path / "triplets", TripletConfig(method="surface", gaussians=256, views=3, size=32))
     return PretrainConfig(
         triplets=(str(tmp_path / "triplets"),),
         out=str(tmp_path / "run"),
@@ -150,7 +153,7 @@ def test_sizes_come_from_the_recipe():
 
 
 def test_weights_say_how_often_a_folder_is_drawn(setup, boxes, teacher, tmp_path):
-    build_triplets(boxes[:4], tmp_path / "rare", TripletConfig(gaussians=256, views=3, size=32))
+    build_triplets(boxes[:4], tmp_path / "rare", TripletConfig(method="surface", gaussians=256, views=3, size=32))
     config = replace(setup, triplets=(*setup.triplets, str(tmp_path / "rare")), weights=(1.0, 0.25), batch_size=9, epochs=400)
     data = pretrain_module.TripletSet(config.triplets, teacher, lambda key, info: True)
     run = pretrain_module._Run(config, data)
