@@ -226,3 +226,18 @@ def test_python_and_command_agree(mesh_folder, tmp_path):
     triplets_build(f"folder:{mesh_folder}", tmp_path / "a", config=SMALL, run=HERE)
     build_triplets(folder(mesh_folder), tmp_path / "b", SMALL)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_corrupt_and_empty_meshes_fail_alone_and_a_missing_texture_is_noted(mesh_folder, tmp_path):
+    (mesh_folder / "corrupt.glb").write_bytes(b"glTF" + bytes(40))
+    (mesh_folder / "nothing.stl").write_bytes(b"")
+    textured = (mesh_folder / "boxa.obj").read_text()
+    (mesh_folder / "textured.obj").write_text("mtllib t.mtl\nvt 0 0\n" + textured.replace("f ", "usemtl t\nf ", 1))
+    (mesh_folder / "t.mtl").write_text("newmtl t\nKd 0.2 0.6 0.2\nmap_Kd gone.png\n")
+    report = build_triplets(folder(mesh_folder), tmp_path / "out", SMALL)
+    assert sorted(report.failures) == ["boxg", "corrupt", "nothing"]
+    assert "corrupt.glb" in report.failures["corrupt"]
+    assert "nothing.stl: the file is empty" in report.failures["nothing"]
+    infos = {triplet.key: triplet.info for path in shard_paths([tmp_path / "out"]) for triplet in read_shard(path)}
+    assert infos["textured"]["missing_textures"] == ["gone.png"]
+    assert infos["boxa"]["missing_textures"] == []

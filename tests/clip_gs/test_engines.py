@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -213,8 +214,10 @@ def test_ray_makes_what_one_process_makes_and_survives_a_killed_worker(mesh_fold
 
 @needs_ray
 @pytest.mark.slow
-def test_ray_builds_the_same_shards_by_address(mesh_folder, tmp_path, plain):
+def test_ray_builds_the_same_shards_by_address(mesh_folder, tmp_path, plain, monkeypatch):
     """A cluster of this machine, started apart as `ray start --head` does."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # what the machines of a cluster share
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     cluster = (
         "import ray, sys\n"

@@ -28,6 +28,8 @@ def setup(boxes, tmp_path, teacher, monkeypatch):
     """Triplets of eight boxes, a network of a few thousand weights, and the fake teacher."""
     monkeypatch.setattr(pretrain_module, "load_teacher", lambda name: teacher)
     monkeypatch.setattr(config_module, "encoder_config", lambda size, dim: replace(SMALL, embed_dim=dim))
+    # One caption each: to the fake teacher, two captions of an object have nothing in common.
+    monkeypatch.setattr("splatsense.clip_gs.triplets.captions", lambda item, *look: [item.name])
     build_triplets(boxes, tmp_path / "triplets", TripletConfig(method="surface", gaussians=256, views=3, size=32))
     return PretrainConfig(
         triplets=(str(tmp_path / "triplets"),),

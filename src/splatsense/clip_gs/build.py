@@ -32,6 +32,7 @@ from splatsense.errors import DataError
 from splatsense.tables import counted, table
 from splatsense.training.progress import Progress
 
+WORKERS_PER_GPU = 4  # so that some read and draw while one fits
 SHOWN = 20  # failures that the command lists; the manifest has them all
 
 
@@ -42,7 +43,7 @@ class RunConfig:
     engine: Literal["local", "ray"] = "local"
     """processes of this machine, or a Ray cluster (extra `ray`)"""
     workers: int | None = None
-    """objects under way at a time; by default one for each core, or for each GPU. 0 works in this process, without others"""
+    """processes; by default one for each core, or a few for each GPU. 0 works in this process, without others"""
     address: str = ""
     """of a running Ray cluster, such as "auto"; by default one is started on this machine"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -154,7 +155,8 @@ def _engine(config: TripletConfig, run: RunConfig, device: str, groups: int) -> 
     if run.workers == 0:
         return InProcess(work)
     devices = torch.cuda.device_count() if device == "cuda" else 0
-    workers = run.workers or devices or len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    workers = run.workers or (max(devices, min(cores, WORKERS_PER_GPU * devices)) if devices else cores)
     return LocalEngine(work, min(workers, groups), devices)
 
 

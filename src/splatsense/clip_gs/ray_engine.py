@@ -23,9 +23,9 @@ class RayEngine:
 
     Args:
         work: what they do; sent to the cluster once.
-        workers: how many tasks at a time; None for as many as the cluster has cores (or GPUs, if `gpu`).
+        workers: how many tasks at a time; None for as many as the cluster has cores, or GPUs if `gpu`.
         address: of a running cluster, such as "auto" or "ray://host:10001"; "" starts one on this machine.
-        gpu: each task needs a GPU.
+        gpu: tasks need a GPU, which they share when there are more of them.
 
     Raises:
         SplatSenseError: Ray is not installed, or the cluster cannot be reached or has no such resources.
@@ -48,9 +48,10 @@ class RayEngine:
         available = int(ray.cluster_resources().get(unit, 0))
         if not available:
             raise SplatSenseError(f"--engine ray: the cluster has no {unit}.")
-        self.slots = min(workers, available) if workers else available
+        self.slots = workers or available
+        gpu_share = min(1.0, int(1000 * available / self.slots) / 1000) if gpu else 0  # several workers may share a GPU
         self._work = ray.put(work)
-        self._task = ray.remote(num_cpus=1, num_gpus=int(gpu), max_retries=0)(_run)
+        self._task = ray.remote(num_cpus=1, num_gpus=gpu_share, max_retries=0)(_run)
         self._running: dict[object, int] = {}
 
     def submit(self, ticket: int, group: Group) -> None:

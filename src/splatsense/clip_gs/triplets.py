@@ -143,7 +143,7 @@ def _fit(drafts: Sequence[_Draft], config: TripletConfig, device: str) -> list[T
         fits = fit_batch(
             [draft.start.to(device) for draft in drafts],
             [draft.cameras.to(device) for draft in drafts],
-            [_as_floats(draft.views).to(device) for draft in drafts],
+            [_as_floats(draft.views, device) for draft in drafts],
             config.fit,
             [draft.info["held_out"] for draft in drafts],
         )
@@ -155,9 +155,9 @@ def _fit(drafts: Sequence[_Draft], config: TripletConfig, device: str) -> list[T
     ]
 
 
-def _as_floats(views: np.ndarray) -> torch.Tensor:
+def _as_floats(views: np.ndarray, device: str = "cpu") -> torch.Tensor:
     """RGBA in [0, 1], straight alpha."""
-    return torch.from_numpy(views).float() / 255
+    return torch.from_numpy(views).to(device).float() / 255
 
 
 def _measure(gaussians: Gaussians, views: np.ndarray, cameras: Cameras, held_out: list[int]) -> dict[str, float | None]:
