@@ -305,8 +305,9 @@ def test_two_processes_take_the_steps_of_one(boxes, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(tmp_path / "two" / "model")]
     for ours, theirs in zip(read_metrics(config), read_metrics(replace(config, out=str(tmp_path / "two"))), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
-        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-3)
+        # Adam makes whole steps of gradients that are rounding noise alone, so the difference grows with the steps.
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5 if ours["step"] < 4 else 1e-4)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-5 if ours["step"] == 1 else 2e-3)
     one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
     for name in one:
         if name.startswith(("blocks", "head", "norm", "position", "cls_token")):
