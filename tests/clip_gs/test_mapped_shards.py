@@ -4,16 +4,17 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from splatsense.clip_gs.build import build_triplets
 from splatsense.clip_gs.dataset import TripletSet
 from splatsense.clip_gs.mapped_shards import FIELDS, map_shard
 from splatsense.clip_gs.shards import read_shard, shard_paths
-from splatsense.clip_gs.triplets import TripletConfig, build_triplets
+from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.errors import FormatError
 
 
 @pytest.fixture
 def shard(boxes, tmp_path):
-    build_triplets(boxes, tmp_path / "triplets", TripletConfig(gaussians=256, views=3, size=32))
+    build_triplets(boxes, tmp_path / "triplets", TripletConfig(method="surface", gaussians=256, views=3, size=32))
     return shard_paths([tmp_path / "triplets"])[0]
 
 
