@@ -1,7 +1,6 @@
 """Fusion of rendered depth of known surfaces: points lie on them, colours and ids are theirs, normals point to the cameras."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,53 +11,13 @@ from splatsense.corpora.fusion import _VoxelSums, fuse_depth, unproject, usable_
 from splatsense.errors import DataError
 from splatsense.geometry.normals import estimate_normals
 from splatsense.geometry.voxels import voxel_groups, voxel_keys
-from splatsense.mesh import Material, Mesh
-from splatsense.render.mesh import render_mesh
-
-ROOM = np.array([3.0, 2.0, 2.5])
-CORNER = np.array([-0.013, 0.017, 0.021])  # walls within voxels, not on their sides
-
-
-def box(size=ROOM) -> Mesh:
-    """A closed box; face pairs 0 to 5 are x=0, x=1, y=0, y=1, z=0, z=1 and instances of their own."""
-    corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * size + CORNER
-    quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
-    faces = np.array([[(a, b, c), (a, c, d)] for a, b, c, d in quads]).reshape(-1, 3)
-    sides = np.repeat(np.arange(6), 2).astype(np.int32)
-    materials = tuple(Material(np.array([0.2 + 0.1 * i, 0.5, 0.9 - 0.1 * i, 1], np.float32)) for i in range(6))
-    return Mesh(corners.astype(np.float32), faces.astype(np.int32), sides, sides, materials)
-
-
-@dataclass
-class InMemory:
-    cameras: Cameras
-    color: np.ndarray
-    depth: np.ndarray
-
-    def frame(self, index):
-        return self.color[index], self.depth[index]
-
-
-def room_frames(views=8, width=96, height=72):
-    angles = torch.arange(views) * (2 * math.pi / views)
-    eyes = torch.tensor([1.5, 1.0, 1.3]) + 0.3 * torch.stack([angles.cos(), angles.sin(), 0 * angles], 1)
-    targets = eyes + torch.stack([angles.cos(), angles.sin(), 0.6 * torch.sin(3 * angles)], 1)
-    cameras = Cameras.look_at(eyes, targets, torch.tensor([0.0, 0.0, 1.0]), width, height, 70)
-    images = render_mesh(box(), cameras)
-    return InMemory(cameras, images.color.numpy(), images.depth.numpy()), images
+from synthetic_room import COLORS, InMemory, room_frames, side_of
 
 
 @pytest.fixture(scope="module")
 def fused():
     frames, images = room_frames()
     return fuse_depth(frames, 0.05, ids=lambda index: images.instance_id[index].numpy())
-
-
-def side_of(points):
-    points = points - CORNER
-    distances = np.stack([points[:, 0], ROOM[0] - points[:, 0], points[:, 1], ROOM[1] - points[:, 1],
-                          points[:, 2], ROOM[2] - points[:, 2]], axis=1)  # fmt: skip
-    return np.abs(distances).argmin(1), np.sort(np.abs(distances), axis=1)
 
 
 def test_points_lie_on_the_walls_with_their_colours_ids_and_inward_normals(fused):
@@ -68,7 +27,7 @@ def test_points_lie_on_the_walls_with_their_colours_ids_and_inward_normals(fused
     assert np.median(distances[:, 0]) < 1e-3
     inside = distances[:, 1] > 0.12  # away from edges, where one voxel holds two walls
     assert (fused.ids[inside] == side[inside]).all()
-    expected = np.array([[0.2 + 0.1 * i, 0.5, 0.9 - 0.1 * i] for i in range(6)])[side] * 255
+    expected = COLORS[side] * 255
     assert np.abs(fused.color[inside] - expected[inside]).max() < 1.5
     inward = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])[side]
     aligned = np.einsum("nc,nc->n", fused.normal, inward)
@@ -130,7 +89,7 @@ def test_merging_early_changes_nothing(monkeypatch):
 
 def test_depth_that_is_all_invalid_says_so():
     frames, _ = room_frames(2)
-    frames.depth[:] = 0
+    frames = InMemory(frames.cameras, frames.color, np.zeros_like(frames.depth))
     with pytest.raises(DataError, match="none of 2 frames has usable depth"):
         fuse_depth(frames)
     with pytest.raises(DataError, match="voxel"):
