@@ -31,6 +31,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("splatsense.cli:convert", "turn splats, meshes and point clouds into splats of another format"),
     "triplets furniture": ("splatsense.clip_gs.triplets:triplets_furniture", "training data from the furniture libraries"),
     "triplets folder": ("splatsense.clip_gs.triplets:triplets_folder", "training data from a folder of meshes"),
+    "scenes scannet": ("splatsense.import_scenes:import_scannet", "import ScanNet scans as they are downloaded"),
+    "scenes s3dis": ("splatsense.import_scenes:import_s3dis", "import S3DIS rooms as they are downloaded"),
+    "scenes pointcept": ("splatsense.import_scenes:import_pointcept", "import scenes that Pointcept preprocessed"),
+    "scenes recordings": (
+        "splatsense.import_scenes:import_recordings",
+        "import posed RGB-D recordings without labels",
+    ),
     "train clip-gs": ("splatsense.clip_gs.pretrain:pretrain", "train a model on triplets of splats, pictures and captions"),
     "evaluate zero-shot": ("splatsense.clip_gs.evaluate:evaluate_zero_shot", "classify objects by the names of their classes"),
     "evaluate retrieval": (

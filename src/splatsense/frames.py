@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Float64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -24,6 +24,7 @@ NO_DEPTH = (0, 65535)
 DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I")
 COLOR_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
 ORTHONORMAL_TOLERANCE = 1e-3
+SMALLEST_DETERMINANT = 1e-9
 LONGEST_SIDE = 1 << 14
 DAMAGES = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, Image.DecompressionBombError)
 
@@ -102,6 +103,24 @@ def check_cameras(cameras: Cameras, names: Sequence[str]) -> None:
     for fault, found in faults.items():
         if bool(found.any()):
             raise DataError(f"the camera of {names[int(found.nonzero()[0])]} {fault}.")
+
+
+def invert_cameras(camera_to_world: Float64[np.ndarray, "v 4 4"], names: Sequence[str]) -> Float32[Tensor, "v 4 4"]:
+    """World to camera of camera to world, in OpenCV axes.
+
+    Args:
+        names: of the images, for errors.
+
+    Raises:
+        DataError: a matrix has no inverse.
+    """
+    singular = np.abs(np.linalg.det(camera_to_world)) < SMALLEST_DETERMINANT
+    if singular.any():
+        raise DataError(f"the camera of {names[int(singular.argmax())]} has a matrix without inverse; export it again.")
+    inverse = np.linalg.inv(camera_to_world)
+    is_affine = np.abs(inverse[:, 3] - [0, 0, 0, 1]).max(1) < ORTHONORMAL_TOLERANCE
+    inverse[is_affine, 3] = [0, 0, 0, 1]
+    return torch.from_numpy(inverse).float()
 
 
 def read_color(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:

@@ -1,6 +1,5 @@
 """ScanNet scans written byte by byte as the dataset has them: recording, mesh, segments, groups and the table of labels."""
 
-import io
 import json
 import struct
 import zlib
@@ -8,90 +7,14 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from scene_files import write_scan, write_sens
 from splatsense.corpora.fusion import fuse_depth
 from splatsense.corpora.scannet import evenly, find_scans, read_label_table, read_scannet
 from splatsense.corpora.sens import SensFile, register_color
 from splatsense.errors import DataError, FormatError
 from splatsense.labels import SCANNET20, SCANNET200
-from synthetic_room import box, room_frames, side_of
-
-WIDTH, HEIGHT = 96, 72
-LOST = 2  # the frame whose camera is unknown
-
-
-def encode(color: np.ndarray, kind: int) -> bytes:
-    if kind == 0:
-        return color.tobytes()
-    buffer = io.BytesIO()
-    Image.fromarray(color).save(buffer, **({"format": "PNG"} if kind == 1 else {"format": "JPEG", "quality": 95}))
-    return buffer.getvalue()
-
-
-def intrinsics(K) -> np.ndarray:
-    """As ScanNet has them: 4x4, pixel centres at whole numbers."""
-    matrix = np.eye(4)
-    matrix[:3, :3] = K
-    matrix[:2, 2] -= 0.5
-    return matrix
-
-
-def write_sens(path, color_kind=2, depth_kind=1, scale=2, version=4, depth_to_color=None):
-    """Colour is `scale` times as fine as depth, as in ScanNet."""
-    fine, _ = room_frames(4, WIDTH * scale, HEIGHT * scale)
-    frames, _ = room_frames(4, WIDTH, HEIGHT)
-    matrices = [intrinsics(fine.cameras.K[0]), np.eye(4), intrinsics(frames.cameras.K[0]),
-                np.eye(4) if depth_to_color is None else depth_to_color]  # fmt: skip
-    data = struct.pack("<I", version) + struct.pack("<Q", 12) + b"StructureSen"
-    data += b"".join(np.asarray(matrix, "<f4").tobytes() for matrix in matrices)
-    data += struct.pack("<ii", color_kind, depth_kind)
-    data += struct.pack("<IIII", WIDTH * scale, HEIGHT * scale, WIDTH, HEIGHT) + struct.pack("<f", 1000.0)
-    data += struct.pack("<Q", 4)
-    for index in range(4):
-        to_world = np.full((4, 4), -np.inf) if index == LOST else frames.camera_to_world[index]
-        color = encode(fine.color_bytes[index], color_kind)
-        depth = (frames.depth[index] * 1000).round().astype("<u2").tobytes()
-        depth = zlib.compress(depth) if depth_kind == 1 else depth
-        data += np.asarray(to_world, "<f4").tobytes() + struct.pack("<QQ", 1000 * index, 1000 * index + 7)
-        data += struct.pack("<QQ", len(color), len(depth)) + color + depth
-    data += struct.pack("<Q", 1) + bytes(6 * 3 * 8)  # one IMU sample, which is passed over
-    path.write_bytes(data)
-    return frames
-
-
-def write_scan(root, name="scene0000_00", annotated=True, align=True):
-    folder = root / "scans" / name
-    folder.mkdir(parents=True)
-    mesh = box()
-    vertices, faces = mesh.vertices[mesh.faces].reshape(-1, 3), np.arange(36).reshape(-1, 3)
-    header = "ply\nformat binary_little_endian 1.0\ncomment VCGLIB generated\n"
-    header += f"element vertex {len(vertices)}\nproperty float x\nproperty float y\nproperty float z\n"
-    header += "property uchar red\nproperty uchar green\nproperty uchar blue\nproperty uchar alpha\n"
-    header += f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
-    body = b"".join(struct.pack("<fffBBBB", *vertex, 10, 20, row, 255) for row, vertex in enumerate(vertices))
-    body += b"".join(struct.pack("<Biii", 3, *face) for face in faces)
-    (folder / f"{name}_vh_clean_2.ply").write_bytes(header.encode() + body)
-    matrix = [0, -1, 0, 1, 1, 0, 0, 2, 0, 0, 1, 0.5, 0, 0, 0, 1]
-    text = "colorHeight = 968\n" + (f"axisAlignment = {' '.join(map(str, matrix))} \n" if align else "")
-    (folder / f"{name}.txt").write_text(text + "sceneType = Misc.\n")
-    write_sens(folder / f"{name}.sens")
-    if annotated:
-        # six vertices for each wall; segments with gaps in their numbers
-        segments = np.repeat([0, 7, 7, 31, 500, 40], 6).tolist()
-        (folder / f"{name}_vh_clean_2.0.010000.segs.json").write_text(
-            json.dumps({"params": {"kThresh": "0.0001"}, "sceneId": name, "segIndices": segments})
-        )
-        groups = [
-            {"id": 0, "objectId": 0, "segments": [500], "label": "floor"},
-            {"id": 1, "objectId": 1, "segments": [7, 31], "label": "office chair"},
-            {"id": 2, "objectId": 2, "segments": [31], "label": "lamp"},
-            {"id": 5, "objectId": 5, "segments": [40], "label": "no such word"},
-        ]
-        (folder / f"{name}.aggregation.json").write_text(
-            json.dumps({"sceneId": name, "appId": "Aggregator.v2", "segGroups": groups, "segmentsFile": "scannet"})
-        )
-    return folder
+from synthetic_room import box, side_of
 
 
 @pytest.fixture

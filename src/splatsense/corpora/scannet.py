@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from splatsense.corpora.sens import SensFile
 from splatsense.errors import DataError, FormatError
 from splatsense.files import open_to_read
-from splatsense.frames import Frames, FrameWriter
+from splatsense.frames import Frames, FrameWriter, invert_cameras
 from splatsense.io._json import objects, parse_object
 from splatsense.io.mesh import load_mesh
 from splatsense.io.ply import read_point_cloud
@@ -179,7 +178,7 @@ def _frames(recording: Path, scratch: Path, most: int, align: np.ndarray) -> Fra
         for index in evenly(len(tracked), most):
             color, depth = file.read(tracked[index])
             to_world = align @ tracked[index].camera_to_world.astype(np.float64)
-            writer.add(color, depth, torch.from_numpy(np.linalg.inv(to_world)).float(), file.K)
+            writer.add(color, depth, invert_cameras(to_world[None], [f"frame {tracked[index].number}"])[0], file.K)
         return writer.frames()
 
 

@@ -17,9 +17,7 @@ def voxel_keys(points: Float[np.ndarray, "n 3"], voxel: float) -> Int64[np.ndarr
     """
     cells = np.floor(points.astype(np.float64) / voxel)
     if not (np.abs(cells) < HALF).all():
-        raise DataError(
-            f"voxel_keys: a point is not finite, or over {HALF} voxels of {voxel} from the origin; move it there."
-        )
+        raise DataError(f"voxel_keys: a point is not finite, or over {HALF} voxels of {voxel} from the origin; move it there.")
     x, y, z = (cells.astype(np.int64) + HALF).T
     return x << 2 * BITS | y << BITS | z
 
