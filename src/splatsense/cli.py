@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "splatsense.import_scenes:import_recordings",
         "import posed RGB-D recordings without labels",
     ),
+    "scenes homes": ("splatsense.import_scenes:import_homes", "import Sweet Home 3D homes"),
     "train clip-gs": ("splatsense.clip_gs.pretrain:pretrain", "train a model on triplets of splats, pictures and captions"),
     "evaluate zero-shot": ("splatsense.clip_gs.evaluate:evaluate_zero_shot", "classify objects by the names of their classes"),
     "evaluate retrieval": (

@@ -18,6 +18,7 @@ from splatsense.corpora.pointcept import find_preprocessed, read_preprocessed
 from splatsense.corpora.recordings import RecordingSettings, find_recordings, read_recording
 from splatsense.corpora.s3dis import find_rooms, read_s3dis
 from splatsense.corpora.scannet import find_scans, read_label_table, read_scannet
+from splatsense.corpora.sweethome import HomeSettings, find_homes, read_home
 from splatsense.errors import DataError, FormatError, SplatSenseError
 from splatsense.files import open_to_read
 from splatsense.library.names import printable
@@ -198,3 +199,19 @@ def import_recordings(source: Path, out: Path, settings: RecordingSettings, spli
         )
     expected = "*.pose.txt, groundtruth.txt or transforms.json"
     return import_scenes("recordings", _sources_or_error(sources, source, expected), out).tell("imported")
+
+
+def import_homes(source: Path, out: Path, settings: HomeSettings, split: str = "train") -> int:
+    """Import Sweet Home 3D homes (.sh3d) as labelled scenes with instances and frames drawn in their rooms.
+
+    Args:
+        source: A home, or a folder of homes to any depth.
+        out: Folder for the scenes.
+        settings: How homes become scenes.
+        split: Folder below OUT that they go into.
+    """
+    sources = [
+        SceneSource(path, path.stem, split, lambda scratch, path=path: read_home(path, scratch, settings))
+        for path in (find_homes(source) if source.exists() else [])
+    ]
+    return import_scenes("homes", _sources_or_error(sources, source, ".sh3d file"), out).tell("imported")
