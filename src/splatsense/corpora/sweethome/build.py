@@ -275,9 +275,8 @@ class _Models:
 
     def _parse(self, name: str) -> Mesh:
         folder = name.rpartition("/")[0]
-        siblings = [
-            other.removeprefix(f"{folder}/") for other in self._files.names if folder and other.startswith(f"{folder}/")
-        ]
+        prefix = f"{folder}/"
+        siblings = [other.removeprefix(prefix) for other in self._files.names if folder and other.startswith(prefix)]
 
         def read_beside(file: str) -> bytes:
             found = match_name(file, siblings)

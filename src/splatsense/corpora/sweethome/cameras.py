@@ -1,7 +1,8 @@
 """Where cameras stand in a home: at eye height in its rooms, clear of walls and tall furniture, looking all round.
 
-Each room gets up to three places, the first in the middle and the others as far as can be from those before, with six headings
-each, a little downwards. A home without rooms is taken for one room as large as all its walls and furniture.
+Each room gets up to three places, the first in the middle and the others as far as can be from those before. From each, cameras
+look a little downwards in the three of six headings in which the room reaches furthest, so that few of them face a bare wall. A
+home without rooms is taken for one room as large as all its walls and furniture.
 """
 
 import math
@@ -18,7 +19,7 @@ EYE_HEIGHT, DOWNWARDS = 1.5, math.radians(12)
 FROM_EDGES, FROM_THINGS = 0.4, 0.2  # metres that a camera keeps, where there is room
 OBSTACLE_HEIGHT = 1.2  # furniture that reaches above this bars a camera
 GRID = 0.1
-PLACES_PER_ROOM, HEADINGS = 3, 6
+PLACES_PER_ROOM, HEADINGS, HEADINGS_KEPT = 3, 6, 3
 SMALLEST_ROOM = 1.0  # square metres
 APART = 1.0  # metres between the places of a room
 
@@ -39,8 +40,10 @@ def home_cameras(home: Home, count: int, width: int, height: int, fov: float) ->
             eye = np.array([*place, room.level.elevation + EYE_HEIGHT])
             angles = (np.arange(HEADINGS) + 0.5 * (index % 2)) * (2 * math.pi / HEADINGS)
             ahead = np.stack([np.cos(angles), np.sin(angles), np.full(HEADINGS, -math.tan(DOWNWARDS))], axis=1)
-            eyes += [eye] * HEADINGS
-            targets += list(eye + ahead)
+            sight = _sight(room.points, place, ahead[:, :2])
+            kept = np.sort(np.argsort(-sight, kind="stable")[:HEADINGS_KEPT])
+            eyes += [eye] * len(kept)
+            targets += list(eye + ahead[kept])
     chosen = evenly(len(eyes), count)
     if not chosen:
         return None
@@ -70,6 +73,17 @@ def camera_places(room: Room, home: Home) -> np.ndarray:
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, np.linalg.norm(grid - grid[chosen[-1]], axis=1))
     return grid[chosen]
+
+
+def _sight(polygon: np.ndarray, place: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """(D,) distance from a place to the edge of a polygon in directions (D, 2)."""
+    begin, along = polygon - place, np.roll(polygon, -1, axis=0) - polygon
+    across = directions[:, None, 0] * along[:, 1] - directions[:, None, 1] * along[:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = (begin[:, 0] * along[:, 1] - begin[:, 1] * along[:, 0]) / across
+        share = (begin[:, 0] * directions[:, None, 1] - begin[:, 1] * directions[:, None, 0]) / across
+    hits = (distance > 0) & (share >= 0) & (share <= 1)
+    return np.where(hits, distance, np.inf).min(1)
 
 
 def _distance_to_wall(wall: Wall, points: np.ndarray) -> np.ndarray:

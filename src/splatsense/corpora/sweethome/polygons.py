@@ -51,7 +51,7 @@ def _is_ear(points: np.ndarray, left: list[int], i: int) -> bool:
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    return np.asarray(a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0])
 
 
 def distance_inside(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:

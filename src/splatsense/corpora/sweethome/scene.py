@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from splatsense.corpora import words_from_identifier
 from splatsense.corpora.furniture import _class_table
 from splatsense.corpora.sweethome.build import HomeFiles, Thing, build_home
 from splatsense.corpora.sweethome.cameras import home_cameras
@@ -165,10 +166,8 @@ def piece_class(piece: Piece) -> str:
     known = _class_table().get(piece.catalog_id)
     if known is not None and known["class"]:
         return FURNITURE_TO_SCANNET200.get(known["class"], "")
-    words = re.findall(
-        r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", f"{piece.name} {piece.catalog_id.split('#')[-1]}").lower()
-    )
-    text = f" {' '.join(words)} "
+    identifier = piece.catalog_id.split("#")[-1]
+    text = f" {words_from_identifier(piece.name)} {words_from_identifier(identifier)} "
     found = [name for word, name in _class_words().items() if f" {word} " in text or f" {word}s " in text]
     if found:
         return found[0]

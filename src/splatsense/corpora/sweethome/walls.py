@@ -46,7 +46,7 @@ class Cut:
 
     def holds(self, s: float, z: float) -> bool:
         """Whether a place lies in the opening."""
-        return self.s0 < s < self.s1 and self.z0 < z < self.z1
+        return bool(self.s0 < s < self.s1 and self.z0 < z < self.z1)
 
 
 @dataclass(frozen=True)
