@@ -182,6 +182,13 @@ def test_pickles_and_cut_off_arrays_are_refused(tmp_path):
     (folder / "coord.npy").write_bytes((folder / "coord.npy").read_bytes()[:-5])
     with pytest.raises(FormatError, match=r"coord\.npy: .*cut off"):
         load_scene(folder)
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 3), }".ljust(117) + b"\n"
+    (folder / "coord.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header)
+    with pytest.raises(FormatError, match=r"coord\.npy: .*cut off"):  # and no memory is taken for it
+        load_scene(folder)
+    (folder / "coord.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + b"{'descr': (((".ljust(117) + b"\n")
+    with pytest.raises(FormatError, match=r"coord\.npy: is no array"):
+        load_scene(folder)
     (folder / "coord.npy").rename(folder / "scene0000_00.pth")
     with pytest.raises(FormatError, match=r"pickles .* preprocess the data again"):
         load_scene(folder)

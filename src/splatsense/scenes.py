@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -205,11 +206,11 @@ def _what_instead(folder: Path) -> str:
 
 
 def _load_array(path: Path, field: ArrayField) -> np.ndarray:
-    with open_to_read(path) as handle:
-        try:
-            array = np.load(handle, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise FormatError(f"{path}: is no array of numbers, or cut off ({error}); copy or make it again.") from error
+    open_to_read(path).close()
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a shape that the file cannot hold takes no memory
+    except (ValueError, TypeError, OverflowError, EOFError, OSError, SyntaxError, TokenError) as error:
+        raise FormatError(f"{path}: is no array of numbers, or cut off ({error}); copy or make it again.") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
         raise FormatError(f"{path}: holds no array of numbers; make it again.")
     if not field.columns and array.shape[1:] == (1,):
@@ -217,9 +218,9 @@ def _load_array(path: Path, field: ArrayField) -> np.ndarray:
     if array.shape[1:] != field.columns or array.ndim == 0:
         raise FormatError(f"{path}: has the shape {array.shape}, expected (N{''.join(f', {n}' for n in field.columns)}).")
     if array.dtype == field.dtype:
-        return array
+        return np.array(array, order="C")
     with np.errstate(invalid="ignore", over="ignore"):
-        converted = array.astype(field.dtype)
+        converted = np.array(array, field.dtype, order="C")
     if not np.issubdtype(field.dtype, np.floating) and not (converted == array).all():
         row = int(np.argwhere(converted != array)[0, 0])
         raise FormatError(f"{path}: row {row} is {array[row]}, which no {np.dtype(field.dtype)} holds; map the values first.")

@@ -213,6 +213,18 @@ def test_a_recording_without_tracking_says_so(tmp_path, labels):
         read_scannet(folder, labels, tmp_path)
 
 
+def test_a_camera_that_is_not_rigid_is_named(tmp_path, labels):
+    folder = write_scan(tmp_path)
+    path = folder / "scene0000_00.sens"
+    with SensFile(path) as file:
+        offset = file.frames[1].offset
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<f", data, offset - 96, 5.0)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"scene0000_00\.sens: the camera of frame 1 is scaled"):
+        read_scannet(folder, labels, tmp_path)
+
+
 def test_files_that_do_not_fit_each_other_are_told(tmp_path, labels):
     folder = write_scan(tmp_path)
     segments = folder / "scene0000_00_vh_clean_2.0.010000.segs.json"

@@ -29,6 +29,7 @@ ANNOTATIONS = "Annotations"
 CONTROL = bytes(code for code in range(32) if code not in b"\t\n\r")
 CONTROL_TO_SPACE = bytes.maketrans(CONTROL, b" " * len(CONTROL))
 COLUMNS = 6
+LARGEST = 1e6  # metres
 
 
 def find_rooms(root: Path) -> list[Path]:
@@ -85,7 +86,7 @@ def _read_object(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise FormatError(
             f"{path}: holds {table.shape[1]} numbers a line, not x y z red green blue; unpack the data set again."
         )
-    wrong = ~(np.isfinite(table).all(1) & (table[:, 3:] >= 0).all(1) & (table[:, 3:] <= 255).all(1))
+    wrong = ~((np.abs(table) < LARGEST).all(1) & (table[:, 3:] >= 0).all(1) & (table[:, 3:] <= 255).all(1))
     if wrong.any():
         raise FormatError(
             f"{path}: line {int(wrong.argmax()) + 1} has a colour beyond 0 to 255 or a number that is not finite."

@@ -17,10 +17,11 @@ from typing import Literal
 
 import numpy as np
 
+from splatsense.cameras import Cameras
 from splatsense.corpora.sens import SensFile
 from splatsense.errors import DataError, FormatError
 from splatsense.files import open_to_read
-from splatsense.frames import Frames, FrameWriter, invert_cameras
+from splatsense.frames import Frames, FrameWriter, check_cameras, invert_cameras
 from splatsense.io._json import objects, parse_object
 from splatsense.io.mesh import load_mesh
 from splatsense.io.ply import read_point_cloud
@@ -175,10 +176,16 @@ def _frames(recording: Path, scratch: Path, most: int, align: np.ndarray) -> Fra
                 f"{recording}: none of its {len(file.frames)} frames was tracked; import without frames (--frames 0)."
             )
         writer = FrameWriter(scratch, 1 / file.units_per_metre, JPEG_QUALITY)
-        for index in evenly(len(tracked), most):
-            color, depth = file.read(tracked[index])
-            to_world = align @ tracked[index].camera_to_world.astype(np.float64)
-            writer.add(color, depth, invert_cameras(to_world[None], [f"frame {tracked[index].number}"])[0], file.K)
+        chosen = [tracked[index] for index in evenly(len(tracked), most)]
+        to_world = align @ np.array([frame.camera_to_world for frame in chosen], np.float64)
+        names = [f"frame {frame.number}" for frame in chosen]
+        try:
+            cameras = Cameras(invert_cameras(to_world, names), file.K.repeat(len(chosen), 1, 1), file.width, file.height)
+            check_cameras(cameras, names)
+        except DataError as error:
+            raise DataError(f"{recording}: {error}") from error
+        for frame, world_to_camera in zip(chosen, cameras.world_to_camera, strict=True):
+            writer.add(*file.read(frame), world_to_camera, file.K)
         return writer.frames()
 
 

@@ -86,7 +86,7 @@ def read_home(path: Path, scratch: Path, settings: HomeSettings = HomeSettings()
         settings: see there.
 
     Raises:
-        FormatError: it is no home, damaged, or saved by a Sweet Home 3D before 5.3, which kept it as Java objects alone.
+        FormatError: it is no home, damaged, or of an old version, which kept it as Java objects alone.
         LimitError: it is larger than any home, or would inflate to far more than its size.
         DataError: there is nothing to see in it.
     """
@@ -117,8 +117,8 @@ def _read_home_xml(archive: Archive) -> bytearray:
         return archive.read("Home.xml", LARGEST_MEMBER)
     if "Home" in archive.names:
         raise FormatError(
-            f"{archive.path}: holds its home as Java objects alone, as Sweet Home 3D before 5.3 wrote it. Open it with a "
-            "current Sweet Home 3D and save it again."
+            f"{archive.path}: holds its home as Java objects alone, as older versions of Sweet Home 3D wrote it. "
+            "Open it with a current Sweet Home 3D and save it again."
         )
     raise FormatError(f"{archive.path}: holds no Home.xml; is it a home (.sh3d)? A .sh3f file is a library of furniture.")
 
