@@ -5,11 +5,10 @@ the normal of its voxel. Signs cannot be known from points alone: normals are tu
 """
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64
+from scipy.spatial import KDTree
 
 from splatsense.errors import DataError
-from splatsense.geometry.neighbours import k_nearest_neighbours
 from splatsense.geometry.voxels import voxel_groups, voxel_sum
 
 QUERIES_PER_BLOCK = 1 << 17
@@ -51,12 +50,12 @@ def estimate_normals(
 
 def _planes(points: Float32[np.ndarray, "n 3"], neighbours: int) -> tuple[Float64[np.ndarray, "n 3"], Bool[np.ndarray, " n"]]:
     """The direction of least variance of each point's neighbours, and whether they span a plane."""
-    cloud = torch.from_numpy(points)
+    tree = KDTree(points)  # and not k_nearest_neighbours, whose plain form takes the square of the number of points
     normals, flat = np.empty((len(points), 3)), np.empty(len(points), bool)
     for start in range(0, len(points), QUERIES_PER_BLOCK):
         block = slice(start, start + QUERIES_PER_BLOCK)
-        nearest: Int64[torch.Tensor, "q k"] = k_nearest_neighbours(cloud, cloud[block], neighbours)[1]
-        around = points[nearest.numpy()].astype(np.float64)
+        nearest = tree.query(points[block], neighbours)[1].reshape(-1, neighbours)
+        around = points[nearest].astype(np.float64)
         around -= around.mean(1, keepdims=True)
         covariance = np.einsum("nki,nkj->nij", around, around)
         values, vectors = np.linalg.eigh(covariance)
