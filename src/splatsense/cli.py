@@ -30,6 +30,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("splatsense.turntable:render_command", "draw pictures, depth and turntables of assets"),
     "convert": ("splatsense.cli:convert", "turn splats, meshes and point clouds into splats of another format"),
     "triplets build": ("splatsense.clip_gs.build:triplets_build", "training data from meshes or splats"),
+    "scenes scannet": ("splatsense.import_scenes:import_scannet", "import ScanNet scans as they are downloaded"),
+    "scenes s3dis": ("splatsense.import_scenes:import_s3dis", "import S3DIS rooms as they are downloaded"),
+    "scenes pointcept": ("splatsense.import_scenes:import_pointcept", "import scenes that Pointcept preprocessed"),
+    "scenes recordings": (
+        "splatsense.import_scenes:import_recordings",
+        "import posed RGB-D recordings without labels",
+    ),
+    "scenes homes": ("splatsense.import_scenes:import_homes", "import Sweet Home 3D homes"),
     "train clip-gs": ("splatsense.clip_gs.pretrain:pretrain", "train a model on triplets of splats, pictures and captions"),
     "evaluate zero-shot": ("splatsense.clip_gs.evaluate:evaluate_zero_shot", "classify objects by the names of their classes"),
     "evaluate retrieval": (

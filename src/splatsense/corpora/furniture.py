@@ -20,6 +20,7 @@ import re
 import subprocess
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -148,17 +149,25 @@ def _load_mesh(archive: Path, model: str) -> Mesh:
         siblings = [PurePosixPath(n).relative_to(folder).as_posix() for n in opened.namelist() if n.startswith(f"{folder}/")]
 
         def read_file(name: str) -> bytes:
-            if name == COLORS_MTL:
-                return _colors_as_mtl()
             found = match_name(name, siblings)
             if found is None:
                 raise FileNotFoundError(name)
             return opened.read(str(folder / found))
 
-        data = opened.read(model)
-        if re.search(rb"^mtllib", data, re.MULTILINE) is None:
-            data = f"mtllib {COLORS_MTL}\n".encode() + data
-        return parse_mesh(data, "obj", read_file, f"{archive}!/{model}")
+        return parse_furniture_model(opened.read(model), read_file, f"{archive}!/{model}")
+
+
+def parse_furniture_model(data: bytes, read_file: Callable[[str], bytes], name: str) -> Mesh:
+    """Parse an OBJ model of Sweet Home 3D; one that names no material library takes the program's own colours.
+
+    Args:
+        data: the bytes of the OBJ file.
+        read_file: returns the bytes of a file the model refers to, or raises OSError.
+        name: what errors call the model.
+    """
+    if re.search(rb"^mtllib", data, re.MULTILINE) is None:
+        data = f"mtllib {COLORS_MTL}\n".encode() + data
+    return parse_mesh(data, "obj", lambda file: _colors_as_mtl() if file == COLORS_MTL else read_file(file), name)
 
 
 COLORS_MTL = "sweethome3d-colors.mtl"

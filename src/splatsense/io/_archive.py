@@ -31,12 +31,12 @@ DAMAGES = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, Valu
 class Archive:
     """The members of an open, checked zip archive."""
 
-    def __init__(self, path: Path, file: zipfile.ZipFile, size: int) -> None:
+    def __init__(self, path: Path, file: zipfile.ZipFile, size: int, most_members: int) -> None:
         self.path = path
         self.size = size
         self._file = file
         self._budget = inflation_limit(size)
-        self._members = _check_members(path, file.infolist(), size)
+        self._members = _check_members(path, file.infolist(), size, most_members)
 
     @property
     def names(self) -> list[str]:
@@ -92,12 +92,16 @@ class Archive:
 
 
 @contextlib.contextmanager
-def open_archive(path: Path) -> Iterator[Archive]:
+def open_archive(path: Path, most_members: int = MOST_MEMBERS) -> Iterator[Archive]:
     """Open a zip archive and check its table of contents.
+
+    Args:
+        path: the archive.
+        most_members: that an honest archive of its kind has.
 
     Raises:
         FormatError: it cannot be read, is not a zip archive, or holds what no archive of ours should.
-        LimitError: it has more members than any archive of splats.
+        LimitError: it has more members than that.
     """
     with open_to_read(path) as handle:
         size = path.stat().st_size
@@ -106,13 +110,13 @@ def open_archive(path: Path) -> Iterator[Archive]:
         except DAMAGES as error:
             raise FormatError(f"{path}: cut off or not a zip archive ({error}); copy or export it again.") from error
         with file:
-            yield Archive(path, file, size)
+            yield Archive(path, file, size, most_members)
 
 
-def _check_members(path: Path, infos: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
+def _check_members(path: Path, infos: list[zipfile.ZipInfo], size: int, most: int) -> dict[str, zipfile.ZipInfo]:
     """The files among the members by name, after checking every one of them."""
-    if len(infos) > MOST_MEMBERS:
-        raise LimitError(f"{path}: has {len(infos)} members; an archive of splats has less than {MOST_MEMBERS}.")
+    if len(infos) > most:
+        raise LimitError(f"{path}: has {len(infos)} members; an archive of its kind has at most {most}.")
     if sum(info.compress_size for info in infos) > size:
         raise FormatError(f"{path}: its members overlap or reach past its {size} bytes; it is damaged or hostile.")
     members: dict[str, zipfile.ZipInfo] = {}

@@ -7,6 +7,8 @@ Design
   along the normal. Colour and opacity come from material, texture and corner colours at the sample.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -17,6 +19,47 @@ from splatsense.mesh import Mesh
 WIDTH = 0.6  # standard deviation within the surface, in units of the mean spacing between samples
 FLATNESS = 0.1  # thickness relative to the width
 MIN_OPACITY = 0.05  # samples more transparent than this show nothing and are not drawn
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceSamples:
+    """Points spread evenly over a mesh.
+
+    Attributes:
+        points: (N, 3) float64.
+        face: (N,) rows of `Mesh.faces`.
+        rgba: (N, 4) float32 sRGB and opacity in [0, 1]; textures may hide points of faces that are not transparent as such.
+        area: of the faces sampled, times their weights.
+    """
+
+    points: np.ndarray
+    face: np.ndarray
+    rgba: np.ndarray
+    area: float
+
+
+def sample_surface(mesh: Mesh, count: int, rng: np.random.Generator, face_weights: np.ndarray | None = None) -> SurfaceSamples:
+    """`count` points on the faces of a mesh that are not transparent, area-weighted and stratified.
+
+    Args:
+        mesh: with at least one face of positive area.
+        count: how many points, at least 1.
+        rng: draws them.
+        face_weights: (F,) factors >= 0 on the faces' areas.
+
+    Raises:
+        DataError: no face has a positive area and weight, or everything is transparent.
+    """
+    weights = mesh.face_areas if face_weights is None else mesh.face_areas * face_weights
+    weights = weights * (_face_opacity(mesh) >= MIN_OPACITY)
+    total = weights.sum()
+    if not total > 0:
+        raise DataError("sample_surface: no visible face has a positive area.")
+    steps = (np.arange(count) + rng.random(count)) / count
+    face = np.minimum(np.searchsorted(np.cumsum(weights) / total, steps, side="right"), len(weights) - 1)
+    bary = _barycentric(count, rng)
+    points = np.einsum("nk,nkc->nc", bary, mesh.vertices[mesh.faces[face]].astype(np.float64))
+    return SurfaceSamples(points, face, _color_at(mesh, face, bary), float(total))
 
 
 def mesh_to_gaussians(mesh: Mesh, count: int = 4096, seed: int = 0, face_weights: np.ndarray | None = None) -> Gaussians:
@@ -33,26 +76,17 @@ def mesh_to_gaussians(mesh: Mesh, count: int = 4096, seed: int = 0, face_weights
     """
     if count < 1:
         raise DataError(f"mesh_to_gaussians: count must be at least 1, got {count}.")
-    rng = np.random.default_rng(seed)
-    weights = mesh.face_areas if face_weights is None else mesh.face_areas * face_weights
-    weights = weights * (_face_opacity(mesh) >= MIN_OPACITY)
-    total = weights.sum()
-    if not total > 0:
-        raise DataError("mesh_to_gaussians: no visible face has a positive area.")
-    steps = (np.arange(count) + rng.random(count)) / count
-    face = np.minimum(np.searchsorted(np.cumsum(weights) / total, steps, side="right"), len(weights) - 1)
-    bary = _barycentric(count, rng)
-    corners = mesh.vertices[mesh.faces[face]].astype(np.float64)
-    means = np.einsum("nk,nkc->nc", bary, corners)
-    rgba = _color_at(mesh, face, bary)
-    width = WIDTH * np.sqrt(total / count)
+    samples = sample_surface(mesh, count, np.random.default_rng(seed), face_weights)
+    rgba = samples.rgba
+    corners = mesh.vertices[mesh.faces[samples.face]].astype(np.float64)
+    width = WIDTH * np.sqrt(samples.area / count)
     scales = np.tile(np.array([width, width, FLATNESS * width], np.float32), (count, 1))
     quats = matrix_to_quaternion(torch.from_numpy(_surface_frames(corners)))
     keep = torch.from_numpy(rgba[:, 3] >= MIN_OPACITY)
     if not bool(keep.any()):
         raise DataError("mesh_to_gaussians: the whole surface is transparent.")
     return Gaussians.from_rgb(
-        torch.from_numpy(means).float(),
+        torch.from_numpy(samples.points).float(),
         quats.float(),
         torch.from_numpy(scales),
         torch.from_numpy(np.minimum(rgba[:, 3], 0.99)),

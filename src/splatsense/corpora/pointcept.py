@@ -1,0 +1,45 @@
+"""Scenes that Pointcept preprocessed: `train/scene0000_00/coord.npy` and so on (ScanNet, ScanNet200, S3DIS and others).
+
+They can be used where they are (`scenes.load_scene`). Importing checks them, brings their arrays to our number types, and
+estimates the normals that Pointcept's S3DIS lacks. Older releases wrote `.pth` files, which are pickles and are refused.
+"""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from splatsense.errors import FormatError
+from splatsense.geometry.normals import estimate_normals
+from splatsense.scenes import Scene, load_scene
+
+log = logging.getLogger("splatsense")
+
+
+def find_preprocessed(root: Path) -> list[tuple[str, Path]]:
+    """(split, path) of all scenes: `root/<split>/<scene>/coord.npy`, or `root/<scene>/coord.npy` with "" as the split.
+
+    Pickles of an older Pointcept are listed too, so that reading them says what to do.
+    """
+    folders = [path.parent for path in root.rglob("coord.npy")]
+    found = [*folders, *root.rglob("*.pth")]
+    return sorted((path.parent.relative_to(root).as_posix().removeprefix("."), path) for path in found)
+
+
+def read_preprocessed(path: Path) -> Scene:
+    """Read one scene and complete it with normals.
+
+    Raises:
+        FormatError: it is a pickle of an older Pointcept, or an array is damaged or does not fit the others.
+        DataError: labels are out of range, or values not finite.
+    """
+    if path.suffix == ".pth":
+        raise FormatError(
+            f"{path}: is a pickle of an older Pointcept, which could run any code when read; preprocess the data again with a "
+            "current Pointcept, which writes .npy files."
+        )
+    scene = load_scene(path)
+    if scene.normal is not None:
+        return scene
+    log.info("%s: has no normals; they are estimated from neighbouring points and turned to the middle of the scene.", path)
+    middle = (scene.coord.max(0) + scene.coord.min(0)).astype(float) / 2
+    return replace(scene, normal=estimate_normals(scene.coord, middle))

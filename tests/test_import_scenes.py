@@ -1,0 +1,108 @@
+"""The commands `splatsense scenes ...` on small data sets: splits, resuming, going on past bad scenes, messages."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scene_files import write_room, write_scan, write_seven_scenes
+from splatsense.cli import main
+from splatsense.errors import DataError
+from splatsense.import_scenes import SceneSource, import_scenes
+from splatsense.scenes import Scene, list_scenes, load_scene
+from synthetic_room import room_frames
+
+TABLE = "id\traw_category\tnyu40id\r\n3\tfloor\t2\r\n10\toffice chair\t5\r\n28\tlamp\t35\r\n"
+
+
+def source(name, split="train", fails=False, calls=None):
+    def read(scratch):
+        if calls is not None:
+            calls.append(name)
+        (scratch / "frame").write_text("x")
+        if fails:
+            raise DataError(f"{name}: broken")
+        return Scene("other", np.zeros((3, 3), np.float32))
+
+    return SceneSource(Path(name), name, split, read)
+
+
+def test_bad_scenes_are_reported_and_the_others_go_on(tmp_path):
+    calls: list[str] = []
+    sources = [source("a", calls=calls), source("b", fails=True, calls=calls), source("c", "val", calls=calls)]
+    report = import_scenes("scenes", sources, tmp_path / "out", progress=False)
+    assert (report.done, report.skipped, report.failed) == (2, 0, [(Path("b"), "b: broken")])
+    assert load_scene(tmp_path / "out" / "val" / "c").name == "c"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train", "val"]  # nothing else is left
+    calls.clear()
+    report = import_scenes("scenes", sources, tmp_path / "out", progress=False)
+    assert (report.done, report.skipped, len(report.failed)) == (0, 2, 1)
+    assert calls == ["b"]
+
+
+def test_scenes_that_would_overwrite_each_other_are_refused(tmp_path):
+    with pytest.raises(DataError, match="several scenes would be called train/a"):
+        import_scenes("scenes", [source("a"), source("a")], tmp_path, progress=False)
+
+
+def test_scannet_goes_into_the_splits_of_its_lists(tmp_path, capsys):
+    for name in ("scene0000_00", "scene0000_01", "scene0011_00"):
+        write_scan(tmp_path / "raw", name)
+    (tmp_path / "raw" / "scans" / "scene0011_00" / "scene0011_00_vh_clean_2.ply").write_bytes(b"ply\nnothing")
+    command = ["scenes", "scannet", "--source", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--frames", "2"]
+    assert main(command) == 2
+    assert "--labels" in capsys.readouterr().err
+    (tmp_path / "raw" / "scannetv2-labels.combined.tsv").write_bytes(TABLE.encode())
+    (tmp_path / "train.txt").write_text("scene0000_00\nscene0011_00\n")
+    command += ["--train-list", str(tmp_path / "train.txt")]
+    assert main(command) == 1
+    told = capsys.readouterr()
+    assert "2 imported, 0 imported already, 1 failed." in told.out
+    assert "scene0011_00_vh_clean_2.ply" in told.err
+    assert [path.name for path in list_scenes(tmp_path / "out", "train")] == ["scene0000_00"]
+    assert [path.name for path in list_scenes(tmp_path / "out", "unlisted")] == ["scene0000_01"]
+    scene = load_scene(tmp_path / "out" / "train" / "scene0000_00")
+    assert scene.frames is not None
+    assert len(scene.frames) == 2
+    assert scene.frames.frame(1)[0].shape == (72, 96, 3)
+    assert main(command) == 1
+    assert "0 imported, 2 imported already, 1 failed." in capsys.readouterr().out
+    (tmp_path / "val.txt").write_text("scene0000_00\n")
+    assert main([*command, "--val-list", str(tmp_path / "val.txt")]) == 2
+    assert "scene0000_00 is in the list of train too" in capsys.readouterr().err
+
+
+def test_rooms_of_s3dis_and_their_preprocessed_form(tmp_path, capsys):
+    write_room(tmp_path / "raw", "Area_1", "office_1")
+    write_room(tmp_path / "raw", "Area_5", "office_1")
+    assert main(["scenes", "s3dis", "--source", str(tmp_path / "raw"), "--out", str(tmp_path / "s3dis")]) == 0
+    assert [path.name for path in list_scenes(tmp_path / "s3dis", "Area_5")] == ["office_1"]
+    assert main(["scenes", "pointcept", "--source", str(tmp_path / "s3dis"), "--out", str(tmp_path / "again")]) == 0
+    one, other = (load_scene(tmp_path / name / "Area_1" / "office_1") for name in ("s3dis", "again"))
+    assert one.semantic13 is not None
+    assert other.semantic13 is not None
+    assert one.semantic13.tobytes() == other.semantic13.tobytes()
+    assert "2 imported" in capsys.readouterr().out
+
+
+def test_a_recording_becomes_a_scene_with_one_command(tmp_path, capsys):
+    write_seven_scenes(tmp_path / "chess" / "seq-01")
+    K = room_frames()[0].cameras.K[0]
+    numbers = [str(float(K[row, column])) for row, column in ((0, 0), (1, 1), (0, 2), (1, 2))]
+    command = ["scenes", "recordings", "--source", str(tmp_path / "chess"), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "--intrinsics" in capsys.readouterr().err
+    assert main([*command, "--intrinsics", *numbers]) == 0
+    scene = load_scene(list_scenes(tmp_path / "out", "train")[0])
+    assert scene.name == "seq-01"
+    assert scene.semantic20 is None
+    assert scene.frames is not None
+    assert len(scene.frames) == 8
+
+
+@pytest.mark.parametrize("kind", ["scannet", "s3dis", "pointcept", "recordings"])
+def test_folders_that_hold_nothing_of_the_kind_say_so(tmp_path, kind, capsys):
+    assert main(["scenes", kind, "--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert f"{tmp_path}: holds no " in capsys.readouterr().err
+    assert main(["scenes", kind, "--source", str(tmp_path / "x"), "--out", str(tmp_path / "out")]) == 2
+    assert "does not exist" in capsys.readouterr().err
