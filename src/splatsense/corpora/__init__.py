@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from splatsense.mesh import Mesh
@@ -26,6 +26,7 @@ class CorpusObject:
         creator: who made it, or "".
         size_cm: width, depth, height in centimetres, or None.
         load_icon: bytes of a picture drawn by another renderer, or None.
+        properties: what else its catalogue says, under the catalogue's own names.
     """
 
     key: str
@@ -39,6 +40,7 @@ class CorpusObject:
     creator: str = ""
     size_cm: tuple[float, float, float] | None = None
     load_icon: Callable[[], bytes] | None = field(default=None, repr=False)
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def words_from_identifier(identifier: str) -> str:

@@ -125,6 +125,7 @@ def _object(archive: Path, library: str, entry: dict[str, str], row: dict[str, s
         creator=entry.get("creator", ""),
         size_cm=(size[0], size[1], size[2]),
         load_icon=partial(_read_member, archive, entry["icon"].lstrip("/")),
+        properties=entry,
     )
 
 
