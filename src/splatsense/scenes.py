@@ -1,0 +1,286 @@
+"""`Scene`: a labelled point cloud of an indoor scene with its posed RGB-D frames, and the folder it is kept in.
+
+Design
+- A folder holds Pointcept's arrays (`coord color normal segment20 segment200 segment instance`, each a `.npy`), which users
+  already have, and nerfstudio's `transforms.json` with `images/` and `depth/`. All but `coord.npy` may be missing.
+- A folder appears under its name only when it is complete. What is saved and loaded again is equal to the last bit.
+- `load_scene` also takes folders that Pointcept wrote: other number types are converted when that loses nothing.
+- A scene is called what its folder is called; a corpus is a folder of splits, a split a folder of scenes.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from splatsense.cameras import Cameras
+from splatsense.errors import DataError, FormatError
+from splatsense.files import DISK_FAULTS, open_to_read
+from splatsense.frames import Frames as Frames
+from splatsense.io._json import objects, parse_object
+from splatsense.io.transforms_json import read_transforms_json, write_transforms_json
+from splatsense.labels import S3DIS, SCANNET20, SCANNET200, LabelSet
+
+CAMERAS = "transforms.json"
+UNIT_TOLERANCE = 1e-2
+CAMERA_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An indoor scene, z up, in metres.
+
+    Attributes:
+        name: of its folder.
+        coord: (N, 3) float32, finite, at least one point.
+        color: (N, 3) uint8 sRGB, or None.
+        normal: (N, 3) float32, of unit length or zero where it is not known, or None.
+        semantic20: (N,) int16 indices into `labels.SCANNET20`, -1 where unlabelled, or None.
+        semantic200: the same for `labels.SCANNET200`.
+        semantic13: the same for `labels.S3DIS`.
+        instance: (N,) int32 ids >= 0, -1 for none, or None.
+        frames: posed colour and depth, or None.
+
+    Raises:
+        DataError: an array has another type or shape, values that are not finite, or labels out of range.
+    """
+
+    name: str
+    coord: np.ndarray
+    color: np.ndarray | None = None
+    normal: np.ndarray | None = None
+    semantic20: np.ndarray | None = None
+    semantic200: np.ndarray | None = None
+    semantic13: np.ndarray | None = None
+    instance: np.ndarray | None = None
+    frames: Frames | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.coord)
+        if not count:
+            raise DataError(f"scene {self.name}: holds no points.")
+        for field in ARRAYS.values():
+            value = getattr(self, field.name)
+            if value is not None and (value.dtype != field.dtype or value.shape != (count, *field.columns)):
+                raise DataError(
+                    f"scene {self.name}: {field.name} is {value.dtype} {value.shape}, "
+                    f"expected {np.dtype(field.dtype)} {(count, *field.columns)}."
+                )
+        if not np.isfinite(self.coord).all():
+            row = int(np.argwhere(~np.isfinite(self.coord))[0, 0])
+            raise DataError(f"scene {self.name}: point {row} is not finite; remove such points.")
+        if self.normal is not None:
+            length = np.einsum("nc,nc->n", self.normal, self.normal)
+            bad = ~((np.abs(length - 1) < 2 * UNIT_TOLERANCE) | (length == 0))
+            if bad.any():
+                raise DataError(f"scene {self.name}: normal {int(bad.argmax())} is neither of unit length nor zero.")
+        for field in ARRAYS.values():
+            value = getattr(self, field.name)
+            if field.most is not None and value is not None and (value.min() < -1 or value.max() > field.most):
+                row = int(((value < -1) | (value > field.most)).argmax())
+                raise DataError(
+                    f"scene {self.name}: {field.name}[{row}] is {value[row]}; labels are -1 (none) to {field.most}. "
+                    "Map the labels to the classes of splatsense.labels first."
+                )
+
+    def __len__(self) -> int:
+        return len(self.coord)
+
+
+@dataclass(frozen=True)
+class ArrayField:
+    """An array of a scene: its name in `Scene`, type, shape after the first dimension, and the largest label it may hold."""
+
+    name: str
+    dtype: type
+    columns: tuple[int, ...] = ()
+    most: int | None = None
+
+
+def _labels(name: str, labels: LabelSet) -> ArrayField:
+    return ArrayField(name, np.int16, most=len(labels) - 1)
+
+
+ARRAYS = {
+    "coord": ArrayField("coord", np.float32, (3,)),
+    "color": ArrayField("color", np.uint8, (3,)),
+    "normal": ArrayField("normal", np.float32, (3,)),
+    "segment20": _labels("semantic20", SCANNET20),
+    "segment200": _labels("semantic200", SCANNET200),
+    "segment": _labels("semantic13", S3DIS),
+    "instance": ArrayField("instance", np.int32, most=np.iinfo(np.int32).max),
+}
+"""By the names of Pointcept's files, which are `<name>.npy`."""
+
+
+def save_scene(scene: Scene, folder: str | os.PathLike[str]) -> None:
+    """Write a scene into a new folder, with copies of its frames' files.
+
+    The folder appears when all of it is written. Its parents are made.
+
+    Raises:
+        FormatError: the folder exists already or cannot be written, or a file of a frame is missing.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FormatError(f"{folder}: exists already; delete it or choose another name.")
+    temporary = folder.with_name(f".{folder.name[:100]}.{secrets.token_hex(6)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        for file, field in ARRAYS.items():
+            value = getattr(scene, field.name)
+            if value is not None:
+                np.save(temporary / f"{file}.npy", value, allow_pickle=False)
+        if scene.frames is not None:
+            _save_frames(scene.frames, temporary)
+        temporary.rename(folder)
+    except OSError as error:
+        reason = "free some space" if error.errno in DISK_FAULTS else "check that its parent is a writable folder"
+        raise FormatError(f"{folder}: not written ({error.strerror or error}); {reason}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # it is gone when all went well
+
+
+def _save_frames(frames: Frames, folder: Path) -> None:
+    names: dict[str, list[str]] = {"images": [], "depth": []}
+    for kind, paths in (("images", frames.color), ("depth", frames.depth)):
+        (folder / kind).mkdir()
+        for index, path in enumerate(paths):
+            names[kind].append(f"{kind}/{index:06d}{path.suffix.lower()}")
+            try:
+                shutil.copyfile(path, folder / names[kind][-1])
+            except FileNotFoundError as error:
+                raise FormatError(f"{path}: does not exist, but a frame of the scene refers to it.") from error
+    # nerfstudio's camera-to-world matrix is inverted on reading, which rounds; the matrix itself keeps every bit
+    exact = frames.cameras.world_to_camera.tolist()
+    extras = [{"depth_file_path": name, "world_to_camera": rows} for name, rows in zip(names["depth"], exact, strict=True)]
+    write_transforms_json(
+        folder / CAMERAS, frames.cameras, names["images"], extras, {"depth_unit_scale_factor": frames.depth_scale}
+    )
+
+
+def load_scene(folder: str | os.PathLike[str]) -> Scene:
+    """Read the folder of a scene, written by `save_scene` or by Pointcept's preprocessing.
+
+    The frames' images stay in their files until `Frames.frame` asks for them.
+
+    Raises:
+        FormatError: the folder or a file in it is missing or damaged, or there are arrays of other lengths.
+        DataError: values are not finite, labels out of range, or a camera is mirrored or scaled.
+    """
+    folder = Path(folder)
+    if not (folder / "coord.npy").is_file():
+        raise FormatError(f"{folder}: no scene: it has no coord.npy. {_what_instead(folder)}")
+    arrays: dict[str, Any] = {}
+    for file, field in ARRAYS.items():
+        path = folder / f"{file}.npy"
+        if path.is_file():
+            arrays[field.name] = _load_array(path, field)
+            if len(arrays[field.name]) != len(arrays["coord"]):
+                raise FormatError(f"{path}: has {len(arrays[field.name])} rows, coord.npy {len(arrays['coord'])}.")
+    try:
+        frames = load_frames(folder / CAMERAS) if (folder / CAMERAS).is_file() else None
+        return Scene(folder.absolute().name, frames=frames, **arrays)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from error
+
+
+def _what_instead(folder: Path) -> str:
+    if not folder.is_dir():
+        return "The folder does not exist; check the name."
+    if any(folder.glob("*.pth")):
+        return (
+            "Its .pth files are pickles of an older Pointcept, which could run any code; preprocess the data again with a "
+            "current Pointcept, which writes .npy files."
+        )
+    if any(folder.glob("*/coord.npy")):
+        return "It is a folder of scenes; name one of them."
+    return "Make scenes of other data with `splatsense scenes`."
+
+
+def _load_array(path: Path, field: ArrayField) -> np.ndarray:
+    with open_to_read(path) as handle:
+        try:
+            array = np.load(handle, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise FormatError(f"{path}: is no array of numbers, or cut off ({error}); copy or make it again.") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
+        raise FormatError(f"{path}: holds no array of numbers; make it again.")
+    if not field.columns and array.shape[1:] == (1,):
+        array = array[:, 0]
+    if array.shape[1:] != field.columns or array.ndim == 0:
+        raise FormatError(f"{path}: has the shape {array.shape}, expected (N{''.join(f', {n}' for n in field.columns)}).")
+    if array.dtype == field.dtype:
+        return array
+    with np.errstate(invalid="ignore", over="ignore"):
+        converted = array.astype(field.dtype)
+    if not np.issubdtype(field.dtype, np.floating) and not (converted == array).all():
+        row = int(np.argwhere(converted != array)[0, 0])
+        raise FormatError(f"{path}: row {row} is {array[row]}, which no {np.dtype(field.dtype)} holds; map the values first.")
+    if field.name == "normal":
+        length = np.linalg.norm(converted, axis=1, keepdims=True)
+        converted = np.divide(converted, length, out=np.zeros_like(converted), where=length > 0)
+    return converted
+
+
+def load_frames(path: str | os.PathLike[str]) -> Frames:
+    """The frames of a transforms.json whose images have their depth's size and camera; files are looked for beside it.
+
+    Raises:
+        FormatError: it is missing or damaged, has frames without depth, or images of several sizes.
+        DataError: a camera is mirrored or scaled.
+    """
+    path = Path(path)
+    cameras, names = read_transforms_json(path)
+    with open_to_read(path) as handle:
+        content = parse_object(handle.read(), str(path))
+    frames = objects(content, "frames", str(path))
+    missing = [index for index, frame in enumerate(frames) if not isinstance(frame.get("depth_file_path"), str)]
+    if missing:
+        raise FormatError(f'{path}: frame {missing[0]} ({names[missing[0]]}) has no "depth_file_path"; scenes need depth.')
+    scale = content.get("depth_unit_scale_factor", 0.001)
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+        raise FormatError(f"{path}: depth_unit_scale_factor is {scale!r}; it must be metres per unit, above 0.")
+    exact = _exact_cameras(frames, cameras.world_to_camera)
+    return Frames(
+        Cameras(exact, cameras.K, cameras.width, cameras.height),
+        tuple(path.parent / name for name in names),
+        tuple(path.parent / frame["depth_file_path"] for frame in frames),
+        float(scale),
+    )
+
+
+def _exact_cameras(frames: Sequence[dict[str, Any]], world_to_camera: torch.Tensor) -> torch.Tensor:
+    """The matrices that `save_scene` wrote, wherever nobody has edited `transform_matrix` since."""
+    cameras = []
+    for frame, read in zip(frames, world_to_camera, strict=True):
+        try:
+            exact = torch.tensor(frame["world_to_camera"], dtype=torch.float32)
+        except (KeyError, TypeError, ValueError):
+            exact = read
+        close = exact.shape == (4, 4) and torch.allclose(exact, read, CAMERA_TOLERANCE, CAMERA_TOLERANCE)
+        cameras.append(exact if close else read)
+    return torch.stack(cameras)
+
+
+def list_scenes(root: str | os.PathLike[str], split: str = "") -> list[Path]:
+    """The folders of all scenes of a split ("train", "val", "Area_5"), sorted; of `root` itself when it is "".
+
+    Raises:
+        FormatError: there are none.
+    """
+    folder = Path(root) / split
+    scenes = sorted(path.parent for path in folder.glob("*/coord.npy") if not path.parent.name.startswith("."))
+    if not scenes:
+        found = ", ".join(sorted(path.name for path in Path(root).glob("*") if path.is_dir())[:12]) if split else ""
+        raise FormatError(
+            f"{folder}: holds no scene (a folder with coord.npy). "
+            + (f"{root} holds {found}." if found else _what_instead(folder))
+        )
+    return scenes
