@@ -7,6 +7,7 @@ from splatsense.corpora.rooms.pieces import Piece
 from splatsense.corpora.rooms.placement import Arrangement, Placed
 from splatsense.corpora.rooms.priors import NO_PICTURE_ABOVE, ON_TOP, PICTURES_PER_ROOM
 
+BUSY = 1.3  # factor on how often small things stand about
 FACING_USER = ("computer", "printer", "photo_frame", "microwave", "toaster", "clock", "coffee_maker", "audio")
 """What stands at the back of its support and faces whoever sits or stands before it."""
 
@@ -32,7 +33,7 @@ def dress(room: Arrangement) -> None:
     _lamps(room)
     for support in list(room.placed):
         for role, probability in ON_TOP.get(support.piece.role, {}).items():
-            if chance(room, probability):
+            if chance(room, BUSY * probability):
                 _small(room, support, role)
 
 
@@ -55,10 +56,12 @@ def _at_windows(room: Arrangement) -> None:
         if room.layout.kind not in ("bathroom", "kitchen") and chance(room, 0.55):
             top = min(opening.bottom + height + 0.12, room.layout.size[2] - 0.03)
             low = 0.03 if chance(room, 0.6) else max(opening.bottom - 0.15, 0.03)
+            color = procedural.cloth_color(room.rng)
             for side in (-1, 1):
-                cloth = procedural.curtain(room.rng, max(0.28, 0.3 * width), top - low)
+                cloth = procedural.curtain(room.rng, max(0.28, 0.3 * width), top - low, color)
                 along = opening.along + side * (width / 2 + 0.02)
-                box = room.layout.wall_box(opening.wall, along, cloth, low, 0.02 + max(0.0, opening.piece.size[1] - opening.piece.wall_depth))
+                reach = max(0.0, opening.piece.size[1] - opening.piece.wall_depth)  # of handles into the room
+                box = room.layout.wall_box(opening.wall, along, cloth, low, 0.02 + reach)
                 _hang(room, cloth, box)
         if opening.bottom > 0.6 and room.layout.kind != "kitchen" and chance(room, 0.6):
             piece = room.pick("radiator", width=1.5, height=opening.bottom - 0.1, depth=0.3)

@@ -84,8 +84,9 @@ def _living_room(room: Arrangement) -> bool:
     if sofa is None:
         return False
     seating_group(room, sofa)
-    if chance(room, 0.65):
-        room.against_wall(room.pick("bookcase", "shelf"), clear=0.4)
+    for role, probability in (("bookcase", 0.65), ("shelf", 0.3), ("dresser", 0.25), ("floor_lamp", 0.3), ("bench", 0.15)):
+        if chance(room, probability):
+            room.against_wall(room.pick(role), clear=0.4)
     if room.layout.floor_area > 17 and chance(room, 0.6):
         dining_group(room, seats=4)
     if chance(room, 0.35):

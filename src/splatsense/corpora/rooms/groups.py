@@ -30,7 +30,7 @@ def seating_group(room: Arrangement, sofa: Placed) -> None:
         rug(room, sofa.box.at(0, -reach), (1.7, 1.2), sofa.box.yaw)
     for side in (-1, 1):
         chair = room.pick("armchair")
-        if chair is None or not chance(room, 0.5):
+        if chair is None or not chance(room, 0.65):
             continue
         x, y = sofa.box.at(side * ((low.box.width if low else 1.0) / 2 + 0.4 + chair.size[1] / 2), -reach - 0.1)
         turn = -side * (math.pi / 2 - 0.35)  # faces the table, turned a little towards the sofa's view
@@ -115,7 +115,9 @@ def shower_curtain(room: Arrangement, tub: Placed) -> None:
     """A curtain along part of the tub's front edge, inside it."""
     library = room.pick("shower_curtain")
     width = tub.box.width * float(room.rng.uniform(0.3, 0.55))
-    piece = library if library and chance(room, 0.5) else procedural.curtain(room.rng, width, 1.75, "shower_curtain")
+    piece = library if library and chance(room, 0.5) else procedural.curtain(
+        room.rng, width, 1.75, procedural.cloth_color(room.rng), "shower_curtain"
+    )
     side = 1 if chance(room, 0.5) else -1
     bottom = tub.box.top + 0.01
     if bottom + piece.size[2] > room.layout.size[2] - 0.05:

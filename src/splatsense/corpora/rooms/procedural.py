@@ -40,9 +40,13 @@ def bath_mat(rng: np.random.Generator) -> Piece:
     return _piece("bath_mat", "Bath mat", rng, (0.75, 0.5, 0.015), partial(_slab, 0.75, 0.5, 0.015, image))
 
 
-def curtain(rng: np.random.Generator, width: float, height: float, role: str = "curtain") -> Piece:
+def cloth_color(rng: np.random.Generator) -> np.ndarray:
+    """(3,) sRGB of a curtain."""
+    return np.clip(rng.uniform(0.35, 0.9) + 0.12 * rng.standard_normal(3), 0.1, 1)
+
+
+def curtain(rng: np.random.Generator, width: float, height: float, color: np.ndarray, role: str = "curtain") -> Piece:
     """A hanging cloth with folds."""
-    color = np.clip(rng.uniform(0.35, 0.9) + 0.12 * rng.standard_normal(3), 0.1, 1)
     name = "Shower curtain" if role == "shower_curtain" else "Curtain"
     folds = max(3, round(width / 0.14))
     return _piece(role, name, rng, (width, 0.07, height), partial(_cloth, width, 0.07, height, folds, color))
