@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("splatsense.cli:convert", "turn splats, meshes and point clouds into splats of another format"),
     "triplets furniture": ("splatsense.clip_gs.triplets:triplets_furniture", "training data from the furniture libraries"),
     "triplets folder": ("splatsense.clip_gs.triplets:triplets_folder", "training data from a folder of meshes"),
+    "corpora rooms": ("splatsense.corpora.rooms.build:rooms", "make synthetic furnished rooms, filmed, fused and labelled"),
+    "corpora sheet": ("splatsense.corpora.rooms.sheet:sheets", "draw contact sheets of rooms"),
     "train clip-gs": ("splatsense.clip_gs.pretrain:pretrain", "train a model on triplets of splats, pictures and captions"),
     "evaluate zero-shot": ("splatsense.clip_gs.evaluate:evaluate_zero_shot", "classify objects by the names of their classes"),
     "evaluate retrieval": (

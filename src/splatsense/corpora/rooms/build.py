@@ -137,9 +137,7 @@ def _is_done(out: Path, split: str, index: int) -> bool:
     return (_folder(out, split, index) / ROOM_FILE).is_file()
 
 
-def _make(
-    out: Path, jobs: list[Job], settings: RoomSettings, source: Path | None, cache: Path, workers: int
-) -> Iterator[Job]:
+def _make(out: Path, jobs: list[Job], settings: RoomSettings, source: Path | None, cache: Path, workers: int) -> Iterator[Job]:
     """Makes rooms, and yields each when it is there."""
     tasks = [(out, job, settings, source, cache) for job in jobs]
     if workers == 1:

@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import dijkstra
 
 from splatsense.cameras import Cameras
 from splatsense.corpora.rooms.free_space import CAMERA_HEIGHTS, camera_cells, cell_centers
 from splatsense.corpora.rooms.placement import Arrangement
-from splatsense.errors import DataError
 
 STEPS_PER_TURN = 5  # frames between two things looked at
 SHAKE = {"position": 0.012, "height": 0.05, "yaw": 0.03, "pitch": 0.025, "roll": 0.035}  # metres and radians
 PITCH = (-0.95, 0.2)  # radians: how far the camera looks down and up
 NEAREST, FARTHEST = 0.7, 4.5  # metres to what is looked at
 CONE = np.cos(np.radians(24))  # what is nearer to the middle of the image than this counts as looked at
+STRIDE = 0.22  # metres from frame to frame, on average at most
 MIN_CELLS = 40
 
 
@@ -60,30 +60,33 @@ def smooth_noise(rng: np.random.Generator, count: int, columns: int, sigma: floa
 
 
 def _walk(cells: np.ndarray, centers: np.ndarray, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """(frames, 2) places on a smooth way through the cells that comes by all parts of them."""
+    """(frames, 2) places on a smooth way through the cells that comes by as many parts of them as the frames allow."""
     points = centers[cells]
     stops = _spread(points, int(rng.integers(5, 9)), rng)
-    way = [stops[0]]
     distance, before = dijkstra(_graph(cells), indices=stops, return_predecessors=True)
-    left = list(range(1, len(stops)))
-    at = 0
+    cell = float(centers[0, 1, 0] - centers[0, 0, 0])
+    way, length = [stops[0]], 0.0
+    at, left = 0, list(range(1, len(stops)))
     while left:  # always on to the nearest place not yet visited
         following = min(left, key=lambda i: distance[at, stops[i]])
         left.remove(following)
         leg = [stops[following]]
         while leg[-1] != stops[at]:
             leg.append(int(before[at, leg[-1]]))
+        length += cell * distance[at, stops[following]]
+        if length > STRIDE * frames and len(way) > 1:
+            break
         way += leg[::-1][1:]
         at = following
     line = points[way]
     for sigma in (10.0, 6.0, 3.0, 0.0):
         smoothed = gaussian_filter1d(line, sigma, axis=0, mode="nearest") if sigma else line
-        if _all_inside(smoothed, cells, centers):
+        if _all_inside(smoothed, cells, cell):
             line = smoothed
             break
     steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
     run = np.concatenate([[0.0], np.cumsum(steps)])
-    pace = np.cumsum(np.exp(0.5 * smooth_noise(rng, frames, 1, 6.0)[:, 0]))
+    pace = np.cumsum(np.exp(0.35 * smooth_noise(rng, frames, 1, 6.0)[:, 0]))
     when = run[-1] * (pace - pace[0]) / max(pace[-1] - pace[0], 1e-9)
     return np.column_stack([np.interp(when, run, line[:, axis]) for axis in (0, 1)])
 
@@ -98,7 +101,7 @@ def _spread(points: np.ndarray, count: int, rng: np.random.Generator) -> list[in
     return rows
 
 
-def _graph(cells: np.ndarray) -> coo_array:
+def _graph(cells: np.ndarray) -> csr_array:
     """Neighbouring cells, with their distance; rows are those of `cells[cells]`."""
     index = np.full(cells.shape, -1)
     index[cells] = np.arange(cells.sum())
@@ -114,8 +117,7 @@ def _graph(cells: np.ndarray) -> coo_array:
     return coo_array((np.concatenate(costs), (np.concatenate(sources), np.concatenate(targets))), shape=(rows, rows)).tocsr()
 
 
-def _all_inside(line: np.ndarray, cells: np.ndarray, centers: np.ndarray) -> bool:
-    cell = centers[0, 1, 0] - centers[0, 0, 0]
+def _all_inside(line: np.ndarray, cells: np.ndarray, cell: float) -> bool:
     column, row = (line / cell).astype(int).T
     return bool(cells[row, column].all())
 
@@ -128,6 +130,10 @@ def _targets(room: Arrangement) -> tuple[np.ndarray, np.ndarray]:
         for along in np.arange(0.4, wall.length, 0.8):
             points += [(*wall.at(along), 1.2), (*wall.at(along), 0.3)]
             worth += [0.6, 0.5]
+    for x0, y0, x1, y1 in room.layout.rectangles:
+        for x, y in np.mgrid[x0 + 0.4 : x1 : 0.8, y0 + 0.4 : y1 : 0.8].reshape(2, -1).T:
+            points.append((float(x), float(y), 0.0))
+            worth.append(0.6)
     return np.array(points), np.array(worth)
 
 
@@ -147,18 +153,23 @@ def _aim(room: Arrangement, centers: np.ndarray, rng: np.random.Generator) -> tu
         best = int(score.argmax())
         yaws.append(yaw[best] if not yaws else yaws[-1] + turn[best])
         pitches.append(float(np.clip(pitch[best], *PITCH)))
-        forward = np.array([np.cos(yaws[-1]) * np.cos(pitches[-1]), np.sin(yaws[-1]) * np.cos(pitches[-1]), np.sin(pitches[-1])])
-        seen += (to @ forward > CONE * distance) & (distance < FARTHEST)
+        seen += (to @ _forward(yaws[-1], pitches[-1]) > CONE * distance) & (distance < FARTHEST)
     if len(keys) == 1:
         return np.array(yaws), np.array(pitches)
     frames = np.arange(len(centers))
     return PchipInterpolator(keys, yaws)(frames), PchipInterpolator(keys, pitches)(frames)
 
 
+def _forward(yaw: np.ndarray | float, pitch: np.ndarray | float) -> np.ndarray:
+    """(..., 3) unit vectors."""
+    return np.stack([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)], -1)
+
+
 def _cameras(
-    centers: np.ndarray, yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray, settings: CameraSettings, rng: np.random.Generator
-) -> Cameras:
-    forward = np.column_stack([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)])
+    centers: np.ndarray, yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray, settings: CameraSettings,
+    rng: np.random.Generator,
+) -> Cameras:  # fmt: skip
+    forward = _forward(yaw, pitch)
     level = np.column_stack([np.sin(yaw), -np.cos(yaw), np.zeros_like(yaw)])
     down = np.cross(forward, level)
     right = np.cos(roll)[:, None] * level + np.sin(roll)[:, None] * down
@@ -173,11 +184,3 @@ def _cameras(
         torch.from_numpy(world_to_camera).float(), torch.from_numpy(np.tile(K, (len(centers), 1, 1))).float(),
         settings.width, settings.height,
     )  # fmt: skip
-
-
-def require_path(room: Arrangement, frames: int, settings: CameraSettings, rng: np.random.Generator) -> Cameras:
-    """`camera_path`, or a `DataError` where there is none."""
-    cameras = camera_path(room, frames, settings, rng)
-    if cameras is None:
-        raise DataError(f"a {room.layout.kind} leaves no way to carry a camera through it.")
-    return cameras

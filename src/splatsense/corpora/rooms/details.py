@@ -1,4 +1,4 @@
-"""What any room may have: curtains and radiators at windows, pictures, lamps, plants, and small things on whatever carries some."""
+"""What any room may have: curtains and radiators at windows, pictures, lamps, plants, and small things on tops."""
 
 from splatsense.corpora.rooms import procedural
 from splatsense.corpora.rooms.boxes import Box
@@ -8,11 +8,14 @@ from splatsense.corpora.rooms.placement import Arrangement, Placed
 from splatsense.corpora.rooms.priors import NO_PICTURE_ABOVE, ON_TOP, PICTURES_PER_ROOM
 
 BUSY = 1.3  # factor on how often small things stand about
+TABLEWARE = ("cup", "plate", "bottle")
+MOST_TABLEWARE, MOST_ALIKE = 4, 2  # of one model in a room
 FACING_USER = ("computer", "printer", "photo_frame", "microwave", "toaster", "clock", "coffee_maker", "audio")
 """What stands at the back of its support and faces whoever sits or stands before it."""
 
 
 def scatter(room: Arrangement, chances: dict[str, float]) -> None:
+    """Puts things on the floor near walls, each role with its own probability."""
     for role, probability in chances.items():
         if chance(room, probability):
             piece = room.pick(role)
@@ -22,7 +25,7 @@ def scatter(room: Arrangement, chances: dict[str, float]) -> None:
 
 
 def dress(room: Arrangement) -> None:
-    """What any room may have: plants, radiators, pictures, curtains, lamps, and small things on everything that carries some."""
+    """Adds plants, pictures, lamps, what belongs at windows, and small things on whatever carries some."""
     if room.layout.kind not in ("bathroom", "kitchen"):
         for _ in range(int(room.rng.integers(0, 3))):
             room.against_wall(room.pick("plant"), clear=0.0, corner=True)
@@ -38,13 +41,17 @@ def dress(room: Arrangement) -> None:
 
 
 def _small(room: Arrangement, support: Placed, role: str) -> None:
+    """Puts a thing of a role on a support, unless the room has enough of the like."""
+    piece = room.pick(role, height=0.75)
+    alike = sum(placed.piece == piece for placed in room.placed)
+    if piece is None or alike >= (MOST_TABLEWARE if role in TABLEWARE else MOST_ALIKE):
+        return
     if role in FACING_USER:
-        done = room.on_top(support, room.pick(role), "back", turn=0.0)
-    else:
-        where = "centre" if role in ("vase", "bowl", "small_plant", "food") else "anywhere"
-        done = room.on_top(support, room.pick(role, height=0.75), where)
-    if done and role in ("cup", "plate") and chance(room, 0.5):
-        room.on_top(support, done.piece)
+        room.on_top(support, piece, "back", turn=0.0)
+        return
+    where = "centre" if role in ("vase", "bowl", "small_plant", "food") else "anywhere"
+    if room.on_top(support, piece, where) and role in TABLEWARE and chance(room, 0.5):
+        room.on_top(support, piece)
 
 
 def _at_windows(room: Arrangement) -> None:

@@ -10,7 +10,15 @@ import numpy as np
 from splatsense.corpora.rooms import procedural
 from splatsense.corpora.rooms.details import dress, scatter
 from splatsense.corpora.rooms.free_space import WALK_CELL, walkable
-from splatsense.corpora.rooms.groups import chance, desk_group, dining_group, hang_above, rug_before, seating_group, shower_curtain
+from splatsense.corpora.rooms.groups import (
+    chance,
+    desk_group,
+    dining_group,
+    hang_above,
+    rug_before,
+    seating_group,
+    shower_curtain,
+)  # fmt: skip
 from splatsense.corpora.rooms.kitchen import furnish_kitchen
 from splatsense.corpora.rooms.layout import make_layout
 from splatsense.corpora.rooms.pieces import Piece, Pieces
@@ -114,7 +122,8 @@ def _dining_room(room: Arrangement) -> bool:
 
 
 def _office(room: Arrangement) -> bool:
-    desks = [desk_group(room, free=True) for _ in range(1 + int(room.layout.floor_area > 11) + int(room.layout.floor_area > 17))]
+    wanted = 1 + int(room.layout.floor_area > 11) + int(room.layout.floor_area > 17)
+    desks = [desk_group(room, free=True) for _ in range(wanted)]
     if not any(desks):
         return False
     for role, probability in (("bookcase", 0.75), ("shelf", 0.4), ("cabinet", 0.4), ("file_cabinet", 0.5), ("sofa", 0.15),

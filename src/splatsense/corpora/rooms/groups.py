@@ -23,7 +23,7 @@ def seating_group(room: Arrangement, sofa: Placed) -> None:
     rng = room.rng
     corner_sofa = sofa.piece.role == "corner_sofa"
     gap = 0.35 if not corner_sofa else 0.25
-    table = room.pick("coffee_table", "small_table", width=sofa.piece.size[0])
+    table = room.pick("coffee_table", "bench", "small_table", width=sofa.piece.size[0])
     low = room.in_front(sofa, table, gap, clear=0.0) if chance(room, 0.85) else None
     reach = sofa.box.depth / 2 + gap + (low.box.depth / 2 if low else 0.35)
     if chance(room, 0.6):
@@ -62,7 +62,8 @@ def television(room: Arrangement, seat: Placed) -> None:
                 continue
             stand = room.against_wall(stand_piece, clear=0.6, walls=[wall_index], along=along)
             if stand:
-                room.on_top(stand, screen, "back", turn=0.0) or room.on_top(stand, room.pick("television", width=0.8), "back", 0.0)
+                if not room.on_top(stand, screen, "back", turn=0.0):
+                    room.on_top(stand, room.pick("television", width=0.8), "back", turn=0.0)
                 return
 
 
@@ -84,13 +85,14 @@ def dining_group(room: Arrangement, seats: int) -> Placed | None:
     for turn, along in places:
         if not chance(room, SEATS_FACING_TABLE):
             continue
-        out = (depth if turn in (0.0, math.pi) else width) / 2 + float(room.rng.uniform(0.0, 0.08)) + chair.size[1] / 2 + PULLED_OUT
+        askew = float(room.rng.normal(0, 0.1))
+        pulled = float(room.rng.uniform(PULLED_OUT, PULLED_OUT + 0.08)) + abs(math.sin(askew)) * chair.size[0] / 2
+        out = ((depth if turn in (0.0, math.pi) else width) + chair.size[1]) / 2 + pulled
         yaw = table.box.yaw + turn
         # seen from the table's centre the chair stands at the back of its own yaw, so that its front faces the table
         x = table.box.x - math.sin(yaw) * out + math.cos(yaw) * along
         y = table.box.y + math.cos(yaw) * out + math.sin(yaw) * along
-        turned = yaw + float(room.rng.normal(0, 0.1))
-        room.place(chair, Box(x, y, chair.size[0], chair.size[1], 0, chair.size[2], turned), margin=0.0)
+        room.place(chair, Box(x, y, chair.size[0], chair.size[1], 0, chair.size[2], yaw + askew), margin=0.0)
     return table
 
 
@@ -103,9 +105,10 @@ def desk_group(room: Arrangement, free: bool = False) -> Placed | None:
         return None
     chair = room.pick("office_chair" if chance(room, 0.75) else "chair", "chair")
     if chair is not None:
-        x, y = desk.box.at(float(room.rng.normal(0, 0.1)), -(desk.box.depth / 2 + 0.03 + chair.size[1] / 2))
-        # someone who sits at a desk looks the way its back does
-        yaw = desk.box.yaw + math.pi + float(room.rng.normal(0, 0.15))
+        turn = float(room.rng.normal(0, 0.15))
+        gap = PULLED_OUT + abs(math.sin(turn)) * chair.size[0] / 2
+        x, y = desk.box.at(float(room.rng.normal(0, 0.1)), -(desk.box.depth / 2 + gap + chair.size[1] / 2))
+        yaw = desk.box.yaw + math.pi + turn  # someone who sits at a desk looks the way its back does
         box = Box(x, y, chair.size[0], chair.size[1], 0, chair.size[2], yaw)
         room.place(chair, box, margin=0.0, anchor=desk)
     return desk
@@ -115,8 +118,10 @@ def shower_curtain(room: Arrangement, tub: Placed) -> None:
     """A curtain along part of the tub's front edge, inside it."""
     library = room.pick("shower_curtain")
     width = tub.box.width * float(room.rng.uniform(0.3, 0.55))
-    piece = library if library and chance(room, 0.5) else procedural.curtain(
-        room.rng, width, 1.75, procedural.cloth_color(room.rng), "shower_curtain"
+    piece = (
+        library
+        if library and chance(room, 0.5)
+        else procedural.curtain(room.rng, width, 1.75, procedural.cloth_color(room.rng), "shower_curtain")
     )
     side = 1 if chance(room, 0.5) else -1
     bottom = tub.box.top + 0.01
@@ -150,6 +155,7 @@ def rug(room: Arrangement, center: tuple[float, float], size: tuple[float, float
 
 
 def rug_before(room: Arrangement, anchor: Placed, probability: float) -> None:
+    """Perhaps a rug at the front of something, such as the foot of a bed."""
     if chance(room, probability):
         piece = room.pick("rug") if chance(room, 0.25) else None
         piece = piece or procedural.rug(room.rng, 1.4, 0.9)

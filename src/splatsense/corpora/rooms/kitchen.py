@@ -7,7 +7,6 @@ laid over them. Library cabinets that have one are divided by `parts`, so that t
 import numpy as np
 
 from splatsense.corpora.rooms import procedural
-from splatsense.corpora.rooms.boxes import Box
 from splatsense.corpora.rooms.details import scatter
 from splatsense.corpora.rooms.groups import chance, dining_group
 from splatsense.corpora.rooms.pieces import Piece
@@ -17,6 +16,8 @@ TOP_THICKNESS = 0.06  # metres below a cabinet's surface that count as its top
 BASIN_DEPTH = 0.25
 BARE_TOPS = "SH3D-default"  # the library whose cabinets have no top of their own
 MIN_MODULES = 3
+WALL_GAP = 0.005  # metres between cabinets and the wall
+JOINT = 0.01  # metres between cabinets that one plate covers
 UPPER_HEIGHT = 1.45  # metres above the floor at which wall cabinets hang, as the catalogue has them
 
 
@@ -31,7 +32,7 @@ def furnish_kitchen(room: Arrangement) -> bool:
         del room.placed[before[0] :], room.clearances[before[1] :]
     else:
         return False
-    _tops(room, run)
+    _tops(room, int(wall), run)
     _upper(room, int(wall), run)
     fridge = room.pick("fridge" if chance(room, 0.9) else "small_fridge", "fridge", "small_fridge")
     if not room.against_wall(fridge, clear=0.6, corner=True):
@@ -57,7 +58,7 @@ def _run(room: Arrangement, wall: int) -> list[Placed]:
     along = float(room.rng.uniform(0.005, 0.05)) if chance(room, 0.7) else float(room.rng.uniform(0.005, 0.4 * length))
     for module in modules:
         for piece in (module, lower):
-            box = room.layout.wall_box(wall, along + piece.size[0] / 2, piece, 0.0, 0.005)
+            box = room.layout.wall_box(wall, along + piece.size[0] / 2, piece, 0.0, WALL_GAP)
             placed = room.place(piece, box, 0.6 if piece.role != "high_cabinet" else 0.5, margin=0.0)
             if placed:
                 run.append(placed)
@@ -87,30 +88,31 @@ def _modules(room: Arrangement, library: str, lower: Piece, count: int) -> list[
     return modules if chance(room, 0.5) else modules[::-1]
 
 
-def _tops(room: Arrangement, run: list[Placed]) -> None:
-    """Lays a plate over cabinets without a top of their own, one for neighbours together."""
+def _tops(room: Arrangement, wall: int, run: list[Placed]) -> None:
+    """Lays a plate over cabinets without a top of their own, one for neighbours of the same height."""
     color_seed = int(room.rng.integers(2**32))
     spans: list[list[Placed]] = []
-    for placed in run:
+    for placed in sorted(run, key=lambda placed: _along(room, wall, placed)):
         bare = placed.piece.role in ("lower_cabinet", "dishwasher") and placed.piece.key.startswith(BARE_TOPS)
-        occupied = any(p.support == room.placed.index(placed) for p in room.placed)
-        if not bare or occupied:
-            spans.append([])
-        elif spans and spans[-1]:
+        if not bare or any(p.support == room.placed.index(placed) for p in room.placed):
+            continue
+        start, end = _extent(room, wall, placed)
+        last = spans[-1][-1] if spans else None
+        if last and start - _extent(room, wall, last)[1] < JOINT and abs(placed.box.top - last.box.top) < 1e-3:
             spans[-1].append(placed)
         else:
             spans.append([placed])
-    for span in filter(None, spans):
-        first, last = span[0].box, span[-1].box
-        width = float(np.hypot(first.x - last.x, first.y - last.y)) + (first.width + last.width) / 2
-        middle = (np.array(first.at(-first.width / 2, 0)) + np.array(last.at(last.width / 2, 0))) / 2
-        if np.dot(np.array([last.x - first.x, last.y - first.y]), first.axes[0]) < 0:
-            middle = (np.array(first.at(first.width / 2, 0)) + np.array(last.at(-last.width / 2, 0))) / 2
-        depth = max(p.box.depth for p in span)
-        plate = procedural.counter_top(np.random.default_rng(color_seed), width, depth)
-        x, y = middle + first.axes[1] * (depth - first.depth) / 2
-        box = Box(float(x), float(y), width, depth, first.top, first.top + plate.size[2], first.yaw)
-        room.add(plate, box, room.placed.index(span[0]))
+    for span in spans:
+        start, end = _extent(room, wall, span[0])[0], _extent(room, wall, span[-1])[1]
+        plate = procedural.counter_top(np.random.default_rng(color_seed), end - start, max(p.box.depth for p in span))
+        box = room.layout.wall_box(wall, (start + end) / 2, plate, span[0].box.top, WALL_GAP)
+        room.place(plate, box, support=room.placed.index(span[0]), margin=0.0)
+
+
+def _extent(room: Arrangement, wall: int, placed: Placed) -> tuple[float, float]:
+    """Where along a wall something begins and ends."""
+    middle = _along(room, wall, placed)
+    return middle - placed.box.width / 2, middle + placed.box.width / 2
 
 
 def _upper(room: Arrangement, wall: int, run: list[Placed]) -> None:
@@ -143,7 +145,8 @@ def parts(piece: Piece, centroids: np.ndarray) -> np.ndarray:
         centroids: (F, 3) of its faces, in the piece's frame.
     """
     roles = np.full(len(centroids), piece.role, object)
-    if piece.role not in ("lower_cabinet", "sink_cabinet") or piece.key.startswith(BARE_TOPS) and piece.role == "lower_cabinet":
+    bare = piece.role == "lower_cabinet" and piece.key.startswith(BARE_TOPS)
+    if bare or piece.role not in ("lower_cabinet", "sink_cabinet"):
         return roles
     below = piece.surface - centroids[:, 2]
     roles[below < TOP_THICKNESS] = "counter"

@@ -32,6 +32,7 @@ class Wall:
 
     @property
     def normal(self) -> tuple[float, float]:
+        """Unit vector into the room."""
         return -self.direction[1], self.direction[0]
 
     @property
@@ -40,6 +41,7 @@ class Wall:
         return math.atan2(self.normal[0], -self.normal[1])
 
     def at(self, along: float, inwards: float = 0.0) -> tuple[float, float]:
+        """The room's (x, y) of a point so far along the wall and so far into the room."""
         (x, y), (dx, dy), (nx, ny) = self.start, self.direction, self.normal
         return x + along * dx + inwards * nx, y + along * dy + inwards * ny
 
@@ -55,6 +57,7 @@ class Opening:
 
     @property
     def is_door(self) -> bool:
+        """Whether people go through it."""
         return self.piece.role == "door"
 
 
@@ -78,6 +81,7 @@ class Layout:
 
     @property
     def floor_area(self) -> float:
+        """Square metres."""
         x0, y0, x1, y1 = self.notch or (0.0, 0.0, 0.0, 0.0)
         return self.size[0] * self.size[1] - (x1 - x0) * (y1 - y0)
 
@@ -131,9 +135,7 @@ def make_layout(kind: str, pieces: dict[str, list[Piece]], rng: np.random.Genera
     return _with_openings(layout, prior, pieces, rng)
 
 
-def _notch(
-    width: float, depth: float, prior: KindPrior, rng: np.random.Generator
-) -> tuple[float, float, float, float] | None:
+def _notch(width: float, depth: float, prior: KindPrior, rng: np.random.Generator) -> tuple[float, float, float, float] | None:
     if rng.random() >= prior.l_shaped:
         return None
     cut_x, cut_y = width * float(rng.uniform(0.25, 0.42)), depth * float(rng.uniform(0.25, 0.42))

@@ -82,7 +82,7 @@ class Pieces:
         roles = _role_table()
         found = [_piece(item, roles[item.key]) for item in corpus if item.key in roles and item.split == split]
         if not found:
-            raise FormatError(f"the furniture corpus holds no {split} piece for rooms; pass the folder with all five libraries.")
+            raise FormatError(f"the furniture corpus holds no {split} piece for rooms; pass a folder with all five libraries.")
         self.split = split
         self.by_role: dict[str, list[Piece]] = {}
         for piece in sorted(found, key=lambda piece: piece.key):
@@ -140,8 +140,9 @@ def _piece(item: CorpusObject, role: str) -> Piece:
     distance = CM * float(facts.get("doorOrWindowWallDistance") or 0)
     thickness = CM * float(facts.get("doorOrWindowWallThickness") or 0) or depth
     surface = CM * float(facts.get("dropOnTopElevation") or 0)
+    size = width, depth, height
     return Piece(
-        key=item.key, name=item.name, role=role, size=(width, depth, height), load=partial(_load, item, (width, depth, height), role),
+        key=item.key, name=item.name, role=role, size=size, load=partial(_load, item, size, role),
         elevation=CM * float(facts.get("elevation") or 0), surface=surface if surface > 0 else height,
         wall_depth=min(depth, distance + thickness), licence=item.licence, creator=item.creator,
     )  # fmt: skip

@@ -180,9 +180,7 @@ class Arrangement:
         turn = float(self.rng.normal(0, 0.25)) if turn is None else turn
         cos, sin = abs(math.cos(turn)), abs(math.sin(turn))
         reach = (piece.size[0] * cos + piece.size[1] * sin, piece.size[0] * sin + piece.size[1] * cos)
-        places = standing_places(
-            self.pieces.top(support.piece), reach[0] + 2 * STAND_MARGIN, reach[1] + 2 * STAND_MARGIN
-        )
+        places = standing_places(self.pieces.top(support.piece), reach[0] + 2 * STAND_MARGIN, reach[1] + 2 * STAND_MARGIN)
         rows, columns = np.nonzero(~np.isnan(places))
         if not len(rows):
             return None

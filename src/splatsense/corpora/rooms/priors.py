@@ -50,6 +50,7 @@ FRONT_CLEARANCE = 0.5
 ON_TOP: dict[str, dict[str, float]] = {
     "coffee_table": {"book": 0.24, "bowl": 0.19, "computer": 0.19, "small_plant": 0.17, "vase": 0.17, "cup": 0.21,
                      "plate": 0.11, "bottle": 0.09},
+    "bench": {"book": 0.24, "bowl": 0.19, "small_plant": 0.17, "cup": 0.2, "plate": 0.11},
     "dining_table": {"plate": 0.39, "bowl": 0.36, "cup": 0.38, "book": 0.18, "small_plant": 0.18, "bottle": 0.17, "vase": 0.15,
                      "food": 0.11},
     "small_table": {"cup": 0.38, "small_plant": 0.3, "bottle": 0.17},

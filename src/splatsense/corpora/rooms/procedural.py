@@ -26,7 +26,7 @@ def mirror(rng: np.random.Generator, width: float, height: float) -> Piece:
     """A mirror; it shows a grey gleam, since the renderer knows no reflections."""
     gleam = np.linspace(0.62, 0.82, 32)[:, None, None] * np.array([0.97, 1.0, 1.0])
     image = np.repeat((255 * gleam).astype(np.uint8), 32, axis=1)
-    return _piece("mirror", "Mirror", rng, (width, 0.02, height), partial(_framed, width, height, (0.75, 0.75, 0.76), image))
+    return _piece("mirror", "Mirror", rng, (width, 0.025, height), partial(_framed, width, height, (0.75, 0.75, 0.76), image))
 
 
 def rug(rng: np.random.Generator, width: float, depth: float) -> Piece:

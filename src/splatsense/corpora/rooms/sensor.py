@@ -3,9 +3,9 @@
 Design
 - Colour: automatic exposure that lags behind, white balance that is a little off and drifts, motion and focus blur, vignetting,
   noise that grows with the signal.
-- Depth: axial noise sigma(z) = 1.2 mm + 1.9 mm (z - 0.4 m)^2 and lateral noise of 0.8 pixels at 640 pixels' width (Nguyen, Izadi
-  and Lovell 2012, "Modeling Kinect Sensor Noise"); disparity in steps of 1/8 pixel, so depth in steps that grow with its
-  square; then whole millimetres.
+- Depth: axial noise sigma(z) = 1.2 mm + 1.9 mm (z - 0.4 m)^2 and lateral noise of 0.8 pixels at 640 pixels' width (Nguyen,
+  Izadi and Lovell 2012, "Modeling Kinect Sensor Noise"); disparity in steps of 1/8 pixel, so depth in steps that grow with
+  its square; then whole millimetres.
 - No depth: on glass and shining things, at grazing angles, at occlusion edges, nearer than 0.4 m, more and more beyond the
   range, in patches on dark and on smooth dark surfaces, and in a few stray pixels.
 """
@@ -13,17 +13,18 @@ Design
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from jaxtyping import Bool, Float, Float32, UInt8
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 from torch import Tensor
 
 from splatsense.corpora.rooms.camera_path import smooth_noise
-from splatsense.corpora.rooms.lighting import linear_to_srgb
 from splatsense.errors import DataError
 
 MIDDLE_GREY = 0.23  # linear light the automatic exposure aims at
+Image = Float32[np.ndarray, "h w"]
 BASELINE = 0.075  # metres between projector and camera
 SUBPIXEL = 8  # steps of disparity in a pixel
+TONE_STEPS, BRIGHTEST = 16384, 4.0  # of the tone curve, and the light where it ends
 FOCAL_OF_640 = 577.0  # pixels; noise in pixels is that of such a sensor, whatever size is drawn
 
 
@@ -52,9 +53,19 @@ class SensorSettings:
             raise DataError(f"SensorSettings: 0 < nearest < farthest needed, got {self.nearest} and {self.farthest}.")
 
 
-def axial_sigma(depth: np.ndarray) -> np.ndarray:
+def axial_sigma(depth: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Standard deviation of the noise of a depth in metres (Nguyen et al. 2012, equation 3)."""
     return 0.0012 + 0.0019 * (depth - 0.4) ** 2
+
+
+def _tone_curve() -> np.ndarray:
+    """8-bit sRGB, not rounded, of exposed light from 0 to `BRIGHTEST`; highlights roll off."""
+    light = (np.arange(TONE_STEPS) + 0.5) * (BRIGHTEST / TONE_STEPS)
+    rolled = np.where(light > 0.7, 1 - 0.3 * np.exp(-(light - 0.7) / 0.3), light)
+    return (255 * rolled ** (1 / 2.2)).astype(np.float32)
+
+
+TONE = _tone_curve()
 
 
 class Sensor:
@@ -64,29 +75,32 @@ class Sensor:
         self.settings, self.rng = settings, rng
         self._balance = np.exp(rng.normal(0, 0.05, 3) + 0.02 * smooth_noise(rng, frames, 3, 8.0))
         self._jitter = np.exp(0.1 * smooth_noise(rng, frames, 1, 5.0)[:, 0])
-        self._focus = np.abs(0.35 + 0.25 * smooth_noise(rng, frames, 1, 4.0)[:, 0])
+        self._focus = np.abs(0.3 + 0.2 * smooth_noise(rng, frames, 1, 4.0)[:, 0])
         self._gain: float | None = None
 
-    def color(self, index: int, light: Tensor, pixels_turned: float) -> np.ndarray:
-        """(H, W, 3) uint8 image of linear light while the camera turns by so many pixels from one frame to the next."""
+    def color(self, index: int, light: Float[Tensor, "3 h w"], pixels_turned: float) -> UInt8[np.ndarray, "h w 3"]:
+        """The image of linear light while the camera turns by so many pixels from one frame to the next."""
         image = light.numpy()
-        wanted = MIDDLE_GREY / max(float(np.minimum(image, 3 * np.median(image[::4, ::4])).mean()), 1e-3)
+        middle = np.minimum(image, 3 * np.median(image[:, ::4, ::4]))[:, ::2, ::2].mean()  # a lamp in view must not darken all
+        wanted = MIDDLE_GREY / max(float(middle), 1e-3)
         self._gain = wanted if self._gain is None else self._gain * (wanted / self._gain) ** 0.25
-        blur = int(np.clip(round(0.06 * pixels_turned), 0, 4))
+        blur, focus = int(np.clip(round(0.04 * pixels_turned), 0, 4)), self._focus[index]
         if blur > 1:
-            image = uniform_filter1d(image, blur, axis=1, mode="nearest")
-        if self._focus[index] > 0.3:
-            image = gaussian_filter(image, (self._focus[index], self._focus[index], 0), mode="nearest", truncate=2.0)
-        height, width = image.shape[:2]
+            image = uniform_filter1d(image, blur, axis=2, mode="nearest")
+        if focus > 0.3:
+            image = gaussian_filter(image, (0, focus, focus), mode="nearest", truncate=2.0)
+        height, width = image.shape[1:]
         y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-        gain = (self._gain * self._jitter[index] * (1 - 0.09 * (x * x + y * y)))[..., None] * self._balance[index]
-        exposed = image * gain.astype(np.float32)
-        rolled = np.where(exposed > 0.7, 1 - 0.3 * np.exp(-(exposed - 0.7) / 0.3), exposed)  # highlights roll off
-        srgb = 255 * linear_to_srgb(torch.from_numpy(rolled)).numpy()
-        noise = self.rng.standard_normal(srgb.shape, dtype=np.float32) * self.settings.color_noise
-        return np.clip(np.rint(srgb + noise * (0.6 + 0.8 * (1 - srgb / 255))), 0, 255).astype(np.uint8)
+        vignette = (self._gain * self._jitter[index] * (1 - 0.09 * (x * x + y * y))).astype(np.float32)
+        exposed = image * vignette * self._balance[index].astype(np.float32)[:, None, None]
+        srgb = TONE[np.minimum(exposed * (TONE_STEPS / BRIGHTEST), TONE_STEPS - 1).astype(np.int32)]
+        noise = self.rng.standard_normal(srgb.shape, dtype=np.float32) * np.float32(self.settings.color_noise)
+        noisy = srgb + noise * (1.4 - srgb * np.float32(0.8 / 255))
+        return np.ascontiguousarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
-    def depth(self, depth: np.ndarray, cosine: np.ndarray, brightness: np.ndarray, shining: np.ndarray) -> np.ndarray:
+    def depth(
+        self, depth: Image, cosine: Image, brightness: Image, shining: Bool[np.ndarray, "h w"]
+    ) -> Float32[np.ndarray, "h w"]:
         """(H, W) float32 metres, 0 where the sensor has no depth.
 
         Args:
@@ -110,8 +124,9 @@ class Sensor:
 
     def _holes(self, depth: np.ndarray, cosine: np.ndarray, brightness: np.ndarray, shining: np.ndarray) -> np.ndarray:
         rng, settings = self.rng, self.settings
-        patches = gaussian_filter(rng.standard_normal(depth.shape, dtype=np.float32), 4.0)
-        patches /= max(float(patches.std()), 1e-6)
+        half = tuple(-(-side // 2) for side in depth.shape)
+        patches = gaussian_filter(rng.standard_normal(half, dtype=np.float32), 2.0)
+        patches = (patches / max(float(patches.std()), 1e-6)).repeat(2, 0).repeat(2, 1)[: depth.shape[0], : depth.shape[1]]
         dark = np.clip((0.12 - brightness) / 0.12, 0, 1)
         grazing = np.clip((0.28 - cosine) / 0.28, 0, 1)
         far = np.clip((depth - settings.farthest) / 1.0, -0.5, 1.0) + 0.5

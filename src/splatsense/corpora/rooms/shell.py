@@ -4,6 +4,7 @@ Texture coordinates are metres divided by the size of the photograph, so nothing
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -85,8 +86,8 @@ def _wall_quads(layout: Layout, index: int) -> list[tuple[np.ndarray, int, int, 
     cuts = sorted({0.0, wall.length, *(edge for x in openings for edge in _extent(x, height)[:2])})
     levels = sorted({0.0, height, *(edge for x in openings for edge in _extent(x, height)[2:])})
     quads = []
-    for a0, a1 in zip(cuts, cuts[1:], strict=False):
-        for z0, z1 in zip(levels, levels[1:], strict=False):
+    for a0, a1 in pairwise(cuts):
+        for z0, z1 in pairwise(levels):
             if not any(_inside(x, (a0 + a1) / 2, (z0 + z1) / 2, height) for x in openings):
                 quads.append(_upright(layout, index, (a0, 0.0), (a1, 0.0), z0, z1, 2))
         if not any(_inside(x, (a0 + a1) / 2, 0.01, height) for x in openings):

@@ -41,6 +41,7 @@ class Texture:
 
     @property
     def is_wood(self) -> bool:
+        """Whether it is a floor of dry rooms."""
         return self.name in WOOD
 
 
