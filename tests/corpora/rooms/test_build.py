@@ -9,7 +9,8 @@ import pytest
 from corpora.rooms.tiny_rooms import TINY
 from splatsense.corpora.rooms.build import build_rooms, make_manifest
 from splatsense.corpora.rooms.pieces import Pieces
-from splatsense.corpora.rooms.record import make_room, plain_sensor, record_room
+from splatsense.corpora.rooms.priors import KINDS
+from splatsense.corpora.rooms.record import kind_of, make_room, plain_sensor, record_room
 from splatsense.corpora.rooms.sheet import draw_sheet, sheets
 from splatsense.corpora.rooms.textures import Texture
 from splatsense.errors import DataError, FormatError
@@ -112,6 +113,13 @@ def test_shared_pieces_are_found(corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(copy / "train" / "train_0000", copy / "test" / "test_0000")
     with pytest.raises(DataError, match="train and test rooms share"):
         make_manifest(copy, TINY)
+
+
+def test_kinds_come_as_often_as_their_share() -> None:
+    for start in (0, 17):
+        kinds = [kind_of(start + i) for i in range(60)]
+        for kind, prior in KINDS.items():
+            assert kinds.count(kind) / 60 == pytest.approx(prior.share, abs=0.04)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from splatsense.corpora.rooms.placement import Arrangement
 STEPS_PER_TURN = 5  # frames between two things looked at
 SHAKE = {"position": 0.012, "height": 0.05, "yaw": 0.03, "pitch": 0.025, "roll": 0.035}  # metres and radians
 PITCH = (-0.95, 0.2)  # radians: how far the camera looks down and up
-NEAREST, FARTHEST = 0.7, 4.5  # metres to what is looked at
+NEAREST, FARTHEST = 0.8, 4.5  # metres to what is looked at
 CONE = np.cos(np.radians(24))  # what is nearer to the middle of the image than this counts as looked at
 STRIDE = 0.22  # metres from frame to frame, on average at most
 MIN_CELLS = 40

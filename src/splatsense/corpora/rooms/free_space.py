@@ -22,11 +22,14 @@ def walkable(room: Arrangement) -> np.ndarray:
 
 
 def camera_cells(room: Arrangement) -> np.ndarray:
-    """(rows, columns) cells a camera can be carried to: an arm's length from where people walk, clear of all that is high."""
+    """(rows, columns) cells a camera can be in: within reach of where people walk, clear of all that is high, in one piece."""
     high = CAMERA_HEIGHTS[0] - 0.25
     clear = _free(room, CAMERA_RADIUS, CAMERA_RADIUS, lambda p: p.box.top > high and p.box.bottom < HEADROOM)
     reach = binary_dilation(walkable(room), iterations=round(ARM / WALK_CELL))
-    return _connected_to_door(room, clear & reach)
+    groups, count = label(clear & reach)
+    sizes = np.bincount(groups.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    return (groups == sizes.argmax()) & (groups > 0)
 
 
 def cell_centers(room: Arrangement) -> np.ndarray:

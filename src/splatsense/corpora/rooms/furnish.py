@@ -26,7 +26,7 @@ from splatsense.corpora.rooms.placement import Arrangement
 from splatsense.errors import DataError
 
 ATTEMPTS = 60
-MIN_WALKABLE = 0.16  # of the floor area that must be one connected piece a person can walk on
+MIN_WALKABLE = 0.22  # of the floor area that must be one connected piece a person can walk on
 
 
 def furnish(kind: str, pieces: Pieces, rng: np.random.Generator) -> Arrangement:
@@ -73,7 +73,7 @@ def _bedroom(room: Arrangement) -> bool:
     if chance(room, 0.1):
         room.against_wall(room.pick("dressing_table"), clear=0.6)
     rug_before(room, placed, 0.5)
-    scatter(room, {"suitcase": 0.15, "shoes": 0.3, "bag": 0.2, "box": 0.15, "toy": 0.15, "guitar": 0.1, "ball": 0.1,
+    scatter(room, {"suitcase": 0.06, "shoes": 0.3, "bag": 0.2, "box": 0.15, "toy": 0.15, "guitar": 0.1, "ball": 0.1,
                      "clothes_rack": 0.1, "laundry_basket": 0.2, "animal": 0.06, "trash_bin": 0.2})  # fmt: skip
     return True
 
@@ -132,7 +132,7 @@ def _office(room: Arrangement) -> bool:
             room.against_wall(room.pick(role), clear=0.4)
     if room.layout.floor_area > 14 and chance(room, 0.35):
         dining_group(room, seats=4)
-    scatter(room, {"box": 0.35, "bag": 0.25, "suitcase": 0.15, "trash_bin": 0.6, "guitar": 0.05})
+    scatter(room, {"box": 0.35, "bag": 0.25, "suitcase": 0.06, "trash_bin": 0.6, "guitar": 0.05})
     return True
 
 

@@ -37,6 +37,7 @@ ROOM_FILE = "room.json"
 ATTEMPTS = 12
 VIEWS_AT_ONCE = 15  # rendered together: bounds memory
 NEAR_PLANE = 0.05
+GOLDEN = (5**0.5 - 1) / 2
 MIN_PIXELS = 2  # that a voxel needs: single ones are noise
 SYNTHETIC = (
     "Synthetic: a made-up room of library furniture, drawn by a mesh renderer and a simulated sensor. No real room was scanned."
@@ -114,8 +115,7 @@ def make_room(split: str, index: int, pieces: Pieces, textures: list[Texture], s
     if pieces.split != piece_split(split):
         raise DataError(f"rooms: {split} rooms are made of {piece_split(split)} pieces, got {pieces.split} pieces.")
     rng = np.random.default_rng([settings.seed, SPLITS.index(split), index])
-    shares = np.array([prior.share for prior in KINDS.values()])
-    kind = list(KINDS)[int(rng.choice(len(KINDS), p=shares / shares.sum()))]
+    kind = kind_of(index)
     for _ in range(ATTEMPTS):
         arrangement = furnish(kind, pieces, rng)
         cameras = camera_path(arrangement, settings.frames, settings.camera, rng)
@@ -125,6 +125,13 @@ def make_room(split: str, index: int, pieces: Pieces, textures: list[Texture], s
             lit = draw_lights(arrangement, assembled, rng)
             return Room(split, index, arrangement, finish, assembled, cameras, lit, rng)
     raise DataError(f"rooms: {split} {index}: {ATTEMPTS} times no camera could be carried through the {kind}.")
+
+
+def kind_of(index: int) -> str:
+    """The kind of a room: any run of indices holds each kind about as often as its share, by the golden ratio sequence."""
+    edges = np.cumsum([prior.share for prior in KINDS.values()])
+    place = (index + 1) * GOLDEN % 1.0 * edges[-1]
+    return list(KINDS)[min(int(np.searchsorted(edges, place, side="right")), len(KINDS) - 1)]
 
 
 def piece_split(split: str) -> str:
