@@ -14,7 +14,7 @@ boxes = st.builds(Box, places, places, sides, sides, st.just(0.0), st.just(1.0),
 
 def inside(box: Box, points: np.ndarray, grown: float) -> np.ndarray:
     local = (points - [box.x, box.y]) @ box.axes.T
-    return (abs(local) <= np.array([box.width, box.depth]) / 2 + grown).all(1)
+    return np.asarray((abs(local) <= np.array([box.width, box.depth]) / 2 + grown).all(1))
 
 
 @given(boxes, boxes)

@@ -39,8 +39,8 @@ def test_a_perfect_sensor_sees_the_truth() -> None:
 
 def share_lost(cosine: float = 1.0, brightness: float = 1.0, shining: bool = False, distance: float = 2.0) -> float:
     ones = np.ones(SIZE, np.float32)
-    values = [ones * np.float32(value) for value in (distance, cosine, brightness)]
-    depth = sensor().depth(*values, np.full(SIZE, shining))
+    true, angle, shade = (ones * np.float32(value) for value in (distance, cosine, brightness))
+    depth = sensor().depth(true, angle, shade, np.full(SIZE, shining))
     return float((depth == 0).mean())
 
 
@@ -65,8 +65,7 @@ def test_exposure_follows_the_light_and_lags_behind() -> None:
     bright, dark = torch.full((3, *SIZE), 2.0), torch.full((3, *SIZE), 0.02)
     first = camera.color(0, bright, 0.0).mean()
     just_dark = camera.color(1, dark, 0.0).mean()
-    for _ in range(30):
-        adapted = camera.color(2, dark, 0.0).mean()
+    adapted = [camera.color(2, dark, 0.0).mean() for _ in range(30)][-1]
     assert abs(first - adapted) < 25 < first - just_dark
 
 

@@ -63,7 +63,7 @@ def rooms(
     if not (8 <= width <= 4096 and 8 <= height <= 4096):
         raise DataError(f"rooms: images must be 8 to 4096 pixels wide and high, got {width} x {height}.")
     settings = RoomSettings(seed=seed, frames=frames, camera=CameraSettings(width, height), voxel=voxel)
-    counts = dict(zip(SPLITS, (train, validation, test), strict=True))
+    counts: dict[str, int] = dict(zip(SPLITS, (train, validation, test), strict=True))
     build_rooms(out, counts, settings, furniture, cache, workers)
     return 0
 

@@ -26,8 +26,8 @@ def camera_cells(room: Arrangement) -> np.ndarray:
     high = CAMERA_HEIGHTS[0] - 0.25
     clear = _free(room, CAMERA_RADIUS, CAMERA_RADIUS, lambda p: p.box.top > high and p.box.bottom < HEADROOM)
     reach = binary_dilation(walkable(room), iterations=round(ARM / WALK_CELL))
-    groups, count = label(clear & reach)
-    sizes = np.bincount(groups.ravel(), minlength=count + 1)
+    groups = _pieces(clear & reach)
+    sizes = np.bincount(groups.ravel())
     sizes[0] = 0
     return (groups == sizes.argmax()) & (groups > 0)
 
@@ -42,13 +42,13 @@ def cell_centers(room: Arrangement) -> np.ndarray:
 def inside(points: np.ndarray, box: Box, margin: float) -> np.ndarray:
     """Which (..., 2) points lie over a box's footprint grown by `margin` metres."""
     local = (points - [box.x, box.y]) @ box.axes.T
-    return (abs(local[..., 0]) < box.width / 2 + margin) & (abs(local[..., 1]) < box.depth / 2 + margin)
+    return np.asarray((abs(local) < np.array([box.width, box.depth]) / 2 + margin).all(-1))
 
 
 def _free(room: Arrangement, from_walls: float, from_boxes: float, counts: Callable[[Placed], bool]) -> np.ndarray:
     points = cell_centers(room)
     width, depth, height = room.layout.size
-    free = (points > from_walls).all(-1) & (points < np.array([width, depth]) - from_walls).all(-1)
+    free = np.asarray(((points > from_walls) & (points < np.array([width, depth]) - from_walls)).all(-1))
     if room.layout.notch is not None:
         x0, y0, x1, y1 = room.layout.notch
         free &= ~inside(points, Box((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, 0, height), from_walls)
@@ -58,10 +58,17 @@ def _free(room: Arrangement, from_walls: float, from_boxes: float, counts: Calla
     return free
 
 
+def _pieces(free: np.ndarray) -> np.ndarray:
+    """The number of the connected piece of free cells each cell belongs to, from 1; 0 for those that are not free."""
+    groups = np.zeros(free.shape, np.int32)
+    label(free, output=groups)
+    return groups
+
+
 def _connected_to_door(room: Arrangement, free: np.ndarray) -> np.ndarray:
-    groups, count = label(free)
+    groups = _pieces(free)
     doors = [opening for opening in room.layout.openings if opening.is_door]
-    if not count or not doors:
+    if not free.any() or not doors:
         return np.zeros_like(free)
     wall = room.layout.walls[doors[0].wall]
     distance = np.linalg.norm(cell_centers(room) - wall.at(doors[0].along, 0.5), axis=-1)

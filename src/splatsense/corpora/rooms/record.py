@@ -146,7 +146,7 @@ def record_room(room: Room, settings: RoomSettings, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary:
         writer, ids = FrameWriter(temporary, jpeg_quality=settings.jpeg_quality), []
-        for index, (color, depth, instance) in enumerate(_film(room, settings)):
+        for index, (color, depth, instance) in enumerate(film(room, settings)):
             writer.add(color, depth, room.cameras.world_to_camera[index], room.cameras.K[index])
             ids.append(instance)
         frames = writer.frames()
@@ -185,7 +185,7 @@ class _Thinned:
         return color, thin
 
 
-def _film(room: Room, settings: RoomSettings) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def film(room: Room, settings: RoomSettings) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Colour, depth and instance ids of one view after the other."""
     sensor = Sensor(settings.sensor, len(room.cameras), room.rng)
     forward = room.cameras.world_to_camera[:, 2, :3].double()
@@ -204,8 +204,7 @@ def _film(room: Room, settings: RoomSettings) -> Iterator[tuple[np.ndarray, np.n
 def _surface(images: MeshImages, view: int, cameras: Cameras, room: Room) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the depth sensor's holes depend on: cosine of the angle of incidence, brightness, and what shines."""
     ray = unproject(images.depth[view], cameras.K[view], cameras.world_to_camera[view]) - cameras.centers[view][:, None, None]
-    normal = images.normal[view].permute(2, 0, 1)
-    cosine = -sum(ray[k] * normal[k] for k in range(3)) / sum(ray[k] * ray[k] for k in range(3)).clamp(min=1e-12).sqrt()
+    cosine = -(ray * images.normal[view].permute(2, 0, 1)).sum(0) / (ray * ray).sum(0).clamp(min=1e-12).sqrt()
     face = images.face_id[view]
     shining = (face >= 0) & (room.lit.glow[face.clamp(min=0).long()] > 0)
     return cosine.numpy(), images.color[view].mean(-1).numpy(), shining.numpy()

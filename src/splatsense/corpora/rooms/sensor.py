@@ -90,7 +90,7 @@ class Sensor:
         if focus > 0.3:
             image = gaussian_filter(image, (0, focus, focus), mode="nearest", truncate=2.0)
         height, width = image.shape[1:]
-        y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+        y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
         vignette = (self._gain * self._jitter[index] * (1 - 0.09 * (x * x + y * y))).astype(np.float32)
         exposed = image * vignette * self._balance[index].astype(np.float32)[:, None, None]
         srgb = TONE[np.minimum(exposed * (TONE_STEPS / BRIGHTEST), TONE_STEPS - 1).astype(np.int32)]
@@ -124,9 +124,9 @@ class Sensor:
 
     def _holes(self, depth: np.ndarray, cosine: np.ndarray, brightness: np.ndarray, shining: np.ndarray) -> np.ndarray:
         rng, settings = self.rng, self.settings
-        half = tuple(-(-side // 2) for side in depth.shape)
-        patches = gaussian_filter(rng.standard_normal(half, dtype=np.float32), 2.0)
-        patches = (patches / max(float(patches.std()), 1e-6)).repeat(2, 0).repeat(2, 1)[: depth.shape[0], : depth.shape[1]]
+        height, width = depth.shape
+        patches = gaussian_filter(rng.standard_normal((-(-height // 2), -(-width // 2)), dtype=np.float32), 2.0)
+        patches = (patches / max(float(patches.std()), 1e-6)).repeat(2, 0).repeat(2, 1)[:height, :width]
         dark = np.clip((0.12 - brightness) / 0.12, 0, 1)
         grazing = np.clip((0.28 - cosine) / 0.28, 0, 1)
         far = np.clip((depth - settings.farthest) / 1.0, -0.5, 1.0) + 0.5
