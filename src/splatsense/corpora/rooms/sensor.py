@@ -89,7 +89,7 @@ class Sensor:
             image = uniform_filter1d(image, blur, axis=2, mode="nearest")
         if focus > 0.3:
             image = gaussian_filter(image, (0, focus, focus), mode="nearest", truncate=2.0)
-        height, width = image.shape[1:]
+        height, width = light.shape[1:]
         y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
         vignette = (self._gain * self._jitter[index] * (1 - 0.09 * (x * x + y * y))).astype(np.float32)
         exposed = image * vignette * self._balance[index].astype(np.float32)[:, None, None]
