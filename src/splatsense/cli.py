@@ -38,6 +38,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "import posed RGB-D recordings without labels",
     ),
     "scenes homes": ("splatsense.import_scenes:import_homes", "import Sweet Home 3D homes"),
+    "corpora rooms": ("splatsense.corpora.rooms.build:rooms", "make synthetic furnished rooms, filmed, fused and labelled"),
+    "corpora sheet": ("splatsense.corpora.rooms.sheet:sheets", "draw contact sheets of rooms"),
     "train clip-gs": ("splatsense.clip_gs.pretrain:pretrain", "train a model on triplets of splats, pictures and captions"),
     "evaluate zero-shot": ("splatsense.clip_gs.evaluate:evaluate_zero_shot", "classify objects by the names of their classes"),
     "evaluate retrieval": (

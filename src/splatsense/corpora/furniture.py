@@ -47,12 +47,18 @@ def furniture(path: str | Path | None = None, cache: str | Path = "cache") -> Co
     Raises:
         FormatError: nothing found, or an archive is damaged.
     """
+    table = _class_table()
+    archives = furniture_archives(path, cache)
+    return Corpus("furniture", tuple(item for archive in archives for item in _read_library(archive, table)))
+
+
+def furniture_archives(path: str | Path | None = None, cache: str | Path = "cache") -> list[Path]:
+    """The libraries that `furniture` reads, sorted. Raises FormatError when there are none."""
     root = Path(path) if path is not None else _find_or_fetch(Path(cache))
     archives = [root] if root.is_file() else sorted([*root.rglob("*.sh3f"), *root.rglob("sweethome3d.jar")])
     if not archives:
         raise FormatError(f"{root}: no .sh3f library and no sweethome3d.jar below it; install sweethome3d-furniture.")
-    table = _class_table()
-    return Corpus("furniture", tuple(item for archive in archives for item in _read_library(archive, table)))
+    return archives
 
 
 def evaluation_labels() -> list[str]:
@@ -128,6 +134,7 @@ def _object(archive: Path, library: str, entry: dict[str, str], row: dict[str, s
         size_cm=(size[0], size[1], size[2]),
         load_icon=partial(_read_member, archive, entry["icon"].lstrip("/")),
         open_source=partial(_open_member, archive, model),
+        properties=entry,
     )
 
 
