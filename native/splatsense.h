@@ -5,7 +5,7 @@
 
 #define SS_API extern "C" __attribute__((visibility("default")))
 
-#define SS_ABI_VERSION 2
+#define SS_ABI_VERSION 3
 
 SS_API int ss_abi_version();
 // Which build this is, and the best one this CPU can run: 0 baseline, 1 AVX2, 2 AVX-512.

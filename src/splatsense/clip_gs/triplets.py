@@ -43,8 +43,8 @@ class TripletConfig:
     """Gaussians optimised to the views, or sampled on the surface and left so; splats are taken as they are"""
     gaussians: int = 4096
     """per object; a splat that has more gives a random subset"""
-    steps: tuple[int, int, int] = FitConfig.steps
-    """of the fit, with pictures of a quarter, half and the full size"""
+    steps: tuple[int, int] = FitConfig.steps
+    """of the fit, with pictures of half and the full size"""
     views: int = 36
     """rendered pictures per object"""
     size: int = 256

@@ -55,8 +55,49 @@ class CorpusObject:
     creator: str = ""
     size_cm: tuple[float, float, float] | None = None
     load_icon: Callable[[], bytes] | None = field(default=None, repr=False)
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+    captions: tuple[str, ...] = ()
+    load_gaussians: Callable[[], Gaussians] | None = field(default=None, repr=False)
+    open_source: Callable[[], io.BufferedIOBase] | None = field(default=None, repr=False)
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Corpus(Sequence[CorpusObject]):
+    """Objects in a fixed order.
+
+    Attributes:
+        name: what the corpus is called.
+        objects: with keys of their own.
+        unknown: what its caption file names and the corpus does not hold.
+
+    Raises:
+        DataError: two objects have one key.
+    """
+
+    name: str
+    objects: tuple[CorpusObject, ...] = field(repr=False)
+    unknown: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        repeated = [key for key, count in Counter(item.key for item in self.objects).items() if count > 1]
+        if repeated:
+            raise DataError(
+                f"{self.name}: {len(repeated)} ids occur more than once, such as {repeated[0]!r}; rename or remove one of each."
+            )
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def __iter__(self) -> Iterator[CorpusObject]:
+        return iter(self.objects)
+
+    @overload
+    def __getitem__(self, index: int) -> CorpusObject: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[CorpusObject]: ...
+    def __getitem__(self, index: int | slice) -> CorpusObject | Sequence[CorpusObject]:
+        """One object, or a tuple of them for a slice."""
+        return self.objects[index]
 
 
 def words_from_identifier(identifier: str) -> str:
