@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tags": ("splatsense.cli:tags", "say what assets show"),
     "demo": ("splatsense.demo:demo", "build a library from the bundled splats, search it, draw the results"),
     "info": ("splatsense.cli:info", "say what asset files hold and what may be wrong with them"),
-    "render": ("splatsense.turntable:render_command", "draw pictures, depth and turntables of assets"),
+    "render": ("splatsense.turntable:render_command", "draw pictures, depth and turntables of assets, from any cameras"),
     "convert": ("splatsense.cli:convert", "turn splats, meshes and point clouds into splats of another format"),
     "triplets furniture": ("splatsense.clip_gs.triplets:triplets_furniture", "training data from the furniture libraries"),
     "triplets folder": ("splatsense.clip_gs.triplets:triplets_folder", "training data from a folder of meshes"),
