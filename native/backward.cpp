@@ -20,17 +20,16 @@ template <int D>
 struct TileGradient {
   using L = Layout<D>;
   Tile<D> tile;
-  Floats transmittance[BLOCKS], remaining[BLOCKS];
-  // of the block that is worked on
-  Floats grad_alpha, grad_channels[D];            // lanes are pixels
-  alignas(64) float pixels[LANES][L::ROW];        // one row per pixel, of moments and channels' gradients
-  alignas(64) float pairs[CHUNK + 8][2 * LANES];  // dL/ds and weight of each pixel
+  Floats transmittance[BLOCKS], remaining[BLOCKS], grad_alpha[BLOCKS];
+  Floats grad_channels[BLOCKS][D];                        // lanes are pixels
+  alignas(64) float pixels[BLOCKS * LANES][L::ROW];       // one row per pixel, of moments and channels' gradients
+  alignas(64) float pairs[CHUNK + 8][2 * LANES];          // dL/ds and weight of each pixel
   alignas(64) float rows[CHUNK][L::ROW];
 
   TileGradient(const SsRasteriseInput& in, const ChannelGroup& group, const Grid& grid, const View& view, int64_t v, int t)
       : tile(in, group, grid, view, v, t) {}
 
-  Floats load_block(int b, int64_t v, const SsRasteriseImages& images, const SsRasteriseImages& gradients);
+  void load_block(int b, int64_t v, const SsRasteriseImages& images, const SsRasteriseImages& gradients);
   int replay_block(int b);
   void sum_block(int b, int count);
   float* slot(int64_t i, const State& state, int first_row) const;
@@ -49,9 +48,9 @@ SS_INLINE void put_channels(float* row, const Quad* moments, int k, Quad channel
   std::memcpy(row + moment_at(k + 2), &high, sizeof high);
 }
 
-// The image gradients of a block. Returns R before the first Gaussian.
+// The image gradients of a block, and R before the first Gaussian.
 template <int D>
-Floats TileGradient<D>::load_block(int b, int64_t v, const SsRasteriseImages& images, const SsRasteriseImages& gradients) {
+void TileGradient<D>::load_block(int b, int64_t v, const SsRasteriseImages& images, const SsRasteriseImages& gradients) {
   const int64_t view = v * tile.in.width * tile.in.height;
   const ChannelArrays<float> image(tile.in, tile.group, images.color, images.features);
   const ChannelArrays<float> image_grad(tile.in, tile.group, gradients.color, gradients.features);
@@ -70,11 +69,10 @@ Floats TileGradient<D>::load_block(int b, int64_t v, const SsRasteriseImages& im
   const Floats least = broadcast(MIN_DEPTH_ALPHA);
   alignas(64) float grad_z[LANES];
   store(grad_z, keep(at_least(alpha, least), load_plane(gradients.depth) / max(alpha, least)));
-  grad_alpha = grad_a - load(grad_z) * depth;
+  grad_alpha[b] = grad_a - load(grad_z) * depth;
 
   Quad totals[BLOCK_HEIGHT]{};
-  std::memset(grad_channels, 0, sizeof grad_channels);
-  if (!tile.whole(b)) std::memset(pixels, 0, sizeof pixels);
+  std::memset(grad_channels[b], 0, sizeof grad_channels[b]);
   tile.for_rows(b, [&](int lane, int64_t pixel, auto count, auto exact) {
     Quad shares[4]{};
 #pragma GCC unroll 9
@@ -84,33 +82,33 @@ Floats TileGradient<D>::load_block(int b, int64_t v, const SsRasteriseImages& im
         grad[i] = image_grad.load(view + pixel + i, k, exact);
         shares[i] += grad[i] * image.load(view + pixel + i, k, exact);
         if (first && k == 0) grad[i] = with_fourth(grad[i], grad_z[lane + i]);
-        put_channels(pixels[lane + i], TABLES.moments[b * LANES + lane + i], k, grad[i]);
+        put_channels(pixels[b * LANES + lane + i], TABLES.moments[b * LANES + lane + i], k, grad[i]);
       }
       if (D < PAIRS) {
         for (int i = 0; i < count; i++) {
-          put_channels(pixels[lane + i], TABLES.moments[b * LANES + lane + i], D, Quad{});
+          put_channels(pixels[b * LANES + lane + i], TABLES.moments[b * LANES + lane + i], D, Quad{});
         }
       }
       transpose4(grad[0], grad[1], grad[2], grad[3]);
-      for (int i = 0; i < 4; i++) store_quad(reinterpret_cast<float*>(grad_channels + k + i) + lane, grad[i], BLOCK_WIDTH);
+      for (int i = 0; i < 4; i++) store_quad(reinterpret_cast<float*>(grad_channels[b] + k + i) + lane, grad[i], BLOCK_WIDTH);
     }
     transpose4(shares[0], shares[1], shares[2], shares[3]);
     totals[lane / BLOCK_WIDTH] = shares[0] + shares[1] + (shares[2] + shares[3]);
   });
-  return join_rows(totals) + grad_a * alpha;
+  remaining[b] = join_rows(totals) + grad_a * alpha;
 }
 
 // Weights and dL/ds of the chunk's Gaussians in one block. Returns how many were composited before the block finished.
 template <int D>
 int TileGradient<D>::replay_block(int b) {
   const Floats x = TABLES.x[b], y = TABLES.y[b];
-  const Floats* grad = grad_channels;
+  const Floats* grad = grad_channels[b];
   Floats t = transmittance[b], rest = remaining[b];
   int j = 0;
   while (j < tile.count[b]) {
     const Entry<D>& e = tile.entries[tile.list[b][j]];
     const Blend o = blend(e, x, y, t);
-    Floats even = grad_alpha, odd{};  // two sums, for two chains of additions
+    Floats even = grad_alpha[b], odd{};  // two sums, for two chains of additions
 #pragma GCC unroll 18
     for (int k = 0; k < D; k += 2) {
       even += grad[k] * e.channels[k];
@@ -144,7 +142,7 @@ void TileGradient<D>::sum_block(int b, int count) {
     Floats sums[U][L::VECTORS]{};
 #pragma GCC unroll 4
     for (int p = 0; p < LANES; p++) {
-      const float* pixel = pixels[p];
+      const float* pixel = pixels[b * LANES + p];
 #pragma GCC unroll 8
       for (int u = 0; u < U; u++) {
         const float* pair = pairs[i + u] + pair_at(p);
@@ -198,17 +196,16 @@ void backward_tile(const SsRasteriseInput& in, int64_t v, const ChannelGroup& gr
   std::memset(gradient.pixels, 0, sizeof gradient.pixels);
   if (group.features > 0 && !gradients.features) gradient.tile.exact = false;
   gradient.tile.slots = state.slot_begin.get();
-  for (int b = 0; b < BLOCKS; b++) gradient.transmittance[b] = gradient.tile.inside(b);
-  unsigned begun = 0;  // blocks of which `remaining` is known
+  for (int b = 0; b < BLOCKS; b++) {
+    gradient.transmittance[b] = gradient.tile.inside(b);
+    gradient.load_block(b, v, images, gradients);
+  }
   while (begin < composited) {
     const int64_t stop = std::min(begin + CHUNK, composited);
     std::memset(gradient.rows, 0, sizeof gradient.rows[0] * size_t(stop - begin));
     gradient.tile.load_chunk(begin, stop, true);
     for (int b = 0; b < BLOCKS; b++) {
       if (gradient.tile.count[b] == 0 || !any(open(gradient.transmittance[b]))) continue;
-      const Floats all = gradient.load_block(b, v, images, gradients);
-      if (!(begun >> b & 1)) gradient.remaining[b] = all;
-      begun |= 1u << b;
       gradient.sum_block(b, gradient.replay_block(b));
     }
     gradient.store_rows(begin, stop, state, first_row);

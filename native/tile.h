@@ -115,15 +115,13 @@ struct Tile {
 
   static int block_x(int b) { return b % 4 * BLOCK_WIDTH; }
   static int block_y(int b) { return b / 4 * BLOCK_HEIGHT; }
-  // Whether no pixel of the block lies outside the image.
-  bool whole(int b) const { return block_x(b) + BLOCK_WIDTH <= width && block_y(b) + BLOCK_HEIGHT <= height; }
   // Calls `body(first lane, index of its pixel in a plane, count, exact)` for each of the block's rows inside the image.
   // The last two are compile-time constants where nothing is ragged: a whole block, and as many channels as compiled for.
   template <class Body>
   __attribute__((always_inline)) void for_rows(int b, Body&& body) const {
     const int columns = std::min(BLOCK_WIDTH, width - block_x(b)), rows = std::min(BLOCK_HEIGHT, height - block_y(b));
     const int64_t first = (y + block_y(b)) * in.width + x + block_x(b);
-    if (whole(b) && exact) {
+    if (columns == BLOCK_WIDTH && rows == BLOCK_HEIGHT && exact) {
       for (int row = 0; row < BLOCK_HEIGHT; row++) {
         body(row * BLOCK_WIDTH, first + row * in.width, std::integral_constant<int, BLOCK_WIDTH>{}, std::true_type{});
       }
