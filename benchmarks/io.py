@@ -5,6 +5,7 @@
 Prints, for this machine: PLY reading from the page cache in MB of file a second, median and range, beside plyfile and
 meshio where they are installed, taken in turn and doing the same job (activated float32 arrays); writing; every other
 format that can be written; and the largest resident memory of reading, in a new process, as a multiple of the file.
+Targets stand beside the figures they are about.
 plyfile is GPL-3 and no dependency: install it beside the package to compare.
 """
 
@@ -27,6 +28,9 @@ import torch
 
 from splatsense import Gaussians
 from splatsense.io import WRITERS, load, read_ply, save, write_ply
+
+READ_TARGET = 500  # MB of PLY a second
+MEMORY_TARGET, LARGE_TARGET = 2.0, 4.0  # times the file; GB for 10 million Gaussians
 
 MEMORY_CODE = """
 import pathlib, sys, time
@@ -85,7 +89,8 @@ def ply(folder: Path, count: int, degree: int, repeats: int) -> None:
     if importlib.util.find_spec("meshio"):
         jobs["meshio"] = lambda: with_meshio(path)
     jobs["write_ply"] = lambda: write_ply(gaussians, folder / "b.ply")
-    report(jobs, size, repeats)
+    rates = report(jobs, size, repeats)
+    print(f"  read_ply: wanted at least {READ_TARGET} MB/s, {'met' if rates['read_ply'] >= READ_TARGET else 'MISSED'}\n")
 
 
 def with_plyfile(path: Path) -> list[np.ndarray]:
@@ -133,10 +138,11 @@ def others(folder: Path, count: int, repeats: int) -> None:
         report({"load": lambda path=path: load(path), "save": lambda path=path: save(gaussians, path)}, size, repeats)
 
 
-def report(jobs: dict[str, Callable[[], object]], size: int, repeats: int) -> None:
+def report(jobs: dict[str, Callable[[], object]], size: int, repeats: int) -> dict[str, float]:
     """Run the jobs in turn, `repeats` times after one that does not count, and print MB a second: median, least and most.
 
-    Rates by processor time stand beside those by the clock: on a machine that is busy otherwise only they say much.
+    Rates by processor time stand beside those by the clock: on a machine that is busy otherwise only they say much. Returns
+    the medians by the clock.
     """
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
     for repeat in range(repeats + 1):
@@ -153,6 +159,7 @@ def report(jobs: dict[str, Callable[[], object]], size: int, repeats: int) -> No
             f"{statistics.median(busy):7,.0f} MB per processor second"
         )
     print()
+    return {name: statistics.median(wall for wall, _ in both) for name, both in rates.items()}
 
 
 def memory(folder: Path, count: int, degree: int) -> None:
@@ -174,6 +181,8 @@ def memory(folder: Path, count: int, degree: int) -> None:
         f"{found['peak'] / 1e6:.2f} GB at most, {(found['peak'] - found['before']) * 1024 / size:.2f} x the file "
         f"beyond the {found['before'] / 1e6:.2f} GB of the imports"
     )
+    lean = found["peak"] - found["before"] <= MEMORY_TARGET * size / 1024 and found["peak"] / 1e6 <= LARGE_TARGET
+    print(f"  wanted at most {MEMORY_TARGET} x the file and {LARGE_TARGET} GB, {'met' if lean else 'MISSED'}")
     large.unlink()
 
 

@@ -1,111 +1,178 @@
-// For each tile, the Gaussians that may touch it from front to back: one radix sort by depth, then one counting pass.
+// For each tile, the Gaussians that may touch it from front to back: a radix sort by depth, then one counting pass. Threads
+// share every step: each takes a run of the input, counts, and after a sum over the runs writes where its counts say, so the
+// lists are those of one thread. (But for that sum, each thread touches memory of its own: no cache line goes back and forth.)
 #include "rasterise.h"
 
 namespace {
 
-constexpr int DIGIT_BITS = 12, DIGITS = 1 << DIGIT_BITS;
+constexpr int MAX_DIGIT_BITS = 12, MAX_DIGITS = 1 << MAX_DIGIT_BITS;
+constexpr int LINE = 16;  // 32-bit integers of a cache line
 
-// Sorts the first `count` keys and their ids, stably, in as few passes as `largest` needs. Returns which buffer holds the ids.
-int radix_sort(State& s, int64_t count, uint32_t largest) {
-  int current = 0;
-  std::vector<int32_t> begin(DIGITS);
-  for (int shift = 0; shift < 32 && largest >> shift; shift += DIGIT_BITS) {
-    const uint32_t* keys = s.keys[current].get();
-    const int32_t* ids = s.order[current].get();
-    uint32_t* sorted_keys = s.keys[1 - current].get();
-    int32_t* sorted_ids = s.order[1 - current].get();
-    std::fill(begin.begin(), begin.end(), 0);
-    for (int64_t i = 0; i < count; i++) begin[keys[i] >> shift & (DIGITS - 1)]++;
-    for (int32_t d = 0, sum = 0; d < DIGITS; d++) {
-      const int32_t here = begin[d];
-      begin[d] = sum;
-      sum += here;
+// The Gaussians that are drawn, in the order they were given. Those of part p lie in `keys` from PART * p on.
+struct Drawn {
+  std::vector<int32_t> begin;  // (parts + 1) how many are drawn before each part
+  uint32_t smallest = UINT32_MAX, largest = 0;
+  int64_t count() const { return begin.back(); }
+};
+
+// A depth as it sorts, above an id. z > 0, so its bits order as z does.
+uint64_t key_of(float z, int64_t id) {
+  uint32_t bits;
+  std::memcpy(&bits, &z, sizeof bits);
+  return uint64_t{bits} << 32 | uint64_t(id);
+}
+
+Drawn find_drawn(int64_t gaussians, const View& view, uint64_t* keys, int threads) {
+  struct alignas(64) Part {
+    int32_t count;
+    uint32_t smallest, largest;
+  };
+  std::vector<Part> found(size_t(parts(gaussians)));
+  parallel_for(threads, parts(gaussians), [&](int64_t p) {
+    Part part{0, UINT32_MAX, 0};
+    uint64_t* to = keys + PART * p;
+    for (int64_t i = PART * p; i < std::min(gaussians, PART * (p + 1)); i++) {
+      if (view.footprints[i].tiles() == 0) continue;
+      const uint64_t key = key_of(view.splats[i].z, i);
+      part.smallest = std::min(part.smallest, uint32_t(key >> 32));
+      part.largest = std::max(part.largest, uint32_t(key >> 32));
+      to[part.count++] = key;
     }
-    for (int64_t i = 0; i < count; i++) {
-      const int32_t to = begin[keys[i] >> shift & (DIGITS - 1)]++;
-      sorted_keys[to] = keys[i];
-      sorted_ids[to] = ids[i];
-    }
-    current = 1 - current;
+    found[size_t(p)] = part;
+  });
+  Drawn drawn;
+  drawn.begin.reserve(found.size() + 1);
+  drawn.begin.push_back(0);
+  for (const Part& part : found) {
+    drawn.begin.push_back(drawn.begin.back() + part.count);
+    drawn.smallest = std::min(drawn.smallest, part.smallest), drawn.largest = std::max(drawn.largest, part.largest);
   }
-  return current;
+  return drawn;
+}
+
+// One stable pass over the keys by `bits` bits from `shift` on. `for_run(run, body)` calls body(key) for a run's keys in order.
+template <class ForRun>
+void sort_pass(int runs, int threads, int shift, int bits, ForRun&& for_run, uint64_t* to) {
+  const uint64_t digits = uint64_t{1} << bits;
+  const auto digit = [=](uint64_t key) { return key >> shift & (digits - 1); };
+  std::vector<int32_t> begin(size_t(runs) * MAX_DIGITS);
+  parallel_for(threads, runs, [&](int64_t run) {
+    int32_t* counts = begin.data() + run * MAX_DIGITS;
+    for_run(run, [&](uint64_t key) { counts[digit(key)]++; });
+  });
+  int32_t sum = 0;
+  for (uint64_t d = 0; d < digits; d++) {
+    for (int run = 0; run < runs; run++) sum += std::exchange(begin[size_t(run) * MAX_DIGITS + d], sum);
+  }
+  parallel_for(threads, runs, [&](int64_t run) {
+    int32_t* at = begin.data() + run * MAX_DIGITS;
+    for_run(run, [&](uint64_t key) { to[at[digit(key)]++] = key; });
+  });
+}
+
+// Sorts what `find_drawn` found, in as few passes as the depths' bits need. Returns the sorted keys, which have lost their depths.
+const uint64_t* sort_drawn(const Drawn& drawn, Buffer<uint64_t>* keys, int threads) {
+  const int64_t parts = int64_t(drawn.begin.size()) - 1, count = drawn.count();
+  const auto part_of_run = [&](int64_t run) { return parts * run / threads; };
+  const uint64_t subtract = uint64_t{drawn.smallest} << 32;
+  const auto unsorted = [&](int64_t run, auto&& body) {
+    for (int64_t p = part_of_run(run); p < part_of_run(run + 1); p++) {
+      const uint64_t* from = keys[0].get() + PART * p;
+      for (int32_t k = 0; k < drawn.begin[size_t(p) + 1] - drawn.begin[size_t(p)]; k++) body(from[k] - subtract);
+    }
+  };
+  int width = 0;
+  while (count && (drawn.largest - drawn.smallest) >> width > 0) width++;
+  const int passes = std::max(1, (width + MAX_DIGIT_BITS - 1) / MAX_DIGIT_BITS), bits = (width + passes - 1) / passes;
+  sort_pass(threads, threads, 32, bits, unsorted, keys[1].get());
+  for (int pass = 1; pass < passes; pass++) {
+    const uint64_t* from = keys[pass % 2].get();
+    const auto sorted = [&](int64_t run, auto&& body) {
+      for (int64_t k = count * run / threads; k < count * (run + 1) / threads; k++) body(from[k]);
+    };
+    sort_pass(threads, threads, 32 + bits * pass, bits, sorted, keys[1 - pass % 2].get());
+  }
+  return keys[passes % 2].get();
+}
+
+// Adds one to the count of every tile of the footprints: four changes each, however many tiles they touch, summed at the end.
+template <class Footprints>
+void count_tiles(const Grid& grid, Footprints&& for_each, int32_t* counts) {
+  const int stride = grid.tiles_x + 1;
+  std::vector<int32_t> changes(size_t(stride) * (grid.tiles_y + 1));
+  for_each([&](const Footprint& f) {
+    changes[f.y0 * stride + f.x0]++;
+    changes[f.y0 * stride + f.x1]--;
+    changes[f.y1 * stride + f.x0]--;
+    changes[f.y1 * stride + f.x1]++;
+  });
+  for (int y = 0; y < grid.tiles_y; y++) {
+    int32_t* row = changes.data() + y * stride;
+    int32_t count = 0;
+    for (int x = 0; x < grid.tiles_x; x++) {
+      if (y > 0) row[x] += row[x - stride];
+      *counts++ = count += row[x];
+    }
+  }
+}
+
+// Appends the Gaussian to its tiles' lists, of which `at` is the ends. `at[nowhere]` takes what is not needed, over and over.
+SS_INLINE void append_to_tiles(int32_t id, const Footprint& f, int tiles_x, int nowhere, int64_t* at, int32_t* ids) {
+  const int width = f.x1 - f.x0, height = f.y1 - f.y0, tile = f.y0 * tiles_x + f.x0;
+  const auto append = [&](int to, bool needed) {
+    int64_t& end = at[nowhere + ((to - nowhere) & -int(needed))];
+    ids[end] = id;
+    end += needed;
+  };
+  if (width <= 2 && height <= 2) {  // as most do; no branch here is hard to predict
+    append(tile, true);
+    append(tile + 1, width > 1);
+    append(tile + tiles_x, height > 1);
+    append(tile + tiles_x + 1, (width > 1) & (height > 1));
+  } else {
+    for (int y = 0; y < height; y++) {
+      for (int x = 0; x < width; x++) append(tile + y * tiles_x + x, true);
+    }
+  }
 }
 
 }  // namespace
 
 void bin_view(int64_t gaussians, const Grid& grid, View& view, State& scratch, int threads) {
-  for (int k = 0; k < 2; k++) {
-    scratch.keys[k].reserve(gaussians);
-    scratch.order[k].reserve(gaussians);
-  }
-  view.tile_begin.reserve(grid.tiles() + 1);
-  view.tile_end.reserve(grid.tiles());
-  scratch.cursor.reserve(grid.tiles() + threads);
-  int64_t* cursor = scratch.cursor.get();
-  // Changes of the count of Gaussians from tile to tile: four for each Gaussian, however many tiles it touches.
-  const int stride = grid.tiles_x + 1;
-  std::vector<int32_t> changes(size_t(stride) * (grid.tiles_y + 1));
+  for (Buffer<uint64_t>& keys : scratch.keys) keys.reserve(parts(gaussians) * PART);
+  const Drawn drawn = find_drawn(gaussians, view, scratch.keys[0].get(), threads);
+  const uint64_t* sorted = sort_drawn(drawn, scratch.keys, threads);
 
-  // z > 0, so its bits order as z does; less the smallest, they are short.
-  int64_t drawn = 0;
-  uint32_t smallest = UINT32_MAX, largest = 0;
-  for (int64_t i = 0; i < gaussians; i++) {
-    const Footprint f = view.footprints[i];
-    if (f.tiles() == 0) continue;
-    uint32_t key;
-    std::memcpy(&key, &view.splats[i].z, 4);
-    smallest = std::min(smallest, key), largest = std::max(largest, key);
-    scratch.keys[0][drawn] = key;
-    scratch.order[0][drawn++] = int32_t(i);
-    changes[f.y0 * stride + f.x0]++;
-    changes[f.y0 * stride + f.x1]--;
-    changes[f.y1 * stride + f.x0]--;
-    changes[f.y1 * stride + f.x1]++;
-  }
-  for (int64_t j = 0; j < drawn; j++) scratch.keys[0][j] -= smallest;
-  const int32_t* order = scratch.order[drawn ? radix_sort(scratch, drawn, largest - smallest) : 0].get();
-
+  // Each run of the sorted Gaussians has its place in every tile's list.
+  const int runs = threads, tiles = grid.tiles(), stride = tiles + LINE;
+  const auto for_run = [&](int64_t run, auto&& body) {
+    for (int64_t k = drawn.count() * run / runs; k < drawn.count() * (run + 1) / runs; k++) {
+      const int32_t id = int32_t(uint32_t(sorted[k]));
+      body(id, view.footprints[id]);
+    }
+  };
+  std::vector<int32_t> counts(size_t(runs) * stride);
+  parallel_for(threads, runs, [&](int64_t run) {
+    const auto footprints = [&](auto&& body) { for_run(run, [&](int32_t, const Footprint& f) { body(f); }); };
+    count_tiles(grid, footprints, counts.data() + run * stride);
+  });
+  view.tile_begin.reserve(tiles + 1);
+  view.tile_end.reserve(tiles);
+  scratch.cursor.reserve(int64_t(runs) * stride);
   int64_t total = 0;
-  for (int y = 0, t = 0; y < grid.tiles_y; y++) {
-    int32_t* row = changes.data() + y * stride;
-    int32_t count = 0;
-    for (int x = 0; x < grid.tiles_x; x++, t++) {
-      if (y > 0) row[x] += row[x - stride];
-      count += row[x];
-      view.tile_begin[t] = cursor[t] = total;
-      total += count;
+  for (int t = 0; t < tiles; t++) {
+    view.tile_begin[t] = total;
+    for (int run = 0; run < runs; run++) {
+      scratch.cursor[int64_t(run) * stride + t] = total;
+      total += counts[size_t(run) * stride + t];
     }
   }
-  view.tile_begin[grid.tiles()] = total;
-  view.ids.reserve(total + threads);
+  view.tile_begin[tiles] = total;
+  view.ids.reserve(total + (runs + 1) * LINE);
   view.masks.reserve(total);
-
-  // Each part fills its own rows of tiles.
-  parallel_for(threads, threads, [&](int64_t part) {
-    const int first = int(grid.tiles_y * part / threads), last = int(grid.tiles_y * (part + 1) / threads);
-    const int nowhere = grid.tiles() + int(part);  // takes what is not needed, over and over in one place
-    cursor[nowhere] = total + part;
-    for (int64_t j = 0; j < drawn; j++) {
-      const int32_t id = order[j];
-      const Footprint f = view.footprints[id];
-      const int width = f.x1 - f.x0, begin = std::max<int>(f.y0, first), height = std::min<int>(f.y1, last) - begin;
-      const int tile = begin * grid.tiles_x + f.x0;
-      const auto append = [&](int to, bool needed) {
-        int64_t& at = cursor[nowhere + ((to - nowhere) & -int(needed))];
-        view.ids[at] = id;
-        at += needed;
-      };
-      if (width <= 2 && height <= 2) {  // as most do; no branch here is hard to predict
-        if (height <= 0) continue;
-        append(tile, true);
-        append(tile + 1, width > 1);
-        append(tile + grid.tiles_x, height > 1);
-        append(tile + grid.tiles_x + 1, (width > 1) & (height > 1));
-      } else {
-        for (int y = 0; y < height; y++) {
-          for (int x = 0; x < width; x++) append(tile + y * grid.tiles_x + x, true);
-        }
-      }
-    }
+  parallel_for(threads, runs, [&](int64_t run) {
+    int64_t* at = scratch.cursor.get() + run * stride;
+    at[tiles] = total + (run + 1) * LINE;
+    for_run(run, [&](int32_t id, const Footprint& f) { append_to_tiles(id, f, grid.tiles_x, tiles, at, view.ids.get()); });
   });
 }

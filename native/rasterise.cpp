@@ -21,7 +21,7 @@ size_t View::bytes() const {
 }
 
 size_t State::bytes() const {
-  return keys[0].bytes() + keys[1].bytes() + order[0].bytes() + order[1].bytes() + cursor.bytes() + slot_begin.bytes() +
+  return keys[0].bytes() + keys[1].bytes() + cursor.bytes() + slot_begin.bytes() +
          slots.bytes() + partial.bytes();
 }
 

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "parallel.h"
@@ -93,8 +94,7 @@ struct View {
 struct State {
   std::vector<std::unique_ptr<View>> views;
   // scratch of binning
-  Buffer<uint32_t> keys[2];
-  Buffer<int32_t> order[2];
+  Buffer<uint64_t> keys[2];
   Buffer<int64_t> cursor;
   // scratch of the backward pass
   Buffer<int64_t> slot_begin;  // (N + 1)

@@ -1,13 +1,19 @@
+import gzip
+import importlib.util
+import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+import trimesh
 
 from splatsense.batch import find_inputs, run_batch
 from splatsense.cli import main
 from splatsense.errors import DataError, FormatError
+from splatsense.formats import ASSET_SUFFIXES, WRITABLE
 from splatsense.gaussians import Gaussians
 from splatsense.io import load, save
 
@@ -91,6 +97,68 @@ def test_compressed_files_and_unpacked_sog_folders(tmp_path, capsys):
     made = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.ply"))
     assert made == ["chair.ply", "lamp/meta.ply"]
     assert b"packed_position" not in (tmp_path / "out" / "chair.ply").read_bytes()
+
+
+def test_a_gzipped_file_says_what_to_do(tmp_path, capsys):
+    packed = tmp_path / "chair.ply.gz"
+    packed.write_bytes(gzip.compress(write(tmp_path / "chair.ply").read_bytes()))
+    assert main(["convert", str(packed), str(tmp_path / "out.splat")]) == 2
+    assert f"{packed}: is not a 3D file: its first bytes are those of a gzip archive; unpack it" in capsys.readouterr().err
+    assert main(["convert", str(packed), "--out", str(tmp_path / "out")]) == 1
+    assert "a gzip archive; unpack it" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*"))
+
+
+def every_format(folder: Path) -> set[str]:
+    """Write an asset of every suffix that a folder is searched for, and return those whose writer is not installed."""
+    absent = set()
+    for suffix in WRITABLE:
+        write(folder / f"written{suffix}")
+    for name in ("viewer_level1.ksplat", "splat_transform_degree_2.sog"):
+        shutil.copy(Path(__file__).parent / "io" / "data" / name, folder / name)
+    with zipfile.ZipFile(folder / "splat_transform_degree_2.sog") as archive:
+        archive.extractall(folder / "unpacked")
+    box = trimesh.creation.box()
+    for suffix in (".obj", ".stl"):
+        box.export(folder / f"box{suffix}")
+    rows = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)).tolist()
+    text = "".join(f"{x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in rows)
+    for suffix in (".xyz", ".xyzrgb", ".xyzn", ".pts"):
+        (folder / f"points{suffix}").write_text(text)
+    kinds = "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 20\nHEIGHT 1\nPOINTS 20\nDATA ascii\n"
+    (folder / "points.pcd").write_text(f"VERSION .7\n{kinds}{text}")
+    if importlib.util.find_spec("laspy"):
+        import laspy
+
+        scan = laspy.LasData(laspy.LasHeader(version="1.2", point_format=0))
+        scan.x, scan.y, scan.z = torch.tensor(rows).T.numpy()
+        for suffix in (".las", ".laz"):
+            scan.write(folder / f"scan{suffix}")
+    else:
+        absent |= {".las", ".laz"}
+    if importlib.util.find_spec("pye57"):
+        import pye57
+
+        with pye57.E57(str(folder / "scan.e57"), mode="w") as file:
+            columns = torch.tensor(rows).double().T.numpy()
+            file.write_scan_raw({f"cartesian{axis}": column for axis, column in zip("XYZ", columns, strict=True)})
+    else:
+        absent.add(".e57")
+    return absent
+
+
+def test_a_folder_with_every_format(tmp_path, capsys):
+    """`info` and `convert` read every suffix that a folder is searched for, and a SOG folder among them."""
+    folder = tmp_path / "in"
+    absent = every_format(folder)
+    assert {path.suffix for path in folder.iterdir() if path.is_file()} == ASSET_SUFFIXES - absent
+    assert main(["info", "--json", str(folder)]) == 0
+    found = {Path(each["path"]).relative_to(folder).as_posix(): each for each in json.loads(capsys.readouterr().out)}
+    assert found.keys() == {path.name for path in folder.iterdir() if path.is_file()} | {"unpacked/meta.json"}
+    assert all(each["gaussians"] > 0 for each in found.values())
+    assert found["unpacked/meta.json"]["gaussians"] == found["splat_transform_degree_2.sog"]["gaussians"]
+    assert main(["convert", str(folder), "--out", str(tmp_path / "out"), "--to", "npz"]) == 0
+    assert len(list((tmp_path / "out").rglob("*.npz"))) == len(found)
 
 
 def test_convert_usage(folder, tmp_path, capsys):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from splatsense.cameras import Cameras
 from splatsense.cli import main
@@ -157,3 +158,68 @@ def test_nothing_to_draw():
     with pytest.raises(DataError, match="no Gaussians"):
         Orbit(box()[:0])
     assert isinstance(Orbit(box()).cameras(2), Cameras)
+
+
+def colmap_model(folder, cameras, names):
+    """The cameras as a COLMAP model in text."""
+    folder.mkdir()
+    fx, fy, cx, cy = (float(cameras.K[0, row, column]) for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    (folder / "cameras.txt").write_text(f"1 PINHOLE {cameras.width} {cameras.height} {fx} {fy} {cx} {cy}\n")
+    lines = []
+    for index, (view, name) in enumerate(zip(cameras.world_to_camera.double().numpy(), names, strict=True), 1):
+        x, y, z, w = Rotation.from_matrix(view[:3, :3]).as_quat()
+        lines += [" ".join(map(str, (index, w, x, y, z, *view[:3, 3], 1, name))), ""]
+    (folder / "images.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["transforms.json", "COLMAP"])
+def test_given_cameras_take_the_same_pictures(tmp_path, asset, kind):
+    """An orbit's own cameras, given as a file, must see what the orbit saw."""
+    assert main(["render", str(asset), "--out", str(tmp_path / "orbit"), *QUICK]) == 0
+    former = tmp_path / "orbit" / "red box"
+    cameras, names = load_cameras(former / "transforms.json")
+    source = former / "transforms.json" if kind == "transforms.json" else colmap_model(tmp_path / "model", cameras, names)
+    assert main(["render", str(asset), "--out", str(tmp_path / "again"), "--cameras", str(source)]) == 0
+    folder = tmp_path / "again" / "red box"
+    written = json.loads((folder / "transforms.json").read_text())
+    assert [frame["image"] for frame in written["frames"]] == names
+    scales = [json.loads((each / "transforms.json").read_text())["depth_unit_scale_factor"] for each in (former, folder)]
+    assert scales[0] == pytest.approx(scales[1], rel=1e-4)
+    for index in range(2):
+        for name in (f"color_{index:03d}.png", f"alpha_{index:03d}.png"):
+            assert np.abs(read(folder / name).astype(int) - read(former / name)).max() <= 3
+        depths = [read(each / f"depth_{index:03d}.png") * scales[0] for each in (former, folder)]
+        seen = (depths[0] > 0) & (depths[1] > 0)
+        assert seen.mean() > 0.2
+        np.testing.assert_allclose(depths[0][seen], depths[1][seen], rtol=1e-3)
+    torch.testing.assert_close(load_cameras(folder / "transforms.json")[0].world_to_camera, cameras.world_to_camera)
+
+
+def test_given_cameras_are_known_again(tmp_path, asset, capsys):
+    assert main(["render", str(asset), "--out", str(tmp_path / "orbit"), *QUICK]) == 0
+    source = tmp_path / "orbit" / "red box" / "transforms.json"
+    command = ["render", str(asset), "--out", str(tmp_path / "again"), "--cameras", str(source)]
+    for expected in ("1 drawn, 0 drawn already", "0 drawn, 1 drawn already"):
+        assert main(command) == 0
+        assert expected in capsys.readouterr().out
+    content = json.loads(source.read_text())
+    source.write_text(json.dumps(content | {"frames": content["frames"][:1]}))
+    assert main(command) == 0
+    assert "1 drawn, 0 drawn already" in capsys.readouterr().out
+    assert not (tmp_path / "again" / "red box" / "color_001.png").exists()
+
+
+def test_given_cameras_that_cannot_be_used(tmp_path, asset, capsys):
+    source = tmp_path / "transforms.json"
+    command = ["render", str(asset), "--out", str(tmp_path / "out"), "--cameras", str(source)]
+    assert main(command) == 2
+    assert str(source) in capsys.readouterr().err
+    matrix = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 60], [0, 0, 0, 1]]
+    frame = {"file_path": "a.png", "w": 9000, "h": 9, "fl_x": 50, "transform_matrix": matrix}
+    source.write_text(json.dumps({"frames": [frame]}))
+    assert main(command) == 1
+    assert "images of 9000 x 9 pixels; at most 8,192 a side" in capsys.readouterr().err
+    assert main([*command, "--views", "3"]) == 2
+    assert "--views is about orbits and does not go with --cameras" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.png"))

@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tags": ("splatsense.cli:tags", "say what assets show"),
     "demo": ("splatsense.demo:demo", "build a library from the bundled splats, search it, draw the results"),
     "info": ("splatsense.cli:info", "say what asset files hold and what may be wrong with them"),
-    "render": ("splatsense.turntable:render_command", "draw pictures, depth and turntables of assets"),
+    "render": ("splatsense.turntable:render_command", "draw pictures, depth and turntables of assets, from any cameras"),
     "convert": ("splatsense.cli:convert", "turn splats, meshes and point clouds into splats of another format"),
     "triplets build": ("splatsense.clip_gs.build:triplets_build", "training data from meshes or splats"),
     "scenes scannet": ("splatsense.import_scenes:import_scannet", "import ScanNet scans as they are downloaded"),

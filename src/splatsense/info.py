@@ -38,6 +38,7 @@ class Info:
         opacity: quantiles by `QUANTILES`.
         scale: quantiles of each Gaussian's longest standard deviation, by `QUANTILES`.
         memory: bytes of the Gaussians in memory.
+        notes: sentences of the reader that are no fault, such as that the file asks for antialiased rendering.
         warnings: sentences on what may be wrong.
     """
 
@@ -50,6 +51,7 @@ class Info:
     opacity: list[float]
     scale: list[float]
     memory: int
+    notes: list[str]
     warnings: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -69,7 +71,8 @@ class Info:
         quantiles = [("", *QUANTILE_NAMES)]
         quantiles += [(key, *(f"{value:.3g}" for value in getattr(self, key))) for key in ("opacity", "scale")]
         lines = [short_path(Path(self.path)), table(facts, "<<"), table(quantiles, "<" + ">" * len(QUANTILES))]
-        return "\n".join([*lines, *(f"  ! {warning}" for warning in self.warnings)])
+        said = [*(f"  - {note}" for note in self.notes), *(f"  ! {warning}" for warning in self.warnings)]
+        return "\n".join([*lines, *said])
 
 
 def file_info(path: Path) -> Info:
@@ -89,7 +92,9 @@ def file_info(path: Path) -> Info:
         opacity=_quantiles(gaussians.opacities.numpy()),
         scale=_quantiles(gaussians.scales.amax(1).numpy()),
         memory=sum(tensor.nbytes for tensor in vars(gaussians).values()),
-        warnings=[message.removeprefix(f"{path}: ") for message in said] + find_faults(gaussians),
+        notes=[message.removeprefix(f"{path}: ") for level, message in said if level < logging.WARNING],
+        warnings=[message.removeprefix(f"{path}: ") for level, message in said if level >= logging.WARNING]
+        + find_faults(gaussians),
     )
 
 
@@ -138,18 +143,21 @@ def _quantiles(values: np.ndarray) -> list[float]:
 
 
 @contextmanager
-def _said() -> Iterator[list[str]]:
-    """The warnings in our log while the block runs, which are then not printed."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())
+def _said() -> Iterator[list[tuple[int, str]]]:
+    """(level, message) of what our log gets while the block runs, which is then not printed."""
+    messages: list[tuple[int, str]] = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: messages.append((record.levelno, record.getMessage()))
+    before = log.propagate, log.level
+    log.propagate = False
+    log.setLevel(logging.INFO)
     log.addHandler(handler)
-    propagate, log.propagate = log.propagate, False
     try:
         yield messages
     finally:
         log.removeHandler(handler)
-        log.propagate = propagate
+        log.propagate = before[0]
+        log.setLevel(before[1])
 
 
 def info_of_files(paths: Sequence[Path], as_json: bool = False) -> BatchReport:

@@ -1,39 +1,37 @@
-"""`splatsense render`: pictures from around an asset, their depth and alpha, and a turntable animation.
+"""`splatsense render`: pictures from around an asset or from given cameras, their depth and alpha, and a turntable animation.
 
 Design
 - Each asset gets a folder: `color_000.png`, `depth_000.png`, `alpha_000.png` and so on, `turntable.webp`, and
   `transforms.json`, which holds the cameras in the units of the asset's own file: nerfstudio and `load_cameras` read it.
+- Given cameras (`--cameras`) are in the units and axes of the asset's file, as those are that it was trained from.
 - `transforms.json` is written last and notes the settings and the file's size and time of change: an asset whose note fits is
   skipped, and an interrupted run goes on where it was.
-- Depth is 16-bit; `depth_unit_scale_factor` in transforms.json times a value gives the file's units, 0 means nothing
-  there, and floaters far behind the asset have the largest value.
+- `view_files` says what each file holds.
 """
 
-import json
+import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 import tyro
 from PIL import Image, ImageColor
 
 from splatsense.batch import BatchReport, Input, run_batch
 from splatsense.cameras import Cameras
-from splatsense.errors import DataError, SplatSenseError
+from splatsense.errors import DataError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
-from splatsense.io.transforms_json import write_transforms_json
+from splatsense.io import load_cameras
 from splatsense.pictures import OUTLIER_FRACTION, Picture, draw, zoomed
+from splatsense.view_files import note_of, prepare, write_views
 
 MAX_SIZE = 8192
-CAMERAS = "transforms.json"
-NOTE = "splatsense"  # entry of transforms.json
 SECONDS_PER_TURN = 4.0
-DEPTH_STEPS = 65535
+WITH_CAMERAS = ("background", "shaded")  # settings that mean something beside given cameras
 
 
 @dataclass(frozen=True)
@@ -142,24 +140,44 @@ def render_orbit(gaussians: Gaussians, folder: Path, settings: OrbitSettings, no
         FormatError: the folder cannot be written.
     """
     orbit = Orbit(gaussians, settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    _forget_former(folder)
     cameras = orbit.cameras(settings.views)
-    step = orbit.farthest(cameras) / DEPTH_STEPS
-    names, extras = [], []
-    for index in range(settings.views):
-        picture = orbit.picture(cameras[index : index + 1])
-        depth = (picture.depth / step).round().clamp(0, DEPTH_STEPS).to(torch.int32).numpy().astype(np.uint16)
-        alpha = (picture.alpha.clamp(0, 1) * 255).round().byte().numpy()
-        files = {"color": picture.over(settings.rgb), "depth": depth, "alpha": alpha}
-        for kind, values in files.items():
-            _write_png(folder / f"{kind}_{index:03d}.png", values)
-        names.append(f"color_{index:03d}.png")
-        extras.append({"depth_file_path": f"depth_{index:03d}.png", "mask_path": f"alpha_{index:03d}.png"})
+    pictures = (orbit.picture(cameras[index : index + 1]) for index in range(settings.views))
+    prepare(folder)
     if settings.turntable != "none":
         write_turntable(orbit, folder / f"turntable.{settings.turntable}")
-    entries = {"depth_unit_scale_factor": step, NOTE: note or {}}
-    write_transforms_json(folder / CAMERAS, orbit.in_file_units(cameras), names, extras, entries)
+    write_views(folder, orbit.in_file_units(cameras), pictures, settings.rgb, orbit.farthest(cameras), note or {})
+
+
+def render_views(
+    gaussians: Gaussians,
+    folder: Path,
+    cameras: Cameras,
+    images: Sequence[str],
+    settings: OrbitSettings = OrbitSettings(),
+    note: dict[str, Any] | None = None,
+) -> None:
+    """Write what given cameras see into a folder, which is made if need be, and `transforms.json` last.
+
+    Args:
+        gaussians: the asset, in its file's own units.
+        cameras: V cameras in those units.
+        images: V names of the images that the cameras took, kept in transforms.json.
+        settings: the background and the light; the rest is about orbits.
+        note: kept in transforms.json.
+
+    Raises:
+        DataError: there are no Gaussians, or the images would be too large.
+        FormatError: the folder cannot be written.
+    """
+    if max(cameras.width, cameras.height) > MAX_SIZE:
+        raise DataError(
+            f"--cameras: images of {cameras.width} x {cameras.height} pixels; at most {MAX_SIZE:,} a side are drawn."
+        )
+    center, scale = gaussians.frame(OUTLIER_FRACTION)
+    farthest = float((cameras.centers - center).norm(dim=1).max()) + math.sqrt(3) / scale
+    pictures = (draw(gaussians, cameras[index : index + 1], settings.shaded) for index in range(len(cameras)))
+    prepare(folder)
+    write_views(folder, cameras, pictures, settings.rgb, farthest, note or {}, [{"image": name} for name in images])
 
 
 def write_turntable(orbit: Orbit, path: Path) -> None:
@@ -179,9 +197,10 @@ def render_command(
     paths: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")],
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("renders"),
     orbit: OrbitSettings = OrbitSettings(),
+    cameras: Annotated[Path | None, tyro.conf.arg(metavar="FILE|DIR")] = None,
     force: bool = False,
 ) -> int:
-    """Draw pictures from around assets, with depth, alpha and cameras, and a turntable animation if asked for.
+    """Draw pictures from around assets or from given cameras, with depth and alpha, and a turntable animation if asked for.
 
     Each asset gets a folder with color_000.png, depth_000.png, alpha_000.png and so on, and transforms.json with the cameras,
     as nerfstudio reads it. Assets that are drawn already are passed over.
@@ -190,55 +209,51 @@ def render_command(
         paths: Files, or folders of them.
         out: Folder for the pictures.
         orbit: Which pictures.
+        cameras: Draw what these cameras see instead of an orbit: a transforms.json, or the folder of a COLMAP model. They must
+            be in the units and axes of the assets.
         force: Draw again what is drawn already.
     """
-    return render_files(paths, out, orbit, force).tell("drawn")
+    return render_files(paths, out, orbit, force, cameras).tell("drawn")
 
 
-def render_files(paths: Sequence[Path], out: Path, settings: OrbitSettings, force: bool = False) -> BatchReport:
+def render_files(
+    paths: Sequence[Path], out: Path, settings: OrbitSettings, force: bool = False, cameras: Path | None = None
+) -> BatchReport:
     """Draw every asset among `paths` and in the folders among them, each into a folder of `out`.
 
     Args:
         force: also draw those again whose pictures are there, drawn with these settings from this content.
+        cameras: what `load_cameras` reads, to draw from instead of an orbit.
+
+    Raises:
+        DataError: there are no paths, or a setting of orbits stands beside `cameras`.
+        FormatError: `cameras` cannot be read.
     """
     from splatsense.library.ingest import load_asset
 
+    given, drawn_with = None, asdict(settings)
+    if cameras is not None:
+        for each in fields(settings):
+            if each.name not in WITH_CAMERAS and getattr(settings, each.name) != each.default:
+                raise DataError(f"--{each.name} is about orbits and does not go with --cameras; leave one of them out.")
+        given = load_cameras(cameras)
+        drawn_with["cameras"] = _hash_of(*given)
+
     def work(item: Input) -> bool:
         status = item.path.stat()
-        note = {"source": item.path.name, "bytes": status.st_size, "changed": status.st_mtime_ns, **asdict(settings)}
+        note = {"source": item.path.name, "bytes": status.st_size, "changed": status.st_mtime_ns, **drawn_with}
         folder = out / item.name
-        if not force and _former(folder).get(NOTE) == note:
+        if not force and note_of(folder) == note:
             return False
-        render_orbit(load_asset(item.path), folder, settings, note)
+        if given is None:
+            render_orbit(load_asset(item.path), folder, settings, note)
+        else:
+            render_views(load_asset(item.path), folder, *given, settings, note)
         return True
 
     return run_batch("drawing", paths, out, work)
 
 
-def _former(folder: Path) -> dict[str, Any]:
-    """What transforms.json in a folder says, or nothing."""
-    try:
-        content = json.loads((folder / CAMERAS).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _forget_former(folder: Path) -> None:
-    """Take away the pictures of a former run, all and only those that its transforms.json names."""
-    former = _former(folder)
-    if not former:
-        return
-    if NOTE not in former:
-        raise SplatSenseError(f"{folder / CAMERAS}: was not written by `splatsense render`; choose another output folder.")
-    for kind in ("color", "depth", "alpha"):
-        for index in range(len(former.get("frames", []))):
-            (folder / f"{kind}_{index:03d}.png").unlink(missing_ok=True)
-    for kind in ("webp", "gif"):
-        (folder / f"turntable.{kind}").unlink(missing_ok=True)
-    (folder / CAMERAS).unlink()
-
-
-def _write_png(path: Path, values: np.ndarray) -> None:
-    with atomic_write(path) as temporary:
-        Image.fromarray(values).save(temporary, "PNG")
+def _hash_of(cameras: Cameras, images: Sequence[str]) -> str:
+    numbers = torch.cat([cameras.world_to_camera.flatten(), cameras.K.flatten()]).double().numpy().tobytes()
+    return hashlib.sha256(numbers + repr((cameras.width, cameras.height, list(images))).encode()).hexdigest()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from splatsense.errors import DataError, FormatError
 from splatsense.gaussians import Gaussians
-from splatsense.io import read_ply, read_point_cloud, write_ply
+from splatsense.io import load, read_ply, read_point_cloud, write_ply
 
 
 def expected(columns):
@@ -230,6 +230,29 @@ def test_point_cloud_without_colours(tmp_path, write_ply_by_hand):
     cloud = read_point_cloud(write_ply_by_hand(tmp_path / "a.ply", columns, kind="double"))
     assert cloud.colors is None
     assert cloud.normals is None
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_doubles_far_from_the_origin_keep_their_millimetres(tmp_path, caplog, write_ply_by_hand, form):
+    away = np.array([512_345.0, 5_432_101.0, 250.0])
+    points = np.random.default_rng(0).random((200, 3)).round(3) * [4, 3, 2] + away
+    cloud = read_point_cloud(write_ply_by_hand(tmp_path / "a.ply", dict(zip("xyz", points.T, strict=True)), "double", form))
+    np.testing.assert_allclose(cloud.points.astype(np.float64) + cloud.origin, points, atol=1e-4)
+    assert np.abs(cloud.points).max() < 5
+    assert "float32 would round coordinates" in caplog.text
+    assert load(tmp_path / "a.ply").means.abs().max() < 5
+
+
+def test_floats_and_doubles_near_the_origin_stay_where_they_are(tmp_path, write_ply_by_hand):
+    points = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    columns = dict(zip("xyz", points.T, strict=True))
+    for kind, shift in (("double", 0), ("float", 1000)):
+        path = write_ply_by_hand(
+            tmp_path / "a.ply", {name: column + np.float32(shift) for name, column in columns.items()}, kind
+        )
+        cloud = read_point_cloud(path)
+        assert cloud.origin == (0.0, 0.0, 0.0)
+        np.testing.assert_array_equal(cloud.points, points + np.float32(shift))
 
 
 def test_point_cloud_leaves_out_points_that_are_not_finite(tmp_path, caplog, write_ply_by_hand):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from splatsense.errors import DataError, FormatError, LimitError
 from splatsense.gaussians import Gaussians, quaternion_to_matrix
+from splatsense.info import file_info
 from splatsense.io import load, read_spz, save, write_spz
 from splatsense.io._spz_axes import COORDINATE_SYSTEM, DIRECTIONS, SYSTEMS, matrix_to_rub
 from splatsense.spherical_harmonics import SH_C0, sh_to_rgb
@@ -175,6 +176,15 @@ def test_the_antialiased_flag_is_said(tmp_path, caplog):
     with caplog.at_level("INFO", "splatsense"):
         load(tmp_path / "a.spz")
     assert "trained for antialiased rendering" in caplog.text
+    caplog.clear()
+    info = file_info(tmp_path / "a.spz")
+    assert info.notes == ["was trained for antialiased rendering; draw it with RasterSettings(antialiased=True)."]
+    assert info.notes[0] not in info.warnings
+    assert f"  - {info.notes[0]}" in str(info)
+    assert info.to_json()["notes"] == info.notes
+    assert not caplog.text
+    (tmp_path / "b.spz").write_bytes(spz())
+    assert file_info(tmp_path / "b.spz").notes == []
 
 
 def test_a_damaged_half_costs_its_gaussian(tmp_path, caplog):

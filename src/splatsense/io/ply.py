@@ -127,7 +127,8 @@ def read_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
     """Read the vertices of a PLY file as points, with their colours and normals if it has them.
 
     Colours are `red green blue` (or `diffuse_red ...`, or `r g b`) as 8-bit or 16-bit integers, or as floats from 0 to 1
-    or 0 to 255. Points that are not finite are left out with a warning in the log.
+    or 0 to 255. Points that are not finite are left out with a warning in the log. Coordinates in doubles that lie far from
+    the origin are moved to it, see `PointCloud.origin`.
 
     Raises:
         FormatError: the file is missing, cut off, damaged, or has no x, y, z.
@@ -139,7 +140,9 @@ def read_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
     if missing:
         raise FormatError(f"{path}: not a point cloud: its vertices lack {', '.join(missing)}. {describe(header)}")
     count = _vertex_count(header)
-    points, columns = np.empty((count, 3), "f4"), {}
+    # As the other readers of points: doubles are kept until a cloud far from the origin has been moved to it.
+    points = np.empty((count, 3), "f8" if any(properties[name] == "f8" for name in POSITION) else "f4")
+    columns: dict[str | tuple[str, ...], np.ndarray] = {}
     columns |= dict(zip(POSITION, points.T, strict=True))
     color_names = _color_names(header)
     colors = normals = None

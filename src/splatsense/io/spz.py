@@ -111,7 +111,7 @@ def parse_spz(handle: io.BufferedIOBase, where: str, max_bytes: int | None = Non
         read = _read_streams if header.version == 4 else _read_plain
         attributes, records = read(where, handle, header, file_size, max_bytes)
     if header.flags & ANTIALIASED:
-        log.info("%s: was trained for antialiased rendering.", where)
+        log.info("%s: was trained for antialiased rendering; draw it with RasterSettings(antialiased=True).", where)
     return _decode(where, header, attributes, stored_axes(where, records))
 
 

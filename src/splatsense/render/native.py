@@ -131,7 +131,8 @@ class _Rasterise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *image_gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        tensors, images = ctx.saved_tensors[:8], ctx.saved_tensors[8:]  # raises if one of them was changed in place
+        saved = ctx.saved_tensors  # raises if one of them was changed in place
+        tensors, images = saved[:8], saved[8:]
         packed = Packed(*tensors, layout=ctx.layout)
         given = [None if gradient is None else gradient.contiguous() for gradient in image_gradients]
         # The gradients of an object without a view are not written.
