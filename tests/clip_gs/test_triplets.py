@@ -145,7 +145,7 @@ def test_settings_out_of_range_name_the_flag(change, flag):
 
 
 def test_a_fit_shows_views_it_did_not_see_better_than_the_surface(boxes):
-    setup = TripletConfig(gaussians=200, steps=(30, 30, 30), views=8, size=48)
+    setup = TripletConfig(gaussians=200, steps=(45, 45), views=8, size=48)
     items = boxes[:2]
     fitted = make_triplets(items, setup)
     surface = make_triplets(items, replace(setup, method="surface"))
@@ -161,7 +161,7 @@ def test_a_fit_shows_views_it_did_not_see_better_than_the_surface(boxes):
 
 def test_an_object_that_cannot_be_fitted_does_not_stop_its_batch(boxes, monkeypatch):
     """An object drawn as nothing; the batch is fitted one by one to find it."""
-    setup = TripletConfig(gaussians=50, steps=(2, 2, 2), views=4, size=16, held_out=1)
+    setup = TripletConfig(gaussians=50, steps=(3, 3), views=4, size=16, held_out=1)
     real = triplets_module.mesh_views
 
     def nothing_of_the_second(mesh, cameras, shading):
