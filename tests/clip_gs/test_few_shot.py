@@ -44,7 +44,9 @@ def test_an_episode_holds_what_was_asked_for(way, shot, support):
 
 
 def test_episodes_depend_on_the_seed_alone():
-    draw = lambda seed, order: draw_episodes(LABELS, SPLITS, 4, 2, FewShotConfig(), seed)[order].queries.tolist()  # noqa: E731
+    def draw(seed, order):
+        return draw_episodes(LABELS, SPLITS, 4, 2, FewShotConfig(), seed)[order].queries.tolist()
+
     assert draw(0, 3) == draw(0, 3)
     assert len({tuple(draw(seed, order)) for seed in (0, 1) for order in range(10)}) == 20
 

@@ -42,7 +42,10 @@ def test_the_interval_takes_the_views_of_an_object_together():
     names = [str(i) for i in range(50)]
     twelve, each = one.repeat_interleave(12, 0), [name for name in names for _ in range(12)]
     owners = [i for i in range(50) for _ in range(12)]
-    width = lambda result: result.interval[1] - result.interval[0]  # noqa: E731
+
+    def width(result):
+        return result.interval[1] - result.interval[0]
+
     alone, together, apart = recall(one, names), recall(twelve, each, names, owners=owners), recall(twelve, each, names)
     assert together.recall == pytest.approx(alone.recall)
     assert width(together) == pytest.approx(width(alone), abs=0.03)

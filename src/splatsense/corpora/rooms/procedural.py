@@ -4,6 +4,7 @@ They belong to no split: what they look like is drawn anew for every room. Each 
 the piece's frame (see `pieces`).
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -72,9 +73,9 @@ def trash_bin(rng: np.random.Generator) -> Piece:
     return _piece("trash_bin", "Bin", rng, (2 * radius, 2 * radius, height), partial(_bin, radius, height, color))
 
 
-def _piece(role: str, name: str, rng: np.random.Generator, size: tuple[float, float, float], load: object) -> Piece:
+def _piece(role: str, name: str, rng: np.random.Generator, size: tuple[float, float, float], load: Callable[[], Mesh]) -> Piece:
     key = f"procedural_{role}_{int(rng.integers(2**40)):010x}"
-    return Piece(key, name, role, size, load, surface=size[2], wall_depth=size[1], licence=LICENCE)  # type: ignore[arg-type]
+    return Piece(key, name, role, size, load, surface=size[2], wall_depth=size[1], licence=LICENCE)
 
 
 def _mesh(vertices: np.ndarray, faces: np.ndarray, materials: list[Material], of_face: np.ndarray, uvs: np.ndarray) -> Mesh:
