@@ -78,8 +78,7 @@ def make_box(extents, color) -> Mesh:
     return Mesh(vertices, BOX_FACES, np.zeros(12, np.int32), np.zeros(12, np.int32), (material,))
 
 
-@pytest.fixture
-def boxes():
+def make_boxes() -> list[CorpusObject]:
     """Eight boxes that differ in shape and colour, named after both."""
     shapes = {"cube": (1, 1, 1), "plank": (3, 0.2, 1), "pole": (0.2, 3, 0.2), "panel": (2, 2, 0.1)}
     colors = {"red": (0.9, 0.1, 0.1), "blue": (0.1, 0.1, 0.9)}
@@ -88,6 +87,11 @@ def boxes():
         for s, e in shapes.items()
         for c, v in colors.items()
     ]
+
+
+@pytest.fixture
+def boxes():
+    return make_boxes()
 
 
 @pytest.fixture

@@ -33,14 +33,14 @@ Record = dict[str, Any]
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other builds out of a folder meanwhile. Raises FormatError when there is one at work in it."""
+def locked(folder: Path, work: str = "build") -> Iterator[None]:
+    """Keep other builds (or what `work` says) out of a folder meanwhile. Raises FormatError when there is one at work in it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise FormatError(f"{folder}: another build is at work in this folder; wait for it, or use another.") from error
+            raise FormatError(f"{folder}: another {work} is at work in this folder; wait for it, or use another.") from error
         yield
 
 

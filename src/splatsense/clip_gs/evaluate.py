@@ -71,13 +71,18 @@ def evaluate_all(config: EvaluateConfig = DEFAULT) -> str:
         config: What to evaluate.
     """
     evaluation = Evaluation(config, DEFAULT_PROBE.train)
+    return _report(evaluation, all_tables(evaluation))
+
+
+def all_tables(evaluation: Evaluation, episodes: FewShotConfig = DEFAULT_EPISODES) -> dict[str, Table]:
+    """The four tables of an evaluation of both splits, or the reason ("not_possible") why there cannot be one."""
     made: dict[str, Callable[[], Table]] = {
         "zero_shot": evaluation.zero_shot,
         "retrieval": evaluation.retrieval,
-        "few_shot": lambda: evaluation.few_shot(DEFAULT_EPISODES),
+        "few_shot": lambda: evaluation.few_shot(episodes),
         "linear_probe": lambda: evaluation.linear_probe(DEFAULT_PROBE),
     }
-    return _report(evaluation, {name: _possible(name, make) for name, make in made.items()})
+    return {name: _possible(name, make) for name, make in made.items()}
 
 
 def _possible(name: str, make: Callable[[], Table]) -> Table:

@@ -11,11 +11,20 @@ import torch
 
 from splatsense.clip_gs import tabulate
 from splatsense.clip_gs.captions import clean_name
-from splatsense.clip_gs.evaluation_set import Contender, CorpusSource, EvaluationSet, ShardSource, embed_objects, load_models
+from splatsense.clip_gs.evaluation_set import (
+    Contender,
+    CorpusSource,
+    EvaluationSet,
+    RememberedTexts,
+    ShardSource,
+    embed_objects,
+    load_models,
+)
 from splatsense.clip_gs.few_shot import WAYS, Episode, FewShotConfig, draw_episodes, few_shot
 from splatsense.clip_gs.label_sets import LabelSet, load_label_set
 from splatsense.clip_gs.linear_probe import LinearProbeConfig, LinearProbeResult, linear_probe
 from splatsense.clip_gs.prompts import TEMPLATES, Prompts, class_embeddings
+from splatsense.clip_gs.ranking import hits_at
 from splatsense.clip_gs.retrieval import RecallResult, chance_recall, recall
 from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.clip_gs.zero_shot import chance, majority, zero_shot
@@ -48,6 +57,8 @@ class EvaluateConfig:
     """rendered of each object for the teacher; shards hold what they hold"""
     untrained: bool = True
     """baseline: the first model's network with random weights"""
+    rendered: bool = True
+    """baseline: the teacher on the rendered views"""
     seed: int = 0
     """of random weights, episodes and folds"""
     json: str | None = None
@@ -74,6 +85,7 @@ class Evaluation:
     Args:
         config: what to evaluate.
         other_split: a second split to embed, to learn from; "" for none.
+        teachers: by name, with the texts they have embedded already; evaluations that follow each other can share one.
 
     Attributes:
         data: objects of both splits; those without a class are left out where there are classes.
@@ -84,7 +96,9 @@ class Evaluation:
         SplatSenseError: what is wrong with the models, the data or the labels.
     """
 
-    def __init__(self, config: EvaluateConfig, other_split: str = "") -> None:
+    def __init__(
+        self, config: EvaluateConfig, other_split: str = "", teachers: dict[str, RememberedTexts] | None = None
+    ) -> None:
         self.config = config
         label_set = _label_set(config)
         source = open_source(config)
@@ -92,7 +106,8 @@ class Evaluation:
         def keep(key: str, split: str) -> bool:
             return key.startswith(config.holdout) if split == config.split else bool(other_split) and split == other_split
 
-        data = embed_objects(load_models(config.model), source, keep, config.untrained, config.seed)
+        models = load_models(config.model, teachers)
+        data = embed_objects(models, source, keep, config.untrained, config.seed, config.rendered)
         labels = [sample.label for sample in data.samples]
         if label_set:
             drop = config.drop_unknown or not config.labels
@@ -126,6 +141,18 @@ class Evaluation:
             "chance": _plain(chance(labels, self.classes)),
             "results": _plain(results),
         }
+
+    def correct(self, prompts: Prompts = "ensemble") -> dict[str, dict[str, float]]:
+        """Top-1 of `zero_shot` object by object, for every contender: 1 or 0 by key, in between where classes tie."""
+        test, labels = self._labelled_test()
+        truth = torch.tensor([[name == label for name in self.classes] for label in labels])
+        keys = [sample.key for sample in test.samples]
+        found = {}
+        for contender in test.contenders:
+            classes = class_embeddings(contender.encode_text, self.classes, TEMPLATES[prompts])
+            hits = hits_at(contender.objects @ classes.T, truth, (1,))[:, 0]
+            found[contender.name] = dict(zip(keys, hits.tolist(), strict=True))
+        return found
 
     def retrieval(self, prompts: Prompts = "short") -> Table:
         """R@k of every contender in every direction."""

@@ -208,24 +208,31 @@ class Models:
     teachers: dict[str, RememberedTexts]
 
 
-def load_models(names: Sequence[str]) -> Models:
+def load_models(names: Sequence[str], teachers: dict[str, RememberedTexts] | None = None) -> Models:
     """Bundled names or model folders.
 
+    Args:
+        names: of the models.
+        teachers: those that are loaded already, by name; the ones that lack are added.
+
     Raises:
-        CheckpointError: a model cannot be read.
+        CheckpointError: a model cannot be read, or was trained against another teacher of its teacher's name.
         DataError: no model is named, or one twice.
     """
     if not names or len(set(names)) < len(names):
         raise DataError(f"--model: name one or more different models, got {' '.join(names) or 'none'}.")
     models = {name: load_model(name) for name in names}
-    teachers: dict[str, RememberedTexts] = {}
+    loaded = {} if teachers is None else teachers
     for model in models.values():
         known = model.card["teacher"]
-        if known not in teachers:
-            teachers[known] = RememberedTexts(load_teacher(known))
-        model.teacher = teachers[known]
+        if known not in loaded:
+            loaded[known] = RememberedTexts(load_teacher(known))
+        model.teacher = model.check_teacher(loaded[known])
     own = [model.name for model in models.values()]
-    return Models({m.name if own.count(m.name) == 1 else name: m for name, m in models.items()}, teachers)
+    return Models(
+        {m.name if own.count(m.name) == 1 else name: m for name, m in models.items()},
+        {m.card["teacher"]: loaded[m.card["teacher"]] for m in models.values()},
+    )
 
 
 def untrained_encoder(model: ClipGS, seed: int) -> Callable[[Sequence[Gaussians]], Tensor]:
@@ -240,7 +247,12 @@ def untrained_encoder(model: ClipGS, seed: int) -> Callable[[Sequence[Gaussians]
 
 
 def embed_objects(
-    models: Models, source: CorpusSource | ShardSource, keep: Keep, untrained: bool = True, seed: int = 0
+    models: Models,
+    source: CorpusSource | ShardSource,
+    keep: Keep,
+    untrained: bool = True,
+    seed: int = 0,
+    rendered: bool = True,
 ) -> EvaluationSet:
     """Embed every wanted object once by every model, baseline and teacher.
 
@@ -250,6 +262,7 @@ def embed_objects(
         keep: which objects are wanted.
         untrained: also the first model's network with random weights.
         seed: of those weights.
+        rendered: also the teachers on the rendered views.
 
     Raises:
         DataError: there is no object, or none can be used.
@@ -277,7 +290,7 @@ def embed_objects(
     for name, model in rows.items():
         kind, joined = "model" if name in models.by_name else "untrained", torch.cat(objects[name])
         contenders.append(Contender(name, joined, model.encode_text, views[model.card["teacher"]], kind, model.hash))
-    for name, teacher in models.teachers.items():
+    for name, teacher in models.teachers.items() if rendered else ():
         shown = RENDERED if len(models.teachers) == 1 else f"{RENDERED} {name}"
         mean = normalize(views[name].mean(1), dim=-1)
         contenders.append(Contender(shown, mean, teacher.encode_text, views[name], "render", teacher.hash))

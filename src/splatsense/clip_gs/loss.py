@@ -36,6 +36,7 @@ class ClipGSLoss(nn.Module):
         voting_temperature: of the softmax.
         image_weight: of L_img; 0 leaves the text loss alone.
         temperature: to start from (CLIP: 0.07); stays at 1/100 or more.
+        learn_temperature: whether training changes it.
     """
 
     def __init__(
@@ -44,12 +45,13 @@ class ClipGSLoss(nn.Module):
         voting_temperature: float = 0.1,
         image_weight: float = 1.0,
         temperature: float = 0.07,
+        learn_temperature: bool = True,
     ) -> None:
         super().__init__()
         self.voting: Voting = voting
         self.voting_temperature = voting_temperature
         self.image_weight = image_weight
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), learn_temperature)
 
     def forward(
         self,

@@ -7,7 +7,8 @@ Design
 - Both our embeddings and texts are centred: what all of them share says nothing about any of them, and makes some objects
   answer every query. Pictures stay as the teacher gives them.
 - A model on disk is a folder with `model.safetensors` and `config.json`; the latter is also the model card.
-- The card holds the embedding of one fixed object. It is computed again when the encoder loads: code that reads the weights
+- The card holds the teacher's hash: another teacher of the same name would put words and pictures elsewhere.
+- It also holds the embedding of one fixed object. It is computed again when the encoder loads: code that reads the weights
   in another way than the code that trained them is found out, not used.
 """
 
@@ -68,8 +69,23 @@ class ClipGS:
 
     @functools.cached_property
     def teacher(self) -> Teacher:
-        """The frozen image and text towers."""
-        return load_teacher(self.card["teacher"])
+        """The frozen image and text towers. Raises CheckpointError when they are not those that training had."""
+        return self.check_teacher(load_teacher(self.card["teacher"]))
+
+    def check_teacher(self, teacher: Teacher) -> Teacher:
+        """The teacher itself, when it is the one in the card; cards of earlier versions hold a name only.
+
+        Raises:
+            CheckpointError: its weights or preprocessing are others than in training.
+        """
+        trained, found = self.card.get("teacher_hash", teacher.hash), teacher.hash
+        if found != trained:
+            raise CheckpointError(
+                f"{self._folder / CONFIG}: was trained against the teacher {self.card['teacher']!r} of hash {trained[:12]}; "
+                f"the one here has {found[:12]}, whose embeddings mean something else. Use the weights and the version "
+                "of splatsense that the model was trained with, or train it again."
+            )
+        return teacher
 
     @functools.cached_property
     def encoder(self) -> "GaussianEncoder":
@@ -147,7 +163,7 @@ def _prepare(gaussians: Gaussians) -> Gaussians:
 
 
 def save_model(
-    folder: str | Path, encoder: "GaussianEncoder", name: str, teacher: str, card: dict[str, Any], text_center: Tensor
+    folder: str | Path, encoder: "GaussianEncoder", name: str, teacher: Teacher, card: dict[str, Any], text_center: Tensor
 ) -> None:
     """Write a model folder: weights in half precision, configuration and card.
 
@@ -155,7 +171,7 @@ def save_model(
         folder: made when missing.
         encoder: the trained network.
         name: of the model.
-        teacher: name for `load_teacher`.
+        teacher: that it was trained against; the card holds its name and hash.
         card: JSON-able facts: data, licences, metrics, how it was trained.
         text_center: (d,) to subtract from text embeddings; zeros leave them as they are.
     """
@@ -171,7 +187,8 @@ def save_model(
         save_file(weights | {TEXT_CENTER: text_center.half().cpu().contiguous()}, temporary)
     described = {
         "name": name,
-        "teacher": teacher,
+        "teacher": teacher.name,
+        "teacher_hash": teacher.hash,
         "encoder": asdict(encoder.config),
         "sha256": sha256(folder / WEIGHTS),
         GOLDEN: golden_embedding(rounded.eval()),

@@ -81,7 +81,7 @@ def _pretrain(config: PretrainConfig, processes: Processes) -> Path:
     if processes.is_first:
         card = {"training": config.settings(), "objects": len(data), "steps": run.steps}
         text_center = config.centering * run.center()
-        save_model(out / "model", run.average, config.name, config.teacher, card, text_center)
+        save_model(out / "model", run.average, config.name, teacher, card, text_center)
     processes.wait()
     return out / "model"
 
@@ -143,7 +143,10 @@ class _Run:
         self.encoder = GaussianEncoder(network, config.drop_path, config.patch_dropout, config.checkpointing).to(self.device)
         copied = start_from(self.encoder, config.init) if config.init else set()
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
-        self.loss = ClipGSLoss(config.voting, image_weight=config.image_weight).to(self.device)
+        loss = ClipGSLoss(
+            config.voting, config.voting_temperature, config.image_weight, config.temperature, not config.fixed_temperature
+        )
+        self.loss = loss.to(self.device)
         self.modules: dict[str, nn.Module] = {"encoder": self.encoder, "average": self.average, "loss": self.loss}
         self.optimizer = torch.optim.AdamW(self._groups(copied), lr=config.learning_rate, betas=(0.9, 0.98))
         self.parallel_encoder = self.processes.data_parallel(self.encoder)

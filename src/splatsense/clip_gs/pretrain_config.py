@@ -56,10 +56,16 @@ class PretrainConfig:
     """K, pictures per object and step"""
     voting: Voting = "softmax"
     """how views are weighed: none, raw or softmax"""
+    voting_temperature: float = 0.1
+    """of the softmax over the views; smaller votes more sharply"""
     image_map: float = 0.0
     """weight of image targets fitted to the captions beside the teacher's own, see image_targets; 0 is the paper"""
     image_weight: float = 1.0
     """factor on the image loss; 0 trains on captions alone"""
+    temperature: float = 0.07
+    """of the loss, to start from; it is learned and stays at 1/100 or more"""
+    fixed_temperature: bool = False
+    """keep the temperature as it is instead of learning it"""
     learning_rate: float = 1e-3
     """peak of new parts, reached after the warm-up"""
     pretrained_learning_rate: float = 1e-4
@@ -106,6 +112,9 @@ class PretrainConfig:
                 raise DataError(f"--{name.replace('_', '-')}: must not be negative, got {getattr(self, name)}.")
         if not 0 < self.layer_decay <= 1:
             raise DataError(f"--layer-decay: must lie in (0, 1], got {self.layer_decay}.")
+        for name in ("voting_temperature", "temperature"):
+            if not getattr(self, name) > 0:
+                raise DataError(f"--{name.replace('_', '-')}: must be above zero, got {getattr(self, name)}.")
         if self.evaluate_every and not self.holdout:
             raise DataError("--evaluate-every: needs --holdout, whose objects are evaluated on.")
         if self.image_map < 0:

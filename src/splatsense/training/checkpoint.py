@@ -79,7 +79,7 @@ def load_checkpoint(
             reasons.append(f"{folder / name}: {error}")
             continue
         if settings is not None:
-            _compare(folder / name, state.get("settings", {}), settings)
+            check_settings(folder / name, state.get("settings", {}), settings)
         _restore(folder / name, tensors, modules, optimizer)
         if reasons and set_aside:
             os.replace(folder / CURRENT, folder / DAMAGED)
@@ -123,7 +123,8 @@ def _optimized(modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimize
             yield names[id(parameter)], parameter
 
 
-def _compare(path: Path, saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def check_settings(path: Path, saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise CheckpointError, naming what differs, when a run was begun with other settings. `path` says so."""
     before, now = dict(_flat(saved)), dict(_flat(settings))
     changed = [name for name in now | before if now.get(name) != before.get(name)]
     if changed:

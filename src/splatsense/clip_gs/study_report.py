@@ -1,0 +1,189 @@
+"""The study as Markdown tables and as JSON.
+
+In a page, a table stands between `<!-- study:NAME -->` and `<!-- /study:NAME -->`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from splatsense.clip_gs.model import CONFIG
+from splatsense.clip_gs.pretrain_config import HOW_IT_RUNS, PretrainConfig
+from splatsense.clip_gs.study_results import Comparison, Measured, mean_and_deviation
+from splatsense.clip_gs.study_rows import ANY_DIM, ROWS, SET_BY_ROWS, Run
+from splatsense.clip_gs.study_runs import RECORD, SHOT, WAY, read_json
+from splatsense.errors import DataError
+from splatsense.files import atomic_write
+
+COLUMNS = {
+    "top1": "top-1",
+    "top3": "top-3",
+    "top5": "top-5",
+    "class_mean": "class mean",
+    "text -> 3D R@1": "text → 3D R@1",
+    "text -> 3D R@5": "R@5",
+    "3D -> text R@1": "3D → text R@1",
+    "3D -> text R@5": "R@5",
+    "few_shot": f"{WAY}-way {SHOT}-shot",
+    "linear_probe": "linear probe",
+}
+MINUS, DASH = "−", "–"
+
+
+def blocks(
+    recipe: PretrainConfig,
+    seeds: Sequence[int],
+    measured: Mapping[str, Measured],
+    comparisons: Sequence[Comparison],
+    runs: Mapping[str, Run],
+) -> dict[str, str]:
+    """Tables by the name of their markers: set-up, results and comparisons."""
+    return {
+        "setup": setup(recipe, seeds, measured, runs),
+        "results": results(measured),
+        "comparisons": comparison_table(comparisons),
+    }
+
+
+def results(measured: Mapping[str, Measured]) -> str:
+    """A row of percentages for each row of the study, and below it what is missing and why."""
+    rows = [["%", *COLUMNS.values(), "seeds", "minutes"]]
+    notes = []
+    for one in measured.values():
+        cells = [spread(one.values(metric), one.row.is_teacher) for metric in COLUMNS]
+        minutes = f"{mean_and_deviation(one.seconds)[0] / 60:.1f}" if one.seconds else DASH
+        rows.append([one.row.title, *cells, DASH if one.row.is_teacher else str(len(one.figures)), minutes])
+        notes += [f"{one.row.title}: left out, {one.missing}."] if one.missing else []
+    reasons = {why for one in measured.values() for figures in one.figures.values() for why in figures["not_possible"].values()}
+    told = [f"{DASH}: {reason.rstrip('.')}." for reason in sorted(reasons)]
+    return "\n".join([markdown(rows), *(["", *(f"- {note}" for note in notes + told)] if notes or told else [])])
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> str:
+    """Who is ahead of whom by zero-shot top-1, in points."""
+    if not comparisons:
+        return "No two rows that are to be compared were measured yet."
+    rows = [["row", "against", "points of top-1", "by seed", "95 %, test objects", "verdict", "paper", "agrees"]]
+    for one in comparisons:
+        by_seed = ", ".join(points(value) for value in one.differences.values())
+        interval = f"{points(one.interval[0])} to {points(one.interval[1])}"
+        mean, deviation = mean_and_deviation(one.differences)
+        difference = points(mean) + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+        paper = DASH if one.paper is None else points(one.paper)
+        names = [ROWS[name].title for name in (one.row, one.against)]
+        rows.append([*names, difference, by_seed, interval, one.verdict, paper, one.agrees or DASH])
+    return markdown(rows)
+
+
+def setup(recipe: PretrainConfig, seeds: Sequence[int], measured: Mapping[str, Measured], runs: Mapping[str, Run]) -> str:
+    """What all rows have in common, and what they were made with."""
+    usual = PretrainConfig(triplets=recipe.triplets, out=recipe.out).settings()
+    changed = [f"`{name}` {_shown(value)}" for name, value in recipe.settings().items() if _is_choice(name, value, usual)]
+    figures = [figures for one in measured.values() for figures in one.figures.values()]
+    folders = [Path(run.config.out) for run in runs.values()]
+    cards = [read_json(path) for out in folders if (path := out / "model" / CONFIG).exists()]
+    records = [read_json(path) for out in folders if (path := out / RECORD).exists()]
+    objects, steps = ({f"{card[name]:,}" for card in cards} for name in ("objects", "steps"))
+    tested = {f"{len(one['correct'])} of {one['classes']} classes" for one in figures}
+    teachers = {f"{card['teacher']} ({card['teacher_hash'][:12]})" for card in cards}
+    rows = [
+        ["", ""],
+        ["training objects", f"{_joined(objects)} ({', '.join(Path(folder).name for folder in recipe.triplets)})"],
+        ["test objects", _joined(tested)],
+        ["network", f"{recipe.size}, {recipe.encoder(ANY_DIM).gaussians:,} Gaussians an object where a row says nothing else"],
+        ["budget of a run", f"{recipe.epochs} passes in batches of {recipe.batch_size}: {_joined(steps)} steps"],
+        ["seeds", ", ".join(map(str, seeds))],
+        ["settings other than the defaults", ", ".join(changed) or "none"],
+        ["teacher", _joined(teachers)],
+        ["measured", _joined({f"{one['date']}, {one['machine']}" for one in figures})],
+        ["code", _joined({code for record in records for code in record["code"]})],
+    ]
+    return markdown(rows)
+
+
+def as_json(
+    recipe: PretrainConfig,
+    seeds: Sequence[int],
+    measured: Mapping[str, Measured],
+    comparisons: Sequence[Comparison],
+    runs: Mapping[str, Run],
+) -> dict[str, Any]:
+    """Every figure, with the settings and the code it comes from."""
+    return {
+        "recipe": recipe.settings(),
+        "seeds": list(seeds),
+        "rows": {name: _row_as_json(one) for name, one in measured.items()},
+        "comparisons": [{**asdict(one), "verdict": one.verdict, "agrees": one.agrees} for one in comparisons],
+        "runs": {
+            name: _record(run.config) | ({"stage": _record(run.stage)} if run.stage else {}) for name, run in runs.items()
+        },
+    }
+
+
+def _record(config: PretrainConfig) -> dict[str, Any]:
+    """Folder, settings and code of a run; the folder alone when it was not begun yet."""
+    path = Path(config.out) / RECORD
+    return {"folder": config.out} | (read_json(path) if path.exists() else {})
+
+
+def _row_as_json(one: Measured) -> dict[str, Any]:
+    metrics = {metric: one.values(metric) for figures in one.figures.values() for metric in figures["metrics"]}
+    summary = {name: dict(zip(("mean", "deviation"), mean_and_deviation(v), strict=True)) for name, v in metrics.items()}
+    about = {"title": one.row.title, "missing": one.missing, "seconds": dict(one.seconds)}
+    return about | {"metrics": summary, "by_seed": {seed: dict(figures) for seed, figures in one.figures.items()}}
+
+
+def write_into(page: Path, made: Mapping[str, str]) -> None:
+    """Replace what stands between the markers of a page.
+
+    Raises:
+        DataError: the page is missing, or lacks the markers of a table.
+    """
+    if not page.is_file():
+        raise DataError(f"--write {page}: there is no such page.")
+    text = page.read_text("utf-8")
+    for name, content in made.items():
+        first, last = f"<!-- study:{name} -->", f"<!-- /study:{name} -->"
+        before, found, rest = text.partition(first)
+        _, closed, after = rest.partition(last)
+        if not found or not closed:
+            raise DataError(f"--write {page}: lacks {first} and {last}, between which the table goes.")
+        text = f"{before}{first}\n{content}\n{last}{after}"
+    with atomic_write(page) as temporary:
+        Path(temporary).write_text(text, "utf-8")
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown; the first row is its head."""
+    lines = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def spread(values: Mapping[int, float], is_one: bool = False) -> str:
+    """Percent, as mean and standard deviation over the seeds; the mean alone of one seed, or of what has no seeds."""
+    if not values:
+        return DASH
+    mean, deviation = mean_and_deviation(values)
+    return f"{100 * mean:.1f}" + ("" if deviation is None or is_one else f" ± {100 * deviation:.1f}")
+
+
+def points(value: float) -> str:
+    """A difference in percent points, with its sign."""
+    shown = f"{100 * value:+.1f}"
+    return "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", MINUS)
+
+
+def _is_choice(name: str, value: Any, usual: Mapping[str, Any]) -> bool:
+    shown_elsewhere = ("triplets", "size", "gaussians", "epochs", "batch_size", "teacher", *SET_BY_ROWS, *HOW_IT_RUNS)
+    return name not in shown_elsewhere and value != usual[name]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{name} {_shown(part)}" for name, part in value.items()) + ")"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _joined(values: set[str]) -> str:
+    return "; ".join(sorted(values)) or DASH

@@ -1,0 +1,171 @@
+"""One run of the study: train it unless it is trained, measure it unless it is measured, and keep a record of both.
+
+Design
+- `run.json` in the folder of a run holds its settings, a fingerprint of the triplets and every version of the code that worked
+  on it. A run with other settings or data is refused, trained or not.
+- Training goes on from the trainer's own checkpoint. A saved model ends it: it is never trained again.
+- `figures-<data>.json` beside the model is written when the model is measured. It is never measured twice.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import date
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import splatsense
+from splatsense.clip_gs.evaluate import all_tables
+from splatsense.clip_gs.evaluation import EvaluateConfig, Evaluation
+from splatsense.clip_gs.evaluation_set import RememberedTexts
+from splatsense.clip_gs.few_shot import FewShotConfig
+from splatsense.clip_gs.model import CONFIG
+from splatsense.clip_gs.pretrain import pretrain
+from splatsense.clip_gs.pretrain_config import PretrainConfig
+from splatsense.clip_gs.shards import shard_paths
+from splatsense.errors import FormatError
+from splatsense.files import atomic_write
+from splatsense.training.checkpoint import check_settings
+from splatsense.training.metrics import SPEED, read_metrics
+
+WAY, SHOT = 10, 5
+EPISODES = FewShotConfig(ways=(WAY,), shots=(SHOT,))
+RECORD = "run.json"
+
+Figures = dict[str, Any]
+"""Of one contender: "metrics" by name in [0, 1], "correct" by object, "not_possible" reasons by table."""
+
+
+def train_once(config: PretrainConfig) -> Path:
+    """The model folder of a run, trained as far as it is not yet.
+
+    Raises:
+        CheckpointError: the folder holds a run with other settings or other triplets.
+    """
+    out = Path(config.out)
+    _keep_record(out / RECORD, {**config.settings(), "data": fingerprint(config.triplets)})
+    return out / "model" if is_trained(config) else pretrain(config)
+
+
+def is_trained(config: PretrainConfig) -> bool:
+    """Whether the run has saved its model."""
+    return (Path(config.out) / "model" / CONFIG).is_file()
+
+
+def training_seconds(config: PretrainConfig) -> float:
+    """What the steps of a run took, over all its starts; without loading, evaluation and saving."""
+    before, seconds = 0, 0.0
+    for line in read_metrics(Path(config.out) / SPEED):
+        seconds += (line["step"] - before) * config.batch_size / line["objects_per_second"]
+        before = line["step"]
+    return seconds
+
+
+def measure_once(
+    model: Path, out: Path, data: str, labels: str, teachers: dict[str, RememberedTexts], teacher_out: Path
+) -> Figures:
+    """Figures of a model on the test split of a folder of triplets; the teacher's are kept the first time.
+
+    Args:
+        model: folder of the model.
+        out: file for its figures.
+        data: folder of triplets.
+        labels: label set, see `EvaluateConfig`; labels that are not in it are left out.
+        teachers: loaded already, by name.
+        teacher_out: file for the figures of the teacher on rendered views.
+    """
+    if out.exists() and teacher_out.exists():
+        return read_json(out)
+    config = EvaluateConfig(
+        model=(str(model),),
+        data=data,
+        labels=labels,
+        drop_unknown=bool(labels),
+        untrained=False,
+        rendered=not teacher_out.exists(),
+    )
+    evaluation = Evaluation(config, "train", teachers)
+    tables = {name: figures for name, (_, figures) in all_tables(evaluation, EPISODES).items()}
+    correct = evaluation.correct()
+    for contender in evaluation.data.contenders:
+        path = teacher_out if contender.kind == "render" else out
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = {
+            "hash": contender.hash,
+            "classes": len(evaluation.classes),
+            "date": date.today().isoformat(),
+            "machine": machine(),
+        }
+        write_json(path, {**about, **_figures(tables, contender.name), "correct": correct[contender.name]})
+    return read_json(out)
+
+
+def _figures(tables: Mapping[str, Any], name: str) -> Figures:
+    reasons = {
+        table: figures["not_possible"] for table, figures in tables.items() if isinstance(figures.get("not_possible"), str)
+    }
+    metrics: dict[str, float] = {}
+    if "zero_shot" not in reasons:
+        result = tables["zero_shot"]["results"][name]
+        metrics |= {metric: result[metric] for metric in ("top1", "top3", "top5", "class_mean")}
+    if "retrieval" not in reasons:
+        for direction, results in tables["retrieval"]["results"].items():
+            if name in results:
+                metrics |= {f"{direction} R@{k}": results[name]["recall"][k] for k in ("1", "5")}
+    if "few_shot" not in reasons:
+        metrics["few_shot"] = tables["few_shot"]["results"][f"{WAY}-way {SHOT}-shot"][name]["logistic"][0]
+    if "linear_probe" not in reasons:
+        metrics["linear_probe"] = tables["linear_probe"]["results"][name]["test"]["top1"]
+    return {"metrics": metrics, "not_possible": reasons}
+
+
+def _keep_record(path: Path, settings: dict[str, Any]) -> None:
+    """Note that this code works on a run with these settings. Raises CheckpointError when it was begun with others."""
+    record = read_json(path) if path.exists() else {"settings": settings, "code": []}
+    check_settings(path, record["settings"], json.loads(json.dumps(settings)))
+    if code_version() not in record["code"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, record | {"code": [*record["code"], code_version()]})
+
+
+def fingerprint(folders: Sequence[str]) -> str:
+    """Changes when triplets were built anew: hex digest of the names and sizes of the shards."""
+    shards = [f"{path.name} {path.stat().st_size}" for path in shard_paths(folders)]
+    return hashlib.sha256("\n".join(shards).encode()).hexdigest()[:16]
+
+
+@cache
+def code_version() -> str:
+    """Version of splatsense, a hash of its Python files, and the version of PyTorch."""
+    root = Path(str(resources.files("splatsense")))
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
+    return f"splatsense {splatsense.__version__}, source {digest.hexdigest()[:12]}, torch {torch.__version__}"
+
+
+def machine() -> str:
+    """What computes here."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A record or figures. Raises FormatError when the file is damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: cannot be read ({error}); remove it, and the same command makes it again.") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a record or figures, whole or not at all."""
+    with atomic_write(path) as temporary:
+        Path(temporary).write_text(json.dumps(content, indent=1) + "\n")
