@@ -58,6 +58,7 @@ def model_folder(tmp_path_factory):
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
-    dim = load_teacher("mini").dim
-    save_model(folder, GaussianEncoder(encoder_config("tiny", dim)), "random", "mini", {}, torch.zeros(dim))
+    teacher = load_teacher("mini")
+    network = GaussianEncoder(encoder_config("tiny", teacher.dim))
+    save_model(folder, network, "random", teacher, {}, torch.zeros(teacher.dim))
     return str(folder)

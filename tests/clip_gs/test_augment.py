@@ -7,7 +7,7 @@ from clip_gs.test_tokenizer import random_gaussians
 from splatsense.clip_gs.augment import AugmentConfig, augment, axis_angle, linear_map
 from splatsense.clip_gs.tokenizer import GaussianBatch
 
-OFF = AugmentConfig(
+NOT_AUGMENTED = AugmentConfig(
     turn=0.0,
     any_turn=0.0,
     tilt=0.0,
@@ -55,7 +55,7 @@ def test_a_stretch_keeps_flat_gaussians_on_their_surface():
 
 def test_switched_off_it_changes_nothing_and_the_seed_decides():
     batch = batch_of()
-    same = augment(batch, OFF, torch.Generator().manual_seed(0))
+    same = augment(batch, NOT_AUGMENTED, torch.Generator().manual_seed(0))
     for name in ("means", "scales", "rgb", "opacities"):
         assert torch.allclose(getattr(same, name), getattr(batch, name), atol=1e-6)
     assert torch.allclose(covariances(same), covariances(batch), atol=1e-6)
@@ -67,7 +67,7 @@ def test_switched_off_it_changes_nothing_and_the_seed_decides():
 
 def test_most_objects_turn_a_little_and_some_by_any_angle():
     batch = GaussianBatch.stack([random_gaussians(4)] * 2000, 4)
-    turned = augment(batch, replace(OFF, turn=20.0, any_turn=0.25), torch.Generator().manual_seed(0))
+    turned = augment(batch, replace(NOT_AUGMENTED, turn=20.0, any_turn=0.25), torch.Generator().manual_seed(0))
     x, z = turned.means[:, 0, 0], turned.means[:, 0, 2]
     before = torch.atan2(batch.means[:, 0, 0], batch.means[:, 0, 2])
     angles = (torch.atan2(x, z) - before + torch.pi).remainder(2 * torch.pi) - torch.pi

@@ -8,9 +8,11 @@ from safetensors.torch import load_file, save_file
 
 from clip_gs.test_tokenizer import SMALL
 from splatsense.clip_gs.encoder import GaussianEncoder
+from splatsense.clip_gs.evaluation_set import load_models
 from splatsense.clip_gs.golden import TOLERANCE, check_golden, golden_embedding, golden_object
 from splatsense.clip_gs.model import CONFIG, GOLDEN, WEIGHTS, load_model, save_model, sha256
 from splatsense.errors import CheckpointError
+from splatsense.teachers import MiniTeacher
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def folder(tmp_path):
         if parameter.ndim == 2:
             parameter.data *= 8
     encoder.center.normal_(std=0.01)
-    save_model(tmp_path, encoder, "small", "mini", {"licence": "CC0"}, torch.zeros(SMALL.embed_dim))
+    save_model(tmp_path, encoder, "small", MiniTeacher(), {"licence": "CC0"}, torch.zeros(SMALL.embed_dim))
     return tmp_path
 
 
@@ -75,6 +77,29 @@ def test_weights_that_give_other_embeddings_are_found_out(folder):
         (folder / WEIGHTS).write_bytes(before)
         change(folder, sha256=sha256(folder / WEIGHTS))
     _ = load_model(folder).encoder
+
+
+def test_another_teacher_of_the_same_name_is_found_out(folder, teacher):
+    model = load_model(folder)
+    assert model.card["teacher_hash"] == MiniTeacher().hash
+    assert model.teacher.hash == MiniTeacher().hash
+    with pytest.raises(
+        CheckpointError, match=r"config\.json: was trained against the teacher 'mini' of hash .* has ffffffffffff"
+    ):
+        model.check_teacher(teacher)
+    change(folder, teacher_hash="0" * 64)
+    with pytest.raises(CheckpointError, match="of hash 000000000000; the one here has"):
+        load_model(folder).encode_text(["a chair"])
+    with pytest.raises(CheckpointError, match="train it again"):
+        load_models([str(folder)])
+    card = json.loads((folder / CONFIG).read_text())
+    del card["teacher_hash"]
+    (folder / CONFIG).write_text(json.dumps(card))
+    assert load_model(folder).teacher.name == "mini"
+
+
+def test_the_bundled_model_knows_its_teacher():
+    assert load_model("clip-gs-tiny").card["teacher_hash"] == MiniTeacher().hash
 
 
 def test_a_model_without_a_golden_embedding_loads(folder):

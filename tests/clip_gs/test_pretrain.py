@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from clip_gs.test_augment import NOT_AUGMENTED
 from clip_gs.test_tokenizer import SMALL
 from splatsense.clip_gs import encoder as encoder_module
 from splatsense.clip_gs import pretrain as pretrain_module
@@ -23,6 +24,8 @@ from splatsense.errors import CheckpointError, DataError
 from splatsense.training.checkpoint import CURRENT, PREVIOUS
 from splatsense.training.shares import Share
 
+TRIPLETS = TripletConfig(method="surface", gaussians=256, views=3, size=32)
+
 
 @pytest.fixture
 def setup(boxes, tmp_path, teacher, monkeypatch):
@@ -31,7 +34,7 @@ def setup(boxes, tmp_path, teacher, monkeypatch):
     monkeypatch.setattr(config_module, "encoder_config", lambda size, dim: replace(SMALL, embed_dim=dim))
     # One caption each: to the fake teacher, two captions of an object have nothing in common.
     monkeypatch.setattr("splatsense.clip_gs.triplets.captions", lambda item, *look: [item.name])
-    build_triplets(boxes, tmp_path / "triplets", TripletConfig(method="surface", gaussians=256, views=3, size=32))
+    build_triplets(boxes, tmp_path / "triplets", TRIPLETS)
     return PretrainConfig(
         triplets=(str(tmp_path / "triplets"),),
         out=str(tmp_path / "run"),
@@ -43,22 +46,22 @@ def setup(boxes, tmp_path, teacher, monkeypatch):
     )
 
 
+def run_of(config, teacher):
+    """A run before its first step."""
+    return pretrain_module._Run(config, pretrain_module.TripletSet(config.triplets, teacher, config.is_used))
+
+
 def read_metrics(config):
     return [json.loads(line) for line in Path(config.out, "metrics.jsonl").read_text().splitlines()]
 
 
 def test_overfits_eight_objects(setup):
-    from splatsense.clip_gs.augment import AugmentConfig
-
-    gentle = AugmentConfig(
-        turn=0.0, tilt=0.0, scale=0.0, stretch=0.0, shift=0.0, mirror=0.0, drop_color=0.0, color_jitter=0.0, splat_scale=0.0
-    )
     config = replace(
         setup,
         epochs=200,
         batch_size=8,
         image_weight=0.0,
-        augment=gentle,
+        augment=NOT_AUGMENTED,
         patch_dropout=0.0,
         drop_path=0.0,
         learning_rate=3e-3,
@@ -147,8 +150,7 @@ def test_a_run_starts_from_the_weights_of_another(setup, teacher):
     folder = pretrain(setup)
     first = load_model(folder).encoder
     config = replace(setup, init=str(folder), out=setup.out + "-2")
-    data = pretrain_module.TripletSet(config.triplets, teacher, lambda key, info: True)
-    second = pretrain_module._Run(config, data).encoder
+    second = run_of(config, teacher).encoder
     for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     other = encoder_module.GaussianEncoder(replace(SMALL, embed_dim=teacher.dim, width=48))
@@ -161,10 +163,9 @@ def test_sizes_come_from_the_recipe():
 
 
 def test_weights_say_how_often_a_folder_is_drawn(setup, boxes, teacher, tmp_path):
-    build_triplets(boxes[:4], tmp_path / "rare", TripletConfig(method="surface", gaussians=256, views=3, size=32))
+    build_triplets(boxes[:4], tmp_path / "rare", TRIPLETS)
     config = replace(setup, triplets=(*setup.triplets, str(tmp_path / "rare")), weights=(1.0, 0.25), batch_size=9, epochs=400)
-    data = pretrain_module.TripletSet(config.triplets, teacher, lambda key, info: True)
-    run = pretrain_module._Run(config, data)
+    run = run_of(config, teacher)
     assert run.per_epoch == 1
     drawn = torch.cat([run._rows(step) for step in range(400)]).bincount(minlength=12) / 400
     assert drawn[:8].min() > 0.75
@@ -191,9 +192,7 @@ def test_image_map_moves_the_targets_and_needs_pooled_features(setup, feature_te
 
 
 def test_a_process_gets_its_part_of_the_batch_of_one(setup, teacher):
-    data = pretrain_module.TripletSet(setup.triplets, teacher, setup.is_used)
-    whole = pretrain_module._Run(setup, data)
-    half = pretrain_module._Run(setup, data)
+    whole, half = run_of(setup, teacher), run_of(setup, teacher)
     half.parts = Share.whole(4).split(2, "processes")[1:]
     for step in (0, 3):
         ours, theirs = half.load(step), whole.load(step)
@@ -204,10 +203,9 @@ def test_a_process_gets_its_part_of_the_batch_of_one(setup, teacher):
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_batch(setup, teacher):
-    data = pretrain_module.TripletSet(setup.triplets, teacher, setup.is_used)
     found = {}
     for parts in (1, 4):
-        run = pretrain_module._Run(replace(setup, accumulate=parts, batch_size=8, precision="float32"), data)
+        run = run_of(replace(setup, accumulate=parts, batch_size=8, precision="float32"), teacher)
         for module in run.encoder.modules():
             if isinstance(module, torch.nn.BatchNorm1d):
                 module.eval()  # in training each part would have statistics of its own
@@ -218,6 +216,21 @@ def test_parts_of_a_batch_give_the_gradient_of_the_batch(setup, teacher):
     assert found[1][0] == pytest.approx(found[4][0], rel=1e-6)
     for name, gradient in found[1][1].items():
         assert torch.allclose(gradient, found[4][1][name], rtol=1e-4, atol=1e-5), name
+
+
+def test_temperatures_are_those_of_the_settings_and_a_fixed_one_stays(setup, teacher):
+    run = run_of(replace(setup, temperature=0.2, voting_temperature=0.5), teacher)
+    assert run.loss.logit_scale.exp().item() == pytest.approx(5)
+    assert run.loss.voting_temperature == 0.5
+    for fixed in (False, True):
+        config = replace(setup, out=f"{setup.out}-{fixed}", fixed_temperature=fixed, epochs=2)
+        pretrain(config)
+        scale = load_file(Path(config.out, CURRENT))["loss/logit_scale"]
+        assert (scale.exp().item() == pytest.approx(1 / 0.07, abs=1e-5)) == fixed
+        pretrain(replace(config, checkpoint_every=2))  # reads the checkpoint, which holds no state of a fixed temperature
+    for flag in ("temperature", "voting_temperature"):
+        with pytest.raises(DataError, match=f"--{flag.replace('_', '-')}: must be above zero"):
+            replace(setup, **{flag: 0.0})
 
 
 def test_a_batch_in_parts_trains_and_tracks_statistics_once_a_part(setup, teacher):
@@ -232,8 +245,7 @@ def test_a_point_cloud_model_starts_one_of_all_attributes(setup, teacher):
     points = pretrain(replace(setup, tokenizer="points"))
     assert load_model(points).encoder.config.attributes == "position_color"
     config = replace(setup, init=str(points), out=setup.out + "-2", layer_decay=0.5)
-    data = pretrain_module.TripletSet(config.triplets, teacher, config.is_used)
-    run = pretrain_module._Run(config, data)
+    run = run_of(config, teacher)
     source = load_model(points).encoder.state_dict()
     assert source["center"].norm() > 0
     assert run.encoder.center.norm() == 0
@@ -247,8 +259,8 @@ def test_a_point_cloud_model_starts_one_of_all_attributes(setup, teacher):
             assert torch.equal(parameter, source[name])
             below = {"head": 0, "norm": 0, "blocks": depth - int(name.split(".")[1]) if name.startswith("blocks") else 0}
             assert peaks[id(parameter)] == pytest.approx(1e-4 * 0.5 ** below.get(name.split(".")[0], depth + 1))
-    batch = data.batch(torch.arange(4), run.encoder.config.gaussians, 1, torch.Generator()).gaussians
-    widened = pretrain_module._Run(replace(config, tokenizer="attributes"), data).encoder.eval()
+    batch = run.data.batch(torch.arange(4), run.encoder.config.gaussians, 1, torch.Generator()).gaussians
+    widened = run_of(replace(config, tokenizer="attributes"), teacher).encoder.eval()
     original = load_model(points).encoder.eval()
     original.center.zero_()
     assert widened.state_dict()[pretrain_module.FIRST_LAYER].shape[1] > source[pretrain_module.FIRST_LAYER].shape[1]
@@ -276,7 +288,7 @@ def test_held_out_objects_are_evaluated_and_change_nothing(setup):
 def test_other_data_in_the_same_folder_is_refused(setup, boxes, tmp_path):
     pretrain(setup)
     shutil.rmtree(tmp_path / "triplets")
-    build_triplets(boxes[:6], tmp_path / "triplets", TripletConfig(method="surface", gaussians=256, views=3, size=32))
+    build_triplets(boxes[:6], tmp_path / "triplets", TRIPLETS)
     with pytest.raises(CheckpointError, match="data was"):
         pretrain(setup)
 
@@ -284,7 +296,7 @@ def test_other_data_in_the_same_folder_is_refused(setup, boxes, tmp_path):
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(boxes, tmp_path):
     """The command itself, with the real teacher, under torchrun; dropout, augmentation and batch statistics included."""
-    build_triplets(boxes, tmp_path / "triplets", TripletConfig(method="surface", gaussians=256, views=3, size=32))
+    build_triplets(boxes, tmp_path / "triplets", TRIPLETS)
     config = PretrainConfig(
         triplets=(str(tmp_path / "triplets"),),
         out=str(tmp_path / "one"),

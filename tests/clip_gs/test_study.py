@@ -26,7 +26,7 @@ from splatsense.clip_gs.study_rows import COMPARISONS, ROWS, check_recipe, plan_
 from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.errors import CheckpointError, DataError, FormatError
 
-PAGE = "".join(f"about {name}\n<!-- study:{name} -->\nold\n<!-- /study:{name} -->\n" for name in
+PAGE = "".join(f"about {name}\n<!-- study:{name} -->\nSTALE\n<!-- /study:{name} -->\n" for name in
                ("setup", "results", "comparisons", "plot"))  # fmt: skip
 STEPS = 3  # of each run: three passes over four objects in batches of four
 NETWORK = ["--gaussians", "128", "--patches", "8", "--patch-size", "16"]
@@ -81,7 +81,7 @@ def test_a_study_trains_measures_and_writes_its_page(finished):
     assert card["training"]["epochs"] + figures["runs"]["pretrained 0"]["stage"]["settings"]["epochs"] == STEPS
     assert card["training"]["init"] == str(out / "runs/pretrained/seed-0/point-cloud-stage/model")
     text = page.read_text()
-    assert "old" not in text
+    assert "STALE" not in text
     assert (out / "study.md").read_text().split("\n\n")[0] in text
     assert "| training objects | 4 (triplets) |" in text
     assert "full, 10,000 Gaussians: left out, half of the training objects hold 256" in text
