@@ -10,6 +10,7 @@ Design
 - Nothing is chosen by the test split: every model is measured once, when it is trained. Choose the recipe with `--holdout`.
 """
 
+import math
 import os
 import statistics
 import sys
@@ -24,7 +25,7 @@ from splatsense.clip_gs.mapped_shards import map_shard
 from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.clip_gs.shards import shard_paths
 from splatsense.clip_gs.study_plot import plot_study
-from splatsense.clip_gs.study_report import as_json, blocks, write_into
+from splatsense.clip_gs.study_report import PICTURE, as_json, blocks, check_page, write_into
 from splatsense.clip_gs.study_results import Measured, compare_all
 from splatsense.clip_gs.study_rows import ROWS, Data, Row, Run, check_recipe, plan_runs
 from splatsense.clip_gs.study_runs import (
@@ -87,6 +88,10 @@ def study(recipe: PretrainConfig, config: StudyConfig = DEFAULT) -> str:
     check_recipe(recipe, config.surface)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise DataError("study clip-gs: runs in one process; start it without torchrun or accelerate launch.")
+    if config.write:
+        check_page(Path(config.write))
+    for folder in (recipe.triplets[0], *config.surface[:1]):
+        _check_test_split(folder)
     with locked(Path(recipe.out), "study"):
         return _Study(recipe, config).run()
 
@@ -96,7 +101,7 @@ class _Study:
         self.recipe, self.config, self.out = recipe, config, Path(recipe.out)
         self.runs = plan_runs(recipe, config.surface, config.seeds)
         self.folders: dict[Data, Sequence[str]] = {"triplets": recipe.triplets, "surface": config.surface}
-        self.rows = [ROWS[name] for name in config.rows or ROWS]
+        self.rows = [row for name, row in ROWS.items() if name in (config.rows or ROWS)]
         self.held = _gaussians_held(recipe.triplets)
         self.missing = {row.name: reason for row in self.rows if (reason := self._why_not(row))}
         self.teachers: dict[str, RememberedTexts] = {}
@@ -175,7 +180,7 @@ class _Study:
         if page:
             picture = Path(page).with_name(f"{Path(page).stem}-study.png")
             plot_study(measured, picture)
-            write_into(Path(page), made | {"plot": f"![Top-1 of every run; the line is the mean]({picture.name})"})
+            write_into(Path(page), made | {PICTURE: f"![Top-1 of every run; the line is the mean]({picture.name})"})
         return text
 
 
@@ -183,6 +188,12 @@ def _gaussians_held(folders: Sequence[str]) -> int:
     """Half of the training objects hold at most so many Gaussians."""
     counts = [stored.count for path in shard_paths(folders) for _, stored, info in map_shard(path) if info["split"] == "train"]
     return int(statistics.median(counts)) if counts else 0
+
+
+def _check_test_split(folder: str) -> None:
+    """Raise DataError when nothing could be measured on a folder, which otherwise shows after the first run."""
+    if not any(info["split"] == "test" and info["label"] for path in shard_paths([folder]) for _, _, info in map_shard(path)):
+        raise DataError(f"{folder}: holds no test object with a label; the first folder is the one that is measured on.")
 
 
 class _Pace:
@@ -197,5 +208,5 @@ class _Pace:
         text = f"study: {self.total - remaining} of {self.total} runs are trained"
         if self.done and remaining:
             minutes = (time.monotonic() - self.start) / self.done * remaining / 60
-            text += f", about {minutes / 60:.1f} h left" if minutes > 90 else f", about {minutes:.0f} min left"
+            text += f", about {minutes / 60:.1f} h left" if minutes > 90 else f", about {math.ceil(minutes)} min left"
         print(text + (f"; next: {following}" if following else ""), file=sys.stderr, flush=True)

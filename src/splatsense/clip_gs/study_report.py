@@ -28,6 +28,7 @@ COLUMNS = {
     "few_shot": f"{WAY}-way {SHOT}-shot",
     "linear_probe": "linear probe",
 }
+TABLES, PICTURE = ("setup", "results", "comparisons"), "plot"  # names of the markers
 MINUS, DASH = "−", "–"
 
 
@@ -39,11 +40,8 @@ def blocks(
     runs: Mapping[str, Run],
 ) -> dict[str, str]:
     """Tables by the name of their markers: set-up, results and comparisons."""
-    return {
-        "setup": setup(recipe, seeds, measured, runs),
-        "results": results(measured),
-        "comparisons": comparison_table(comparisons),
-    }
+    made = (setup(recipe, seeds, measured, runs), results(measured), comparison_table(comparisons))
+    return dict(zip(TABLES, made, strict=True))
 
 
 def results(measured: Mapping[str, Measured]) -> str:
@@ -81,12 +79,12 @@ def setup(recipe: PretrainConfig, seeds: Sequence[int], measured: Mapping[str, M
     usual = PretrainConfig(triplets=recipe.triplets, out=recipe.out).settings()
     changed = [f"`{name}` {_shown(value)}" for name, value in recipe.settings().items() if _is_choice(name, value, usual)]
     figures = [figures for one in measured.values() for figures in one.figures.values()]
-    folders = [Path(run.config.out) for run in runs.values()]
-    cards = [read_json(path) for out in folders if (path := out / "model" / CONFIG).exists()]
-    records = [read_json(path) for out in folders if (path := out / RECORD).exists()]
-    objects, steps = ({f"{card[name]:,}" for card in cards} for name in ("objects", "steps"))
+    cards = [made for run in runs.values() if (made := [read_json(path) for path in _models(run)])]
+    records = [read_json(path) for run in runs.values() if (path := Path(run.config.out) / RECORD).exists()]
+    objects = {f"{made[0]['objects']:,}" for made in cards}
+    steps = {f"{sum(card['steps'] for card in made):,}" for made in cards}
     tested = {f"{len(one['correct'])} of {one['classes']} classes" for one in figures}
-    teachers = {f"{card['teacher']} ({card['teacher_hash'][:12]})" for card in cards}
+    teachers = {f"{card['teacher']} ({card['teacher_hash'][:12]})" for made in cards for card in made}
     rows = [
         ["", ""],
         ["training objects", f"{_joined(objects)} ({', '.join(Path(folder).name for folder in recipe.triplets)})"],
@@ -121,6 +119,12 @@ def as_json(
     }
 
 
+def _models(run: Run) -> list[Path]:
+    """Cards of the models of a finished run: of its point-cloud stage, if it has one, and of its own."""
+    cards = [Path(config.out) / "model" / CONFIG for config in (run.stage, run.config) if config]
+    return cards if cards[-1].exists() else []
+
+
 def _record(config: PretrainConfig) -> dict[str, Any]:
     """Folder, settings and code of a run; the folder alone when it was not begun yet."""
     path = Path(config.out) / RECORD
@@ -134,12 +138,19 @@ def _row_as_json(one: Measured) -> dict[str, Any]:
     return about | {"metrics": summary, "by_seed": {seed: dict(figures) for seed, figures in one.figures.items()}}
 
 
-def write_into(page: Path, made: Mapping[str, str]) -> None:
-    """Replace what stands between the markers of a page.
+def check_page(page: Path) -> None:
+    """Raise DataError when a page is missing, or lacks the markers of a table or of the plot."""
+    _replaced(page, dict.fromkeys((*TABLES, PICTURE), ""))
 
-    Raises:
-        DataError: the page is missing, or lacks the markers of a table.
-    """
+
+def write_into(page: Path, made: Mapping[str, str]) -> None:
+    """Replace what stands between the markers of a page. Raises DataError as `check_page` does."""
+    text = _replaced(page, made)
+    with atomic_write(page) as temporary:
+        Path(temporary).write_text(text, "utf-8")
+
+
+def _replaced(page: Path, made: Mapping[str, str]) -> str:
     if not page.is_file():
         raise DataError(f"--write {page}: there is no such page.")
     text = page.read_text("utf-8")
@@ -148,10 +159,9 @@ def write_into(page: Path, made: Mapping[str, str]) -> None:
         before, found, rest = text.partition(first)
         _, closed, after = rest.partition(last)
         if not found or not closed:
-            raise DataError(f"--write {page}: lacks {first} and {last}, between which the table goes.")
+            raise DataError(f"--write {page}: lacks {first} and {last}, between which the study writes.")
         text = f"{before}{first}\n{content}\n{last}{after}"
-    with atomic_write(page) as temporary:
-        Path(temporary).write_text(text, "utf-8")
+    return text
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

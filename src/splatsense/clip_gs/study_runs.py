@@ -4,7 +4,7 @@ Design
 - `run.json` in the folder of a run holds its settings, a fingerprint of the triplets and every version of the code that worked
   on it. A run with other settings or data is refused, trained or not.
 - Training goes on from the trainer's own checkpoint. A saved model ends it: it is never trained again.
-- `figures-<data>.json` beside the model is written when the model is measured. It is never measured twice.
+- `figures-<data>.json` beside the model is written when the model is measured, which is not done twice on the same objects.
 """
 
 import hashlib
@@ -80,7 +80,9 @@ def measure_once(
         teachers: loaded already, by name.
         teacher_out: file for the figures of the teacher on rendered views.
     """
-    if out.exists() and teacher_out.exists():
+    measured_on = {"labels": labels, "triplets": fingerprint([data])}
+    is_known, is_teacher_known = (_is_measured(path, measured_on) for path in (out, teacher_out))
+    if is_known and is_teacher_known:
         return read_json(out)
     config = EvaluateConfig(
         model=(str(model),),
@@ -88,7 +90,7 @@ def measure_once(
         labels=labels,
         drop_unknown=bool(labels),
         untrained=False,
-        rendered=not teacher_out.exists(),
+        rendered=not is_teacher_known,
     )
     evaluation = Evaluation(config, "train", teachers)
     tables = {name: figures for name, (_, figures) in all_tables(evaluation, EPISODES).items()}
@@ -97,6 +99,7 @@ def measure_once(
         path = teacher_out if contender.kind == "render" else out
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {
+            "measured_on": measured_on,
             "hash": contender.hash,
             "classes": len(evaluation.classes),
             "date": date.today().isoformat(),
@@ -104,6 +107,10 @@ def measure_once(
         }
         write_json(path, {**about, **_figures(tables, contender.name), "correct": correct[contender.name]})
     return read_json(out)
+
+
+def _is_measured(path: Path, measured_on: dict[str, str]) -> bool:
+    return path.exists() and read_json(path)["measured_on"] == measured_on
 
 
 def _figures(tables: Mapping[str, Any], name: str) -> Figures:
