@@ -220,7 +220,7 @@ def test_a_row_is_ahead_with_every_seed_and_beyond_the_objects_alone():
     low, high = [1.0] * 20 + [0.0] * 80, [1.0] * 60 + [0.0] * 40
     ahead = compare(measured("tokenizer", {0: high, 1: high}), measured("attributes", {0: low, 1: low, 2: low}), 0.03)
     assert ahead.differences == pytest.approx({0: 0.4, 1: 0.4})
-    assert 0.3 < ahead.interval[0] < 0.4 < ahead.interval[1] < 0.5
+    assert 0.25 < ahead.interval[0] < 0.4 < ahead.interval[1] < 0.55
     assert (ahead.verdict, ahead.agrees, ahead.objects) == ("ahead", "yes", 100)
     behind = compare(measured("attributes", {0: low}), measured("tokenizer", {0: high}), 0.03)
     assert (behind.verdict, behind.agrees) == ("behind", "no")
