@@ -84,7 +84,7 @@ def test_a_study_trains_measures_and_writes_its_page(finished):
     assert "STALE" not in text
     assert (out / "study.md").read_text().split("\n\n")[0] in text
     assert "| training objects | 4 (triplets) |" in text
-    assert "full, 10,000 Gaussians: left out, half of the training objects hold 256" in text
+    assert "- `gaussians-10000`: half of the training objects hold 256" in text
     assert page.with_name("page-study.png").read_bytes() == (out / "study.png").read_bytes()
 
 
@@ -241,15 +241,15 @@ def test_tables_of_known_numbers():
     }
     lines = results(rows).splitlines()
     blank = " – |"
-    assert lines[2] == "| point cloud: position and colour | 37.5 ± 17.7 |" + 7 * blank + " 50.0 ± 0.0 | – | 2 | 1.0 |"
-    assert lines[3] == "| all attributes, no tokenizer | 100.0 ± 0.0 |" + 9 * blank + " 2 | 1.5 |"
-    assert lines[4] == "| full, surface-converted |" + 10 * blank + " 0 | – |"
-    assert lines[5] == "| teacher on rendered views | 75.0 |" + 11 * blank
-    assert lines[7] == "- full, surface-converted: left out, no folders of --surface were given."
+    assert lines[2] == "| `points` point cloud: position and colour | 37.5 ± 17.7 |" + 7 * blank + " 50.0 ± 0.0 | – | 2 | 1.0 |"
+    assert lines[3] == "| `attributes` all attributes, no tokenizer | 100.0 ± 0.0 |" + 9 * blank + " 2 | 1.5 |"
+    assert lines[4] == "| `surface` full, surface-converted |" + 10 * blank + " 0 | – |"
+    assert lines[5] == "| `teacher` teacher on rendered views | 75.0 |" + 11 * blank
+    assert lines[7] == "- `surface`: no folders of --surface were given."
     assert all(line.count("|") == len(COLUMNS) + 4 for line in lines[:6])
     compared = comparison_table(compare_all(rows)).splitlines()
     assert len(compared) == 3
-    start = "| all attributes, no tokenizer | point cloud: position and colour | +62.5 ± 17.7 | +75.0, +50.0 | "
+    start = "| `attributes` | `points` | +62.5 ± 17.7 | +75.0, +50.0 | "
     assert compared[2].startswith(start)
     assert compared[2].endswith(" | ahead | −2.1 | no |")
     assert (spread({}), spread({0: 0.5}), points(-0.0001), points(0.0212)) == ("–", "50.0", "0.0", "+2.1")

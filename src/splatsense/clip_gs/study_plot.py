@@ -20,7 +20,7 @@ def plot_study(measured: Mapping[str, Measured], path: Path) -> None:
     if not rows:
         raise DataError(f"{path}: no row was measured yet.")
     values = [100 * value for row in rows.values() for value in row.values()]
-    marks = ticks(min(values) - 1, max(values) + 1, 8)
+    marks = ticks(max(0.0, min(values) - 1), max(values) + 1, 8)
     height = 2 * MARGIN + ROW * len(rows)
     image = Image.new("RGB", (WIDTH * SCALE, height * SCALE), "white")
     draw = ImageDraw.Draw(image)

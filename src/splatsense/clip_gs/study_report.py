@@ -11,7 +11,7 @@ from typing import Any
 from splatsense.clip_gs.model import CONFIG
 from splatsense.clip_gs.pretrain_config import HOW_IT_RUNS, PretrainConfig
 from splatsense.clip_gs.study_results import Comparison, Measured, mean_and_deviation
-from splatsense.clip_gs.study_rows import ANY_DIM, ROWS, SET_BY_ROWS, Run
+from splatsense.clip_gs.study_rows import ANY_DIM, SET_BY_ROWS, Run
 from splatsense.clip_gs.study_runs import RECORD, SHOT, WAY, read_json
 from splatsense.errors import DataError
 from splatsense.files import atomic_write
@@ -51,8 +51,10 @@ def results(measured: Mapping[str, Measured]) -> str:
     for one in measured.values():
         cells = [spread(one.values(metric), one.row.is_teacher) for metric in COLUMNS]
         minutes = f"{mean_and_deviation(one.seconds)[0] / 60:.1f}" if one.seconds else DASH
-        rows.append([one.row.title, *cells, DASH if one.row.is_teacher else str(len(one.figures)), minutes])
-        notes += [f"{one.row.title}: left out, {one.missing}."] if one.missing else []
+        rows.append(
+            [f"`{one.row.name}` {one.row.title}", *cells, DASH if one.row.is_teacher else str(len(one.figures)), minutes]
+        )
+        notes += [f"`{one.row.name}`: {one.missing}."] if one.missing else []
     reasons = {why for one in measured.values() for figures in one.figures.values() for why in figures["not_possible"].values()}
     told = [f"{DASH}: {reason.rstrip('.')}." for reason in sorted(reasons)]
     return "\n".join([markdown(rows), *(["", *(f"- {note}" for note in notes + told)] if notes or told else [])])
@@ -69,8 +71,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
         mean, deviation = mean_and_deviation(one.differences)
         difference = points(mean) + ("" if deviation is None else f" ± {100 * deviation:.1f}")
         paper = DASH if one.paper is None else points(one.paper)
-        names = [ROWS[name].title for name in (one.row, one.against)]
-        rows.append([*names, difference, by_seed, interval, one.verdict, paper, one.agrees or DASH])
+        rows.append([f"`{one.row}`", f"`{one.against}`", difference, by_seed, interval, one.verdict, paper, one.agrees or DASH])
     return markdown(rows)
 
 

@@ -53,7 +53,7 @@ ROWS = {
         Row("attributes", "all attributes, no tokenizer", {"tokenizer": "attributes", "voting": "none"}),
         Row("tokenizer", "+ GS tokenizer", {"tokenizer": "refinement", "voting": "none"}),
         Row("voting-raw", "+ image voting, raw", {"tokenizer": "refinement", "voting": "raw"}),
-        Row("voting-softmax", "+ image voting, softmax: full", FULL),
+        Row("voting-softmax", "+ image voting, softmax: the full method", FULL),
         Row("pretrained", "full, half of it a point-cloud stage", FULL, stage=True),
         Row("surface", "full, surface-converted", FULL, "surface", "surface"),
         Row("surface-to-fitted", "trained on surface-converted, tested on fitted", FULL, "surface", "triplets"),
