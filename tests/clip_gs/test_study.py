@@ -133,22 +133,27 @@ def test_a_study_with_other_settings_or_triplets_is_refused(triplets, finished, 
 
 
 @pytest.mark.slow
-def test_a_killed_study_ends_as_one_that_was_not(triplets, finished, tmp_path):
+def test_a_killed_study_ends_as_one_that_was_not(triplets, tmp_path):
     """SIGKILL as soon as the first stage of the second run has a checkpoint."""
-    out = tmp_path / "study"
-    command = [sys.executable, "-m", "splatsense", *arguments(triplets, out)]
     source = Path(pretrain_module.__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])}
-    started = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not list(out.glob("runs/pretrained/seed-0/point-cloud-stage/checkpoint.safetensors")) and started.poll() is None:
-        time.sleep(0.01)
-    started.send_signal(signal.SIGKILL)
-    started.communicate()
-    assert started.returncode == -signal.SIGKILL
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "1 of 4 runs are trained" in done.stderr
-    assert metrics(out) == metrics(finished[0])
+
+    def start(out):
+        command = [sys.executable, "-m", "splatsense", *arguments(triplets, out)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    killed = tmp_path / "killed"
+    with start(killed) as study:
+        while not list(killed.glob("runs/pretrained/seed-0/point-cloud-stage/checkpoint.safetensors")) and study.poll() is None:
+            time.sleep(0.01)
+        study.kill()
+    assert study.returncode == -signal.SIGKILL
+    for out, trained in ((killed, 1), (tmp_path / "whole", 0)):
+        with start(out) as study:
+            _, errors = study.communicate()
+        assert study.returncode == 0, errors
+        assert f"study: {trained} of 4 runs are trained" in errors.splitlines()[0]
+    assert metrics(killed) == metrics(tmp_path / "whole")
 
 
 def recipe(**changes):
