@@ -20,7 +20,7 @@ from splatsense.clip_gs.build import build_triplets
 from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.clip_gs.study import StudyConfig, study
 from splatsense.clip_gs.study_plot import plot_study
-from splatsense.clip_gs.study_report import COLUMNS, comparison_table, points, results, spread, write_into
+from splatsense.clip_gs.study_report import COLUMNS, comparison_table, points, results, setup, spread, write_into
 from splatsense.clip_gs.study_results import Measured, compare, compare_all
 from splatsense.clip_gs.study_rows import COMPARISONS, ROWS, check_recipe, plan_runs
 from splatsense.clip_gs.triplets import TripletConfig
@@ -258,6 +258,15 @@ def test_tables_of_known_numbers():
     assert compared[2].startswith(start)
     assert compared[2].endswith(" | ahead | −2.1 | no |")
     assert (spread({}), spread({0: 0.5}), points(-0.0001), points(0.0212)) == ("–", "50.0", "0.0", "+2.1")
+
+
+def test_the_set_up_names_what_is_not_usual():
+    usual = recipe()
+    given = replace(usual, image_map=1.0, weights=(0.5,), epochs=9, augment=replace(usual.augment, turn=5.0))
+    told = setup(given, (0,), {}, {})
+    assert "| settings other than the defaults | `weights` 0.5, `image_map` 1.0, `turn` 5.0 |" in told
+    assert "| network | tiny, 2,048 Gaussians" in told
+    assert "| settings other than the defaults | none |" in setup(usual, (0,), {}, {})
 
 
 def test_a_page_without_markers_is_named(tmp_path):

@@ -29,6 +29,7 @@ COLUMNS = {
     "linear_probe": "linear probe",
 }
 TABLES, PICTURE = ("setup", "results", "comparisons"), "plot"  # names of the markers
+SHOWN_ELSEWHERE = ("triplets", "size", "gaussians", "epochs", "batch_size", "teacher", *SET_BY_ROWS, *HOW_IT_RUNS)
 MINUS, DASH = "−", "–"
 
 
@@ -78,7 +79,6 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
 def setup(recipe: PretrainConfig, seeds: Sequence[int], measured: Mapping[str, Measured], runs: Mapping[str, Run]) -> str:
     """What all rows have in common, and what they were made with."""
     usual = PretrainConfig(triplets=recipe.triplets, out=recipe.out).settings()
-    changed = [f"`{name}` {_shown(value)}" for name, value in recipe.settings().items() if _is_choice(name, value, usual)]
     figures = [figures for one in measured.values() for figures in one.figures.values()]
     cards = [made for run in runs.values() if (made := [read_json(path) for path in _models(run)])]
     records = [read_json(path) for run in runs.values() if (path := Path(run.config.out) / RECORD).exists()]
@@ -93,7 +93,7 @@ def setup(recipe: PretrainConfig, seeds: Sequence[int], measured: Mapping[str, M
         ["network", f"{recipe.size}, {recipe.encoder(ANY_DIM).gaussians:,} Gaussians an object where a row says nothing else"],
         ["budget of a run", f"{recipe.epochs} passes in batches of {recipe.batch_size}: {_joined(steps)} steps"],
         ["seeds", ", ".join(map(str, seeds))],
-        ["settings other than the defaults", ", ".join(changed) or "none"],
+        ["settings other than the defaults", ", ".join(_changed(recipe.settings(), usual)) or "none"],
         ["teacher", _joined(teachers)],
         ["measured", _joined({f"{one['date']}, {one['machine']}" for one in figures})],
         ["code", _joined({code for record in records for code in record["code"]})],
@@ -185,15 +185,15 @@ def points(value: float) -> str:
     return "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", MINUS)
 
 
-def _is_choice(name: str, value: Any, usual: Mapping[str, Any]) -> bool:
-    shown_elsewhere = ("triplets", "size", "gaussians", "epochs", "batch_size", "teacher", *SET_BY_ROWS, *HOW_IT_RUNS)
-    return name not in shown_elsewhere and value != usual[name]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "(" + ", ".join(f"{name} {_shown(part)}" for name, part in value.items()) + ")"
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _changed(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """Names and values of the settings, those of the augmentation too, that are not the usual ones."""
+    found: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found += _changed(value, usual[name])
+        elif name not in SHOWN_ELSEWHERE and value != usual[name]:
+            found.append(f"`{name}` {' '.join(map(str, value)) if isinstance(value, list) else value}")
+    return found
 
 
 def _joined(values: set[str]) -> str:
