@@ -77,6 +77,7 @@ def test_a_study_trains_measures_and_writes_its_page(finished):
     assert figures["rows"]["gaussians-10000"]["missing"] == "half of the training objects hold 256 Gaussians or fewer"
     assert figures["runs"]["points 1"]["settings"]["seed"] == 1
     assert figures["runs"]["points 1"]["code"] == [study_runs.code_version()]
+    assert figures["rows"]["points"]["by_seed"]["1"]["code"] == study_runs.code_version()
     card = json.loads((out / "runs/pretrained/seed-0/model/config.json").read_text())
     assert card["training"]["epochs"] + figures["runs"]["pretrained 0"]["stage"]["settings"]["epochs"] == STEPS
     assert card["training"]["init"] == str(out / "runs/pretrained/seed-0/point-cloud-stage/model")
@@ -303,7 +304,7 @@ def test_the_page_of_this_project_has_the_markers(tmp_path):
     assert all(f"`{name}`" in source.read_text("utf-8") for name in ROWS)
 
 
-def test_damaged_records_say_what_to_do(tmp_path):
+def test_records_are_compared_and_damaged_ones_say_what_to_do(tmp_path, monkeypatch):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(FormatError, match=r"run\.json: cannot be read .* remove it"):
         study_runs.read_json(tmp_path / "run.json")
@@ -311,3 +312,7 @@ def test_damaged_records_say_what_to_do(tmp_path):
     study_runs._keep_record(tmp_path / "a" / "run.json", config.settings())
     with pytest.raises(CheckpointError, match="epochs was 60 and is 5"):
         study_runs._keep_record(tmp_path / "a" / "run.json", replace(config, epochs=5).settings())
+    monkeypatch.setattr(study_runs, "code_version", lambda: "newer")
+    study_runs._check_record(tmp_path / "a" / "run.json", config.settings())
+    study_runs._keep_record(tmp_path / "a" / "run.json", config.settings())
+    assert len(study_runs._check_record(tmp_path / "a" / "run.json", config.settings())) == 2

@@ -96,7 +96,7 @@ def setup(recipe: PretrainConfig, seeds: Sequence[int], measured: Mapping[str, M
         ["settings other than the defaults", ", ".join(_changed(recipe.settings(), usual)) or "none"],
         ["teacher", _joined(teachers)],
         ["measured", _joined({f"{one['date']}, {one['machine']}" for one in figures})],
-        ["code", _joined({code for record in records for code in record["code"]})],
+        ["code", _joined({code for record in records for code in record["code"]} | {one["code"] for one in figures})],
     ]
     return markdown(rows)
 

@@ -1,8 +1,8 @@
 """One run of the study: train it unless it is trained, measure it unless it is measured, and keep a record of both.
 
 Design
-- `run.json` in the folder of a run holds its settings, a fingerprint of the triplets and every version of the code that worked
-  on it. A run with other settings or data is refused, trained or not.
+- `run.json` in the folder of a run holds its settings, a fingerprint of the triplets and every version of the code that trained
+  it. A run with other settings or data is refused, trained or not.
 - Training goes on from the trainer's own checkpoint. A saved model ends it: it is never trained again.
 - `figures-<data>.json` beside the model is written when the model is measured, which is not done twice on the same objects.
 """
@@ -49,8 +49,12 @@ def train_once(config: PretrainConfig) -> Path:
         CheckpointError: the folder holds a run with other settings or other triplets.
     """
     out = Path(config.out)
-    _keep_record(out / RECORD, {**config.settings(), "data": fingerprint(config.triplets)})
-    return out / "model" if is_trained(config) else pretrain(config)
+    settings = {**config.settings(), "data": fingerprint(config.triplets)}
+    if is_trained(config):
+        _check_record(out / RECORD, settings)
+        return out / "model"
+    _keep_record(out / RECORD, settings)
+    return pretrain(config)
 
 
 def is_trained(config: PretrainConfig) -> bool:
@@ -100,6 +104,7 @@ def measure_once(
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {
             "measured_on": measured_on,
+            "code": code_version(),
             "hash": contender.hash,
             "classes": len(evaluation.classes),
             "date": date.today().isoformat(),
@@ -133,12 +138,18 @@ def _figures(tables: Mapping[str, Any], name: str) -> Figures:
 
 
 def _keep_record(path: Path, settings: dict[str, Any]) -> None:
-    """Note that this code works on a run with these settings. Raises CheckpointError when it was begun with others."""
-    record = read_json(path) if path.exists() else {"settings": settings, "code": []}
-    check_settings(path, record["settings"], json.loads(json.dumps(settings)))
-    if code_version() not in record["code"]:
+    """Note that this code trains a run with these settings. Raises CheckpointError when it was begun with others."""
+    code = _check_record(path, settings) if path.exists() else []
+    if code_version() not in code:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, record | {"code": [*record["code"], code_version()]})
+        write_json(path, {"settings": settings, "code": [*code, code_version()]})
+
+
+def _check_record(path: Path, settings: dict[str, Any]) -> list[str]:
+    """Versions of the code that trained a run. Raises CheckpointError when its settings are others."""
+    record = read_json(path)
+    check_settings(path, record["settings"], json.loads(json.dumps(settings)))
+    return record["code"]
 
 
 def fingerprint(folders: Sequence[str]) -> str:
