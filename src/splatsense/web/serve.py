@@ -1,7 +1,7 @@
 """`splatsense serve`: the page of a library on this machine."""
 
+import contextlib
 import errno
-import logging
 import secrets
 import socket
 import threading
@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+import uvicorn
+from starlette.types import ASGIApp
 
 from splatsense.errors import DataError
 from splatsense.library import Library
 from splatsense.tables import counted, short_path
+from splatsense.web.app import create_app
 from splatsense.web.settings import WebSettings
 
 LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
@@ -45,7 +48,8 @@ def serve(
         print(f"{short_path(opened.path)}: {counted(len(opened), 'asset')}. Open {link} in a browser; Ctrl+C stops.", flush=True)
         if open:
             threading.Timer(0.5, webbrowser.open, [link]).start()
-        run(opened, settings, listener)
+        with contextlib.suppress(KeyboardInterrupt):  # the server is down by then
+            uvicorn.Server(server_config(create_app(opened, settings))).run(sockets=[listener])
     return 0
 
 
@@ -88,15 +92,9 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(opened: Library, settings: WebSettings, listener: socket.socket) -> None:
-    """Serve a library on a socket until the process is interrupted."""
-    import uvicorn
-
-    from splatsense.web.app import create_app
-
-    logging.getLogger("splatsense.web").setLevel(logging.WARNING)
-    app = create_app(opened, settings)
-    config = uvicorn.Config(
+def server_config(app: ASGIApp) -> uvicorn.Config:
+    """How the server runs: one process, this thread, nothing said about single requests."""
+    return uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
@@ -107,4 +105,3 @@ def run(opened: Library, settings: WebSettings, listener: socket.socket) -> None
         backlog=BACKLOG,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    uvicorn.Server(config).run(sockets=[listener])

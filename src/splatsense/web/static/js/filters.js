@@ -14,11 +14,12 @@ export class Filters {
   /** Show what the library holds; the choices stay. */
   show(library) {
     const open = this.root.querySelector("details")?.open ?? false;
-    this.root.replaceChildren(
+    this.root.replaceChildren(...[
       this.tagChooser(library.tags, open),
       this.select("folder", "Any folder", Object.entries(library.folders).map(([folder, number]) => [folder, lastParts(folder), number])),
       this.select("size", "Any size", Object.entries(library.sizes).map(([size, number]) => [size, `${SIZES[size]} Gaussians`, number])),
-      this.isSet() && el("button", { type: "button", class: "text", onclick: () => this.clear(library) }, "Clear filters"));
+      this.isSet() && el("button", { type: "button", class: "text", onclick: () => this.clear(library) }, "Clear filters"),
+    ].filter(Boolean));
   }
 
   isSet() {

@@ -1,5 +1,6 @@
 // The page: which of its three parts is shown, and what connects them.
 import { Adding } from "./add.js";
+import { get } from "./api.js";
 import { AssetPage } from "./asset.js";
 import { byId } from "./dom.js";
 import { startDropping } from "./dropping.js";
@@ -72,6 +73,7 @@ document.addEventListener("keydown", (event) => {
   goToSearch();
   byId("words").focus();
 });
+get("library").then(({ name }) => { byId("library-name").textContent = name; }, () => {});
 startDropping({ search: searchByFile, add: (files) => adding.upload(files), similar });
 addEventListener("hashchange", show);
 show();

@@ -6,6 +6,7 @@ import { color } from "./theme.js";
 const TAG_COLORS = ["#3b7dd8", "#d9822b", "#3a9e6e", "#b8559b", "#8a6fd1", "#c2504f", "#2f9fb0", "#9a8b2f"];
 const OTHERS = "#8b94a1";
 const PICTURES = 120; // fewest points in sight for which points, not pictures, are drawn
+const MARGIN = 56; // pixels around all points
 const NEAR = 16; // pixels between the pointer and a point that it means
 
 export class MapPage {
@@ -33,7 +34,7 @@ export class MapPage {
       this.status.replaceChildren(el("span", { class: "error" }, error.message));
       return;
     }
-    this.view = { x: 0, y: 0, zoom: 1 };
+    this.view = this.whole();
     this.selected = -1;
     this.hidden = new Set();
     this.colorTags();
@@ -79,13 +80,29 @@ export class MapPage {
     this.draw();
   }
 
+  /** The view that has every point in it: its middle, and half of what it spans. */
+  whole() {
+    const axis = (values) => {
+      let low = Infinity, high = -Infinity;
+      for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
+      return high > low ? [(low + high) / 2, (high - low) / 2] : [values[0] ?? 0, 1];
+    };
+    const [[x, spanX], [y, spanY]] = [axis(this.points.x), axis(this.points.y)];
+    return { x, y, spanX, spanY, zoom: 1 };
+  }
+
+  /** Pixels of a step of 1 along each axis. */
+  scale() {
+    const { width, height } = this.size, { spanX, spanY, zoom } = this.view;
+    return [zoom * Math.max(80, width / 2 - MARGIN) / spanX, zoom * Math.max(80, height / 2 - MARGIN) / spanY];
+  }
+
   /** Where a point is drawn, in CSS pixels. */
   place(index) {
-    const { width, height } = this.size;
-    const half = Math.min(width, height) * 0.45 * this.view.zoom, stretch = Math.min(1.6, width / height);
+    const [scaleX, scaleY] = this.scale();
     return [
-      width / 2 + (this.points.x[index] - this.view.x) * half * Math.max(1, stretch),
-      height / 2 - (this.points.y[index] - this.view.y) * half,
+      this.size.width / 2 + (this.points.x[index] - this.view.x) * scaleX,
+      this.size.height / 2 - (this.points.y[index] - this.view.y) * scaleY,
     ];
   }
 
@@ -196,10 +213,9 @@ export class MapPage {
   }
 
   pan(x, y) {
-    const half = Math.min(this.size.width, this.size.height) * 0.45 * this.view.zoom;
-    const stretch = Math.max(1, Math.min(1.6, this.size.width / this.size.height));
-    this.view.x -= x / (half * stretch);
-    this.view.y += y / half;
+    const [scaleX, scaleY] = this.scale();
+    this.view.x -= x / scaleX;
+    this.view.y += y / scaleY;
     this.draw();
   }
 
@@ -258,7 +274,7 @@ export class MapPage {
       el("img", { src: thumbnail({ id, version: "" }), alt: "", width: 96, height: 96 }),
       el("span", {}, el("strong", {}, this.points.names[index]), el("span", { class: "muted" }, tag)));
     const [x, y] = this.place(index);
-    this.tip.style.left = `${Math.max(4, Math.min(this.size.width - 200, x + 18))}px`;
+    this.tip.style.left = `${Math.max(4, Math.min(this.size.width - 200, x + (this.points.ids.length <= PICTURES ? 52 : 18)))}px`;
     this.tip.style.top = `${Math.max(4, Math.min(this.size.height - 116, y - 50))}px`;
   }
 

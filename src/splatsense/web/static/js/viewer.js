@@ -5,7 +5,7 @@ import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 import { color } from "./theme.js";
 
 const FIELD_OF_VIEW = 40;
-const DISTANCE = 4.2; // of the camera from an object whose longest half-extent is 1
+const DISTANCE = 3.6; // of the camera from an object whose longest half-extent is 1
 const ELEVATION = 20, AZIMUTH = 30; // degrees, those of the thumbnails
 const TURN = Math.PI / 36; // radians for a key
 
