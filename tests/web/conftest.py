@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from splatsense.library import Library
 from splatsense.web.app import create_app
+from splatsense.web.catalogue import Catalogue
 from splatsense.web.settings import WebSettings
 
 OBJECTS = Path(str(resources.files("splatsense").joinpath("assets"))) / "objects"
@@ -40,6 +41,7 @@ def indexed(objects, tmp_path_factory) -> Path:
         assert library.add(objects, progress=False).indexed == len(CHOSEN)
         for asset in library.assets():
             library.thumbnail(asset)
+        Catalogue(library).snapshot()  # keeps the embeddings of the labels
     return path
 
 

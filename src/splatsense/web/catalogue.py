@@ -7,6 +7,9 @@ Design
 - The map is the projection of the embeddings on their two directions of largest variance (PCA).
 """
 
+import hashlib
+import json
+import logging
 import threading
 import time
 from collections import Counter
@@ -16,9 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from splatsense.errors import FormatError
+from splatsense.files import atomic_write
 from splatsense.library import Asset, Library
 from splatsense.library.names import printable
-from splatsense.library.tags import TAG_TEMPERATURE, default_labels, prompt_embeddings
+from splatsense.library.tags import PROMPT_TEMPLATES, TAG_TEMPERATURE, default_labels, prompt_embeddings
+
+log = logging.getLogger("splatsense.web")
 
 REFRESH_SECONDS = 2.0
 TAGS, TAG_PROBABILITY = 3, 0.1
@@ -142,7 +149,7 @@ class Catalogue:
         if len(vectors) == 0:
             return tags, probabilities
         if self._label_vectors is None:
-            self._label_vectors = prompt_embeddings(self._library.model, self._labels)
+            self._label_vectors = label_embeddings(self._library, self._labels)
         for start in range(0, len(vectors), BLOCK):
             logits = vectors[start : start + BLOCK] @ self._label_vectors.T / TAG_TEMPERATURE
             shares = np.exp(logits - logits.max(1, keepdims=True))
@@ -152,6 +159,25 @@ class Catalogue:
             best[:, 1:][likely[:, 1:] < TAG_PROBABILITY] = -1
             tags[start : start + BLOCK], probabilities[start : start + BLOCK] = best, likely
         return tags, probabilities
+
+
+def label_embeddings(library: Library, labels: Sequence[str]) -> np.ndarray:
+    """(L, dim) embeddings of labels, kept in the library's folder: they take seconds, and the page needs them at its start."""
+    texts = json.dumps([labels, PROMPT_TEMPLATES]).encode()
+    path = library.path / f"labels-{library.model.hash[:12]}-{hashlib.sha256(texts).hexdigest()[:12]}.npy"
+    try:
+        vectors = np.load(path, allow_pickle=False)
+        if vectors.shape[0] == len(labels) and vectors.dtype == np.float32:
+            return vectors
+    except (OSError, ValueError, EOFError):  # it was never written, or is damaged
+        pass
+    vectors = prompt_embeddings(library.model, labels)
+    try:
+        with atomic_write(path) as temporary, temporary.open("wb") as out:
+            np.save(out, vectors, allow_pickle=False)
+    except FormatError as error:
+        log.info("%s; they are computed again at the next start.", error)
+    return vectors
 
 
 def project(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 2"]:

@@ -17,6 +17,7 @@ from splatsense.errors import DataError
 from splatsense.library import Library
 from splatsense.tables import counted, short_path
 from splatsense.web.app import create_app
+from splatsense.web.catalogue import Catalogue
 from splatsense.web.settings import WebSettings
 
 LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
@@ -44,6 +45,7 @@ def serve(
     """
     settings = settings_for(host, token)
     with listening_socket(host, port) as listener, Library(library, model) as opened:
+        Catalogue(opened).snapshot()  # loads the model, so that the first search does not wait for it
         link = page_link(settings, listener.getsockname()[1])
         print(f"{short_path(opened.path)}: {counted(len(opened), 'asset')}. Open {link} in a browser; Ctrl+C stops.", flush=True)
         if open:
