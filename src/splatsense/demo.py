@@ -6,6 +6,7 @@ among them, drawn by another renderer.
 """
 
 import json
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,19 +40,25 @@ class BundledObject:
     creator: str
 
 
-def demo(output: Path = Path("demo")) -> int:
+def demo(output: Path = Path("demo"), page: bool | None = None) -> int:
     """Build a library from the bundled splats, search it by words and by a picture, and draw the results.
 
-    A second run finds everything indexed already.
+    A second run finds everything indexed already. In a terminal, the page of the library opens in the browser afterwards.
 
     Args:
         output: Folder for the library and results.png.
+        page: Open the page of the library in the browser at the end; by default where somebody sits at a terminal.
     """
     start = time.monotonic()
     with ExitStack() as stack:
         assets = stack.enter_context(resources.as_file(resources.files("splatsense").joinpath("assets")))
         run_demo(output, assets)
     print(f"Done in {time.monotonic() - start:.1f} s. Now your own: splatsense add my_assets FOLDER")
+    if page if page is not None else sys.stdin.isatty() and sys.stdout.isatty():
+        from splatsense.web.serve import serve
+
+        return serve(output / "library", open=True)
+    print(f"Look at it in the browser: splatsense serve {short_path((output / 'library').absolute())}")
     return 0
 
 

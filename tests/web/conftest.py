@@ -17,7 +17,18 @@ from splatsense.web.catalogue import Catalogue
 from splatsense.web.settings import WebSettings
 
 OBJECTS = Path(str(resources.files("splatsense").joinpath("assets"))) / "objects"
-CHOSEN = ("oakChair", "plasticChair", "oakTable", "sofa", "lamp2", "littlePlant", "toiletsUnit", "basketball", "forkLift", "bookcase")
+CHOSEN = (
+    "oakChair",
+    "plasticChair",
+    "oakTable",
+    "sofa",
+    "lamp2",
+    "littlePlant",
+    "toiletsUnit",
+    "basketball",
+    "forkLift",
+    "bookcase",
+)
 ORIGIN = {"host": "127.0.0.1:8765"}
 SECONDS = 120.0  # that anything may take on a busy machine
 

@@ -15,7 +15,9 @@ NEW = ("stool", "bench", "desk")
 
 def upload(client, files: dict[str, bytes]):
     identity = client.post("/api/uploads").json()["id"]
-    replies = [client.put(f"/api/uploads/{identity}/files", params={"name": name}, content=data) for name, data in files.items()]
+    replies = [
+        client.put(f"/api/uploads/{identity}/files", params={"name": name}, content=data) for name, data in files.items()
+    ]
     return identity, [reply.status_code for reply in replies]
 
 

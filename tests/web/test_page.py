@@ -259,7 +259,9 @@ def test_everything_can_be_done_with_the_keyboard(open_page):
     reached = set()
     for _ in range(14):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate_handle("() => document.activeElement").evaluate("at => at.tagName + ':' + at.textContent.trim()"))
+        reached.add(
+            page.evaluate_handle("() => document.activeElement").evaluate("at => at.tagName + ':' + at.textContent.trim()")
+        )
     assert {"BUTTON:Search by it", "A:Download", "A:chair"} <= reached
     page.keyboard.press("/")
     page.locator("#results .card").first.wait_for()

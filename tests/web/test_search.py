@@ -37,7 +37,10 @@ def test_without_a_query_the_newest_come_first_and_pages_follow_each_other(share
     assert len(everything) == len(CHOSEN)
     assert names(search(shared_client, limit=4)) + names(search(shared_client, offset=4, limit=20)) == everything
     chairs = names(search(shared_client, {"text": "chair"}))
-    assert names(search(shared_client, {"text": "chair"}, limit=4)) + names(search(shared_client, {"text": "chair"}, offset=4)) == chairs
+    assert (
+        names(search(shared_client, {"text": "chair"}, limit=4)) + names(search(shared_client, {"text": "chair"}, offset=4))
+        == chairs
+    )
 
 
 def test_a_dropped_picture_and_a_dropped_file_find_their_like(shared_client):
@@ -45,7 +48,9 @@ def test_a_dropped_picture_and_a_dropped_file_find_their_like(shared_client):
     assert picture.status_code == 201
     assert picture.json()["kind"] == "picture"
     assert names(search(shared_client, {"query": picture.json()["id"]}))[0] == "sofa"
-    file = shared_client.post("/api/queries", params={"name": "Ball.SPLAT"}, content=(OBJECTS / "basketball.splat").read_bytes())
+    file = shared_client.post(
+        "/api/queries", params={"name": "Ball.SPLAT"}, content=(OBJECTS / "basketball.splat").read_bytes()
+    )
     found = search(shared_client, {"query": file.json()["id"]}).json()["results"]
     assert (found[0]["name"], found[0]["score"]) == ("basketball", pytest.approx(1, abs=1e-3))
     thumbnail = shared_client.get(f"/api/queries/{file.json()['id']}/thumbnail")

@@ -66,6 +66,10 @@ def create_app(opened: Library, settings: WebSettings | None = None) -> FastAPI:
     def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
+    @app.get("/api", include_in_schema=False)
+    def api_page() -> FileResponse:
+        return FileResponse(STATIC / "api.html", headers={"Cache-Control": "no-cache"})
+
     app.mount("/static", PageFiles(directory=STATIC), name="static")
     app.add_middleware(Guard, settings=settings, page=STATIC / "index.html", body_limit=_body_limit(settings))
     return app

@@ -19,7 +19,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -31,6 +31,7 @@ from splatsense.web.settings import WebSettings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 COOKIE = "splatsense_token"
+HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
 INLINE_SCRIPT = re.compile(r"<script type=\"importmap\">(.*?)</script>", re.S)
 
 
@@ -141,11 +142,8 @@ def _same(given: str, token: str) -> bool:
 
 
 def _without_port(host: str) -> str:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-    return f"[{name}]" if ":" in name else name.lower()
+    found = HOST.fullmatch(host)
+    return found[1].lower() if found else ""
 
 
 def _reply_headers(page: Path) -> dict[str, str]:

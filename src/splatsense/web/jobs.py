@@ -70,7 +70,9 @@ class Job:
             "indexed": self._indexed,
             "skipped": self._skipped,
             "failed": len(self.failed),
-            "failures": [{"file": printable(path.name), "reason": printable(why)} for path, why in self.failed[:LISTED_FAILURES]],
+            "failures": [
+                {"file": printable(path.name), "reason": printable(why)} for path, why in self.failed[:LISTED_FAILURES]
+            ],
             "current": self._current,
             "seconds": round(seconds, 1),
             "rate": round(done / seconds, 1) if seconds > 0 else 0.0,

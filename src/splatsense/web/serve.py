@@ -47,7 +47,9 @@ def serve(
     with listening_socket(host, port) as listener, Library(library, model) as opened:
         Catalogue(opened).snapshot()  # loads the model, so that the first search does not wait for it
         link = page_link(settings, listener.getsockname()[1])
-        print(f"{short_path(opened.path)}: {counted(len(opened), 'asset')}. Open {link} in a browser; Ctrl+C stops.", flush=True)
+        print(
+            f"{short_path(opened.path)}: {counted(len(opened), 'asset')}. Open {link} in a browser; Ctrl+C stops.", flush=True
+        )
         if open:
             threading.Timer(0.5, webbrowser.open, [link]).start()
         with contextlib.suppress(KeyboardInterrupt):  # the server is down by then

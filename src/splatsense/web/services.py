@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from fastapi import Path as PathParameter
 from starlette.exceptions import HTTPException
 
 from splatsense.errors import LibraryError
@@ -88,3 +89,5 @@ def _services(request: Request) -> Services:
 
 
 Shared = Annotated[Services, Depends(_services)]
+LARGEST_ID = 2**63 - 1
+AssetId = Annotated[int, PathParameter(le=LARGEST_ID, description="id of an asset")]

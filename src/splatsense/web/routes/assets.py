@@ -11,7 +11,7 @@ from splatsense.errors import LibraryError
 from splatsense.formats import without_suffix
 from splatsense.info import file_info
 from splatsense.library import Asset
-from splatsense.web.services import Services, Shared
+from splatsense.web.services import AssetId, Services, Shared
 
 router = APIRouter(prefix="/api/assets", tags=["assets"])
 
@@ -22,13 +22,13 @@ reading = threading.Lock()
 
 
 @router.get("/{asset_id}")
-def asset(asset_id: int, services: Shared) -> dict[str, Any]:
+def asset(asset_id: AssetId, services: Shared) -> dict[str, Any]:
     """What the library knows about an asset."""
     return services.described(services.asset(asset_id))
 
 
 @router.get("/{asset_id}/neighbours")
-def neighbours(asset_id: int, services: Shared, limit: Annotated[int, Query(ge=1, le=100)] = 12) -> list[dict[str, Any]]:
+def neighbours(asset_id: AssetId, services: Shared, limit: Annotated[int, Query(ge=1, le=100)] = 12) -> list[dict[str, Any]]:
     """The assets most like this one, best first, without itself."""
     found = services.asset(asset_id)
     hits = services.searching.find([(services.searching.asset(found.id), 1.0)], limit + 1)
@@ -36,7 +36,7 @@ def neighbours(asset_id: int, services: Shared, limit: Annotated[int, Query(ge=1
 
 
 @router.get("/{asset_id}/statistics")
-def statistics(asset_id: int, services: Shared) -> dict[str, Any]:
+def statistics(asset_id: AssetId, services: Shared) -> dict[str, Any]:
     """Read the asset's file and say what it holds and what may be wrong with it, as `splatsense info` does."""
     path = _file(services.asset(asset_id), services)
     with reading:
@@ -46,7 +46,7 @@ def statistics(asset_id: int, services: Shared) -> dict[str, Any]:
 
 
 @router.get("/{asset_id}/thumbnail")
-def thumbnail(asset_id: int, services: Shared) -> FileResponse:
+def thumbnail(asset_id: AssetId, services: Shared) -> FileResponse:
     """A picture of 256 x 256 pixels (WebP)."""
     found = services.asset(asset_id)
     with services.drawing:
@@ -58,7 +58,7 @@ def thumbnail(asset_id: int, services: Shared) -> FileResponse:
 
 
 @router.get("/{asset_id}/view.spz")
-def view(asset_id: int, services: Shared) -> FileResponse:
+def view(asset_id: AssetId, services: Shared) -> FileResponse:
     """The asset for the viewer: SPZ, centred, with a longest half-extent of 1."""
     found = services.asset(asset_id)
     _file(found, services)
@@ -66,7 +66,7 @@ def view(asset_id: int, services: Shared) -> FileResponse:
 
 
 @router.get("/{asset_id}/file")
-def download(asset_id: int, services: Shared, format: Annotated[str, Query(max_length=20)] = ORIGINAL) -> FileResponse:
+def download(asset_id: AssetId, services: Shared, format: Annotated[str, Query(max_length=20)] = ORIGINAL) -> FileResponse:
     """The asset's file as it is ("original"), or as a splat of another format (".ply", ".spz", ...)."""
     found = services.asset(asset_id)
     source = _file(found, services)

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from splatsense.errors import DataError
 from splatsense.formats import ASSET_SUFFIXES
 from splatsense.library.search import IMAGE_SUFFIXES
-from splatsense.web.services import Services, Shared, temporary_file
+from splatsense.web.services import LARGEST_ID, Services, Shared, temporary_file
 
 router = APIRouter(prefix="/api", tags=["search"])
 
@@ -23,7 +23,7 @@ class Part(BaseModel):
     """One part of a query: exactly one of words, an asset of the library, or something dropped, and its weight."""
 
     text: str | None = Field(None, max_length=LONGEST_TEXT, description="words")
-    asset: int | None = Field(None, description="id of an asset of the library")
+    asset: int | None = Field(None, le=LARGEST_ID, description="id of an asset of the library")
     query: str | None = Field(None, max_length=64, description="id that POST /api/queries gave")
     weight: float = Field(1.0, ge=-1, le=1, description="its say; a negative one leads away from it")
 
