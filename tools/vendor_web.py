@@ -64,6 +64,7 @@ PACKAGES = (
 
 
 def main() -> int:
+    """Fetch, or only check; 1 when a file differs from its hash."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="only compare the files with their hashes")
     if not parser.parse_args().check:

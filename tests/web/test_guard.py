@@ -67,8 +67,8 @@ def test_no_reply_allows_another_origin_and_all_carry_the_policy(shared_client):
 
 @pytest.mark.parametrize(
     "path",
-    ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static/%2e%2e%2f%2e%2e%2ferrors.py", "/static//etc/passwd",
-     "/static/js/%00main.js", "/static/..\\app.py", "/static/js", "/../../etc/passwd", "/api/../app.py"],
+    ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static/%2e%2e%2f%2e%2e%2ferrors.py",
+     "/static//etc/passwd", "/static/js/%00main.js", "/static/..\\app.py", "/static/js", "/../../etc/passwd", "/api/../app.py"],
 )  # fmt: skip
 def test_paths_lead_nowhere_else(indexed, path):
     with Library(indexed) as library, serving(library) as address:

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,14 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+NO_WEBGL2 = """{
+  const get = HTMLCanvasElement.prototype.getContext;
+  HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+    return kind === "webgl2" ? null : get.call(this, kind, ...rest);
+  };
+}"""
+UNNAMED = """all => all.filter(one => !(one.getAttribute("aria-label") || one.textContent.trim() || one.labels?.length))
+  .map(one => one.outerHTML)"""
 WIDE, NARROW = (1280, 800), (360, 740)
 
 
@@ -173,9 +182,7 @@ def test_an_asset_is_seen_in_3d_and_can_be_turned(open_page):
 
 
 def test_without_webgl2_there_is_a_picture_and_a_reason(open_page):
-    script = "HTMLCanvasElement.prototype.getContext = (get => function (kind, ...rest) {" \
-             "return kind === 'webgl2' ? null : get.call(this, kind, ...rest) })(HTMLCanvasElement.prototype.getContext)"  # fmt: skip
-    page = open_page("#/asset/1", script=script)
+    page = open_page("#/asset/1", script=NO_WEBGL2)
     page.locator(".stage-note", has_text="no WebGL2").wait_for()
     picture = page.locator(".stage img")
     assert _until(lambda: pixels(picture).std(), lambda spread: spread > 5) > 5
@@ -301,10 +308,8 @@ def test_controls_have_names_and_pictures_have_texts(open_page):
     for path in ("", "#/asset/1", "#/map"):
         page = open_page(path)
         page.locator("#results .card, .stage[data-loaded], .legend button").first.wait_for()
-        unnamed = page.locator("button:visible, select:visible, input:visible, a:visible, canvas:visible").evaluate_all(
-            "all => all.filter(one => !(one.getAttribute('aria-label') || one.textContent.trim() || one.labels?.length)).map(one => one.outerHTML)"
-        )
-        assert unnamed == []
+        controls = page.locator("button:visible, select:visible, input:visible, a:visible, canvas:visible")
+        assert controls.evaluate_all(UNNAMED) == []
         assert page.locator("img:not([alt])").count() == 0
 
 
@@ -318,8 +323,6 @@ def _covered(image: np.ndarray, empty: np.ndarray) -> float:
 
 def _until(measure, is_enough):
     """Measure again and again until the value is as it should be."""
-    import time
-
     end = time.monotonic() + SECONDS
     while True:
         value = measure()

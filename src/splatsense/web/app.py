@@ -25,7 +25,7 @@ MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+
 class PageFiles(StaticFiles):
     """The files of the page; browsers ask each time whether they have changed."""
 
-    def file_response(self, *args, **kwargs):  # noqa: ANN  the signature is Starlette's
+    def file_response(self, *args, **kwargs):
         """A file, or "not modified"."""
         reply = super().file_response(*args, **kwargs)
         reply.headers["Cache-Control"] = "no-cache"

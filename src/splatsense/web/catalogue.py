@@ -52,7 +52,7 @@ class Snapshot:
     """
 
     revision: bytes
-    labels: Sequence[str]
+    labels: list[str]
     ids: np.ndarray
     names: list[str]
     gaussians: np.ndarray
