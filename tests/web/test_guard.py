@@ -128,6 +128,16 @@ def test_a_request_that_stalls_is_given_up_and_others_go_on(indexed):
     assert b" 408 " in replies[0].split(b"\r\n")[0]
 
 
+def test_a_head_that_never_ends_is_hung_up_on(indexed, monkeypatch):
+    monkeypatch.setattr("splatsense.web.protocol.HEAD_SECONDS", 0.5)
+    with Library(indexed) as library, serving(library) as address:
+        host = address.removeprefix("http://")
+        assert raw_request(address, b"GET / HTTP/1.1\r\nHo") == b""
+        request = f"GET /api/jobs HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        twice = raw_request(address, request + request + b"GET /unfinished")
+        assert twice.count(b"HTTP/1.1 200 OK") == 2
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(library_copy):
     import socket
 

@@ -18,6 +18,7 @@ from splatsense.library import Library
 from splatsense.tables import counted, short_path
 from splatsense.web.app import create_app
 from splatsense.web.catalogue import Catalogue
+from splatsense.web.protocol import PromptProtocol
 from splatsense.web.settings import WebSettings
 
 LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
@@ -104,7 +105,7 @@ def server_config(app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         ws="none",
-        http="h11",
+        http=PromptProtocol,
         loop="asyncio",
         backlog=BACKLOG,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
