@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from splatsense.errors import FormatError
+from splatsense.errors import FormatError, LibraryError
 from splatsense.files import atomic_write
 from splatsense.library import Asset, Library
 from splatsense.library.names import printable
@@ -108,22 +108,37 @@ class Catalogue:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._checked = 0.0
+        self._expired = False
         self._labels = default_labels()
         self._label_vectors: np.ndarray | None = None
 
     def snapshot(self) -> Snapshot:
-        """The facts of all assets, up to `REFRESH_SECONDS` old."""
-        with self._lock:
-            if self._snapshot is None or time.monotonic() - self._checked > REFRESH_SECONDS:
-                index = self._library.embeddings()
-                if self._snapshot is None or self._snapshot.revision != index.revision:
-                    assets = {asset.id: asset for asset in self._library.assets()}
-                    rows = np.flatnonzero(np.isin(index.ids, np.fromiter(assets, np.int64, len(assets))))
-                    kept = [assets[asset_id] for asset_id in index.ids[rows].tolist()]
-                    vectors = np.asarray(index.vectors[rows]) if len(rows) < len(index) else index.vectors
-                    self._snapshot = self._make(index.revision, kept, vectors)
-                self._checked = time.monotonic()
-            return self._snapshot
+        """The facts of all assets, up to `REFRESH_SECONDS` old; never older than the last `expire`."""
+        must = self._snapshot is None or self._expired
+        is_due = time.monotonic() - self._checked > REFRESH_SECONDS
+        if (must or is_due) and self._lock.acquire(blocking=must):  # others go on with the old one meanwhile
+            try:
+                self._refresh()
+            finally:
+                self._lock.release()
+        if self._snapshot is None:
+            raise LibraryError(f"{self._library.path}: its assets could not be listed.")
+        return self._snapshot
+
+    def expire(self) -> None:
+        """The library has changed: the next snapshot is a new one."""
+        self._expired = True
+
+    def _refresh(self) -> None:
+        self._expired = False
+        index = self._library.embeddings()
+        if self._snapshot is None or self._snapshot.revision != index.revision:
+            assets = {asset.id: asset for asset in self._library.assets()}
+            rows = np.flatnonzero(np.isin(index.ids, np.fromiter(assets, np.int64, len(assets))))
+            kept = [assets[asset_id] for asset_id in index.ids[rows].tolist()]
+            vectors = np.asarray(index.vectors[rows]) if len(rows) < len(index) else index.vectors
+            self._snapshot = self._make(index.revision, kept, vectors)
+        self._checked = time.monotonic()
 
     def _make(self, revision: bytes, assets: list[Asset], vectors: np.ndarray) -> Snapshot:
         folders = [printable(asset.path.parent) for asset in assets]

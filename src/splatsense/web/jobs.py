@@ -33,7 +33,7 @@ class Job:
     Args:
         title: what people call it.
         paths: files and folders to index.
-        after: called with the failed files when the run is over, however it ended.
+        after: called with the failed files before the run says that it is over.
     """
 
     def __init__(self, title: str, paths: Sequence[Path], after: Callable[[list[Path]], None] | None = None) -> None:
@@ -82,31 +82,34 @@ class Job:
         """Index the files into the library. Raises nothing: what goes wrong is in the state."""
         self._started = time.monotonic()
         try:
-            if self._cancelled.is_set():
-                self._change(status="cancelled")
-                return
-            self._change(status="running")
-            files, missing = find_files(self.paths, library.path)
-            self.failed += missing
-            self._change(total=len(files) + len(missing))
-            for portion in _portions(files):
-                if self._cancelled.is_set():
-                    self._change(status="cancelled")
-                    return
-                self._change(current=printable(portion[0].name))
-                report = library.add(portion, progress=False)
-                self.failed += report.failed
-                self._change(indexed=self._indexed + report.indexed, skipped=self._skipped + report.skipped)
-            self._change(status="done")
+            status, message = self._index(library), ""
+            if self.after is not None:
+                self.after([path for path, _ in self.failed])
         except (SplatSenseError, OSError) as error:
-            self._change(status="failed", message=printable(error))
+            status, message = "failed", printable(error)
         except Exception:  # a defect of ours must not end the thread that all jobs share
             identity = secrets.token_hex(4)
             log.exception("%s: indexing stopped", identity)
-            self._change(status="failed", message=f"Something went wrong; the server's log has the details under {identity}.")
-        finally:
-            self._ended = time.monotonic()
-            self._change(current="")
+            status, message = "failed", f"Something went wrong; the server's log has the details under {identity}."
+        self._ended = time.monotonic()
+        self._change(message=message, current="", status=status)  # in this order: the status says that the rest is final
+
+    def _index(self, library: Library) -> str:
+        """The status at the end."""
+        if self._cancelled.is_set():
+            return "cancelled"
+        self._change(status="running")
+        files, missing = find_files(self.paths, library.path)
+        self.failed += missing
+        self._change(total=len(files) + len(missing))
+        for portion in _portions(files):
+            if self._cancelled.is_set():
+                return "cancelled"
+            self._change(current=printable(portion[0].name))
+            report = library.add(portion, progress=False)
+            self.failed += report.failed
+            self._change(indexed=self._indexed + report.indexed, skipped=self._skipped + report.skipped)
+        return "done"
 
     def _change(self, **values: Any) -> None:
         for name, value in values.items():
@@ -150,11 +153,6 @@ class Jobs:
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             job.run(self._library)
-            if job.after is not None:
-                try:
-                    job.after([path for path, _ in job.failed])
-                except (SplatSenseError, OSError):
-                    log.exception("tidying up after %s failed", job.id)
 
 
 def _portions(files: Sequence[Path]) -> Iterator[list[Path]]:

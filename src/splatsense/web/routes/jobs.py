@@ -48,8 +48,12 @@ def index_upload(identity: str, services: Shared) -> dict[str, Any]:
     """Index what was uploaded; files that cannot be indexed are deleted again."""
     folder = services.uploads.finish(identity)
     assets = services.uploads.assets(folder)
-    job = Job(f"Upload of {counted(len(assets), 'file')}", assets, lambda failed: services.uploads.discard(folder, failed))
-    return services.jobs.start(job).state()
+
+    def after(failed: list[Path]) -> None:
+        services.uploads.discard(folder, failed)
+        services.catalogue.expire()
+
+    return services.jobs.start(Job(f"Upload of {counted(len(assets), 'file')}", assets, after)).state()
 
 
 @router.post("/jobs", status_code=202)
@@ -64,7 +68,7 @@ def index_folder(request: FolderRequest, services: Shared) -> dict[str, Any]:
         raise DataError(f"{printable(path)}: give the whole path of the folder, such as /home/me/scans.")
     if not path.exists():
         raise DataError(f"{printable(path)}: there is no such folder.")
-    return services.jobs.start(Job(printable(path.name or path), [path])).state()
+    return services.jobs.start(Job(printable(path.name or path), [path], lambda failed: services.catalogue.expire())).state()
 
 
 @router.get("/jobs")
