@@ -128,6 +128,9 @@ def test_filters_leave_what_they_say(open_page):
     page.locator(".chooser input[type=search]").press("Escape")
     page.select_option("select[aria-label=Folder]", index=2)
     page.locator("#status", has_text="No asset").wait_for()
+    page.get_by_role("button", name="Clear filters").click()
+    page.locator("#status", has_text=f"{len(CHOSEN)} assets").wait_for()
+    page.get_by_role("button", name="Clear filters").wait_for(state="hidden")
 
 
 def test_a_dropped_picture_is_searched_by_and_mixed_with_words(open_page):

@@ -15,7 +15,7 @@ export function card(asset) {
     el("span", { class: "about" },
       el("span", { class: "tag" }, tag ?? ""),
       asset.score !== undefined && el("span", { class: "score", title: "cosine of the embeddings" },
-        el("span", { class: "hidden" }, "score "), asset.score.toFixed(2))));
+        el("span", { class: "hidden" }, "score "), asset.score.toFixed(2).replace("-0.00", "0.00"))));
   const more = el("button", {
     type: "button", class: "similar", title: "More like this", "aria-label": `More like ${asset.name}`,
     onclick: () => document.dispatchEvent(new CustomEvent("similar", { detail: asset })),

@@ -7,19 +7,22 @@ export class Filters {
   /** @param {HTMLElement} root  @param {() => void} changed */
   constructor(root, changed) {
     this.root = root;
-    this.changed = changed;
+    this.changed = () => {
+      this.reset.hidden = !this.isSet();
+      changed();
+    };
     this.values = { tags: [], folder: "", size: "" };
   }
 
   /** Show what the library holds; the choices stay. */
   show(library) {
     const open = this.root.querySelector("details")?.open ?? false;
-    this.root.replaceChildren(...[
+    this.reset = el("button", { type: "button", class: "text", hidden: !this.isSet(), onclick: () => this.clear(library) }, "Clear filters");
+    this.root.replaceChildren(
       this.tagChooser(library.tags, open),
       this.select("folder", "Any folder", Object.entries(library.folders).map(([folder, number]) => [folder, lastParts(folder), number])),
       this.select("size", "Any size", Object.entries(library.sizes).map(([size, number]) => [size, `${SIZES[size]} Gaussians`, number])),
-      this.isSet() && el("button", { type: "button", class: "text", onclick: () => this.clear(library) }, "Clear filters"),
-    ].filter(Boolean));
+      this.reset);
   }
 
   isSet() {
