@@ -3,7 +3,7 @@
     python benchmarks/web.py [--assets 10000] [--searchers 50] [--requests 20] [--model clip-gs-tiny]
 
 Makes a library of variants: copies of the bundled objects, each under a name and with an embedding of its own, the object's
-with noise. Starts `splatsense serve` on it and prints, for this machine: the time until it answers, latencies of a search as
+with noise; their thumbnails are drawn. Starts `splatsense serve` on it and prints, for this machine: the time until it answers, latencies of a search as
 the page sends it (60 results), for new words and for words that were searched before, alone and by many at once, how many
 requests failed, and the server's resident memory. Where Chromium and playwright are installed, also the time from the last
 key to the first result in the browser.
@@ -28,6 +28,7 @@ import numpy as np
 import splatsense
 from splatsense.library import Library
 from splatsense.library.store import Indexed, SeenFile
+from splatsense.library.thumbnails import thumbnail_path
 
 WORDS = (
     "chair",
@@ -99,6 +100,7 @@ def make_library(path: Path, count: int, model: str) -> None:
         index = library.embeddings()
         originals = [library.asset(asset_id) for asset_id in index.ids[: len(list(objects.iterdir()))].tolist()]
         vectors = np.array(index.vectors[: len(originals)])
+        pictures = [library.thumbnail(asset) for asset in originals]
         folder = path / "variants"
         folder.mkdir(exist_ok=True)
         random = np.random.default_rng(0)
@@ -110,6 +112,7 @@ def make_library(path: Path, count: int, model: str) -> None:
                 file = shutil.copy(original.path, folder / f"{original.path.stem}_{number}.splat")
                 status = file.stat()
                 sha256 = hashlib.sha256(str(number).encode()).hexdigest()
+                shutil.copy(pictures[number % len(originals)], thumbnail_path(path, sha256))
                 vector = vectors[number % len(originals)] + NOISE * random.normal(size=vectors.shape[1])
                 seen = SeenFile(file, status.st_size, status.st_mtime_ns, sha256)
                 vector = (vector / np.linalg.norm(vector)).astype(np.float32)

@@ -9,6 +9,7 @@ Design
   standard deviation of its cosines over the library: equal weights then have equal say. A mixture is one vector again.
 """
 
+import os
 import secrets
 import threading
 from collections import OrderedDict
@@ -42,12 +43,13 @@ class Dropped:
 
 
 class Searching:
-    """Searches of one library."""
+    """Searches of one library. Whoever searches takes one of the `turns`, as many as there are processors."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
         self._encoding = threading.Lock()
         self._opening = threading.Lock()
+        self.turns = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._words: OrderedDict[Hashable, np.ndarray] = OrderedDict()
         self._dropped: OrderedDict[str, Dropped] = OrderedDict()
 

@@ -46,7 +46,8 @@ def serve(
     """
     settings = settings_for(host, token)
     with listening_socket(host, port) as listener, Library(library, model) as opened:
-        Catalogue(opened).snapshot()  # loads the model, so that the first search does not wait for it
+        Catalogue(opened).snapshot()
+        opened.embed_text("anything")  # loads the model, so that the first search does not wait for it
         link = page_link(settings, listener.getsockname()[1])
         print(
             f"{short_path(opened.path)}: {counted(len(opened), 'asset')}. Open {link} in a browser; Ctrl+C stops.", flush=True
@@ -76,7 +77,7 @@ def page_link(settings: WebSettings, port: int) -> str:
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """A bound socket.
+    """A socket that takes connections.
 
     Raises:
         DataError: the address is not one of this machine, or the port is taken.
@@ -89,6 +90,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(BACKLOG)  # who connects before the server runs waits for it
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse
 
 from splatsense.errors import DataError
 from splatsense.formats import ASSET_SUFFIXES
@@ -40,32 +41,35 @@ class SearchRequest(BaseModel):
 
 
 @router.post("/search")
-def search(request: SearchRequest, services: Shared) -> dict[str, Any]:
+def search(request: SearchRequest, services: Shared) -> JSONResponse:
     """The assets closest to a query, best first; `score` is the cosine of the embeddings."""
-    start = time.monotonic()
-    among = services.catalogue.snapshot().select(request.tags, request.folder, request.size)
-    matching = len(services.library) if among is None else len(among)
-    parts = [(_vector(part, services), part.weight) for part in request.parts if part.weight]
-    if parts:
-        hits = services.searching.find(parts, min(request.offset + request.limit, MOST_RESULTS), among)[request.offset :]
-        results = [services.described(hit.asset) | {"score": round(hit.score, 4)} for hit in hits]
-    else:
-        ids = services.catalogue.snapshot().ids if among is None else among
-        newest = ids[::-1][request.offset : request.offset + request.limit].tolist()
-        results = [services.described(services.asset(asset_id)) for asset_id in newest]
-    return {
-        "results": results,
-        "matching": min(matching, MOST_RESULTS) if parts else matching,
-        "milliseconds": round(1e3 * (time.monotonic() - start), 1),
-    }
+    return JSONResponse(_search(request, services))
 
 
 @router.get("/search")
 def search_words(
     services: Shared, q: Annotated[str, Query(max_length=LONGEST_TEXT)], limit: Annotated[int, Query(ge=1, le=200)] = 10
-) -> dict[str, Any]:
+) -> JSONResponse:
     """The assets closest to words, for scripts."""
-    return search(SearchRequest(parts=[Part(text=q, asset=None, query=None, weight=1.0)], limit=limit), services)  # pyright: ignore
+    return JSONResponse(_search(SearchRequest.model_validate({"parts": [{"text": q}], "limit": limit}), services))
+
+
+def _search(request: SearchRequest, services: Services) -> dict[str, Any]:
+    start = time.monotonic()
+    snapshot = services.catalogue.snapshot()
+    among = snapshot.select(request.tags, request.folder, request.size)
+    matching = len(services.library) if among is None else len(among)
+    parts = [(_vector(part, services), part.weight) for part in request.parts if part.weight]
+    with services.searching.turns:
+        if parts:
+            hits = services.searching.find(parts, min(request.offset + request.limit, MOST_RESULTS), among)[request.offset :]
+            results = [services.described(hit.asset) | {"score": round(hit.score, 4)} for hit in hits]
+            matching = min(matching, MOST_RESULTS)
+        else:
+            ids = snapshot.ids if among is None else among
+            newest = ids[::-1][request.offset : request.offset + request.limit].tolist()
+            results = [services.described(services.asset(asset_id)) for asset_id in newest]
+    return {"results": results, "matching": matching, "milliseconds": round(1e3 * (time.monotonic() - start), 1)}
 
 
 @router.post("/queries", status_code=201)

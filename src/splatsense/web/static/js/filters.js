@@ -12,6 +12,10 @@ export class Filters {
       changed();
     };
     this.values = { tags: [], folder: "", size: "" };
+    document.addEventListener("click", (event) => {
+      const menu = root.querySelector("details");
+      if (menu?.open && !menu.contains(event.target)) menu.open = false;
+    });
   }
 
   /** Show what the library holds; the choices stay. */
@@ -59,9 +63,6 @@ export class Filters {
       if (event.key !== "Escape" || !details.open) return;
       details.open = false;
       summary.focus();
-    });
-    document.addEventListener("click", (event) => {
-      if (!details.contains(event.target)) details.open = false;
     });
     return details;
   }

@@ -5,7 +5,7 @@ import { byId, count, debounced, el } from "./dom.js";
 import { Filters } from "./filters.js";
 import { SearchQuery } from "./query.js";
 
-const PAUSE = 120; // milliseconds without a key before a search
+const PAUSE = 70; // milliseconds without a key before a search
 const LIMIT = 60;
 
 export class SearchPage {
