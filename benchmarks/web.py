@@ -3,10 +3,10 @@
     python benchmarks/web.py [--assets 10000] [--searchers 50] [--requests 20] [--model clip-gs-tiny]
 
 Makes a library of variants: copies of the bundled objects, each under a name and with an embedding of its own, the object's
-with noise; their thumbnails are drawn. Starts `splatsense serve` on it and prints, for this machine: the time until it answers, latencies of a search as
-the page sends it (60 results), for new words and for words that were searched before, alone and by many at once, how many
-requests failed, and the server's resident memory. Where Chromium and playwright are installed, also the time from the last
-key to the first result in the browser.
+with noise; their thumbnails are drawn. Starts `splatsense serve` on it and prints, for this machine: the time until it answers,
+latencies of a search as the page sends it (60 results), for new words and for words that were searched before, alone and by
+many at once, how many requests failed, and the server's resident memory. Where Chromium and playwright are installed, also the
+time from the last key to the first result in the browser.
 """
 
 import argparse

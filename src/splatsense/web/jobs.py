@@ -54,6 +54,7 @@ class Job:
     def cancel(self) -> None:
         """Stop after the files that are being worked on."""
         self._cancelled.set()
+        self.version += 1
 
     def state(self) -> dict[str, Any]:
         """What the page shows: status, counts, seconds, rate and the files that failed."""
