@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def open_page(browser, served) -> Iterator:
     pictures = os.environ.get("SPLATSENSE_SCREENSHOTS")
     for number, context in enumerate(contexts):
         if pictures:
-            name = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1].split(" ")[0]
+            name = re.sub(r"\W+", "-", os.environ["PYTEST_CURRENT_TEST"].split("::")[-1].split(" ")[0])
             context.pages[0].screenshot(path=Path(pictures) / f"{name}-{number}.png")
         context.close()
     assert faults == []

@@ -35,9 +35,8 @@ def test_the_command_serves_until_it_is_interrupted(indexed):
 
 
 def test_a_port_that_is_taken_and_an_address_that_is_none_are_errors():
-    with listening_socket("127.0.0.1", 0) as taken:
-        with pytest.raises(DataError, match="is taken"):
-            listening_socket("127.0.0.1", taken.getsockname()[1])
+    with listening_socket("127.0.0.1", 0) as taken, pytest.raises(DataError, match="is taken"):
+        listening_socket("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(DataError, match=r"--host no\.such\.host\.invalid"):
         listening_socket("no.such.host.invalid", 0)
     with pytest.raises(DataError, match=r"--host 192\.0\.2\.1"):
