@@ -76,7 +76,7 @@ def test_a_contact_sheet_shows_every_thumbnail_and_fits_long_words(tmp_path):
         write_contact_sheet(tmp_path / "sheet.doc", rows)
 
 
-@pytest.mark.parametrize(("page", "is_served"), [(True, True), (False, False), (None, False)])
+@pytest.mark.parametrize(("page", "is_served"), [("yes", True), ("no", False), ("auto", False)])
 def test_the_page_opens_when_asked_for_or_at_a_terminal(tmp_path, monkeypatch, capsys, page, is_served):
     served = []
     monkeypatch.setattr("splatsense.demo.run_demo", lambda output, assets: output)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Literal
 
 from splatsense.errors import DataError
 from splatsense.library import Hit, Library
@@ -40,21 +41,21 @@ class BundledObject:
     creator: str
 
 
-def demo(output: Path = Path("demo"), page: bool | None = None) -> int:
+def demo(output: Path = Path("demo"), page: Literal["auto", "yes", "no"] = "auto") -> int:
     """Build a library from the bundled splats, search it by words and by a picture, and draw the results.
 
     A second run finds everything indexed already. In a terminal, the page of the library opens in the browser afterwards.
 
     Args:
         output: Folder for the library and results.png.
-        page: Open the page of the library in the browser at the end; by default where somebody sits at a terminal.
+        page: Open the page of the library in the browser at the end; auto does so where somebody sits at a terminal.
     """
     start = time.monotonic()
     with ExitStack() as stack:
         assets = stack.enter_context(resources.as_file(resources.files("splatsense").joinpath("assets")))
         run_demo(output, assets)
     print(f"Done in {time.monotonic() - start:.1f} s. Now your own: splatsense add my_assets FOLDER")
-    if page if page is not None else sys.stdin.isatty() and sys.stdout.isatty():
+    if page == "yes" or (page == "auto" and sys.stdin.isatty() and sys.stdout.isatty()):
         from splatsense.web.serve import serve
 
         return serve(output / "library", open=True)

@@ -11,6 +11,9 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
+
+from starlette.concurrency import run_in_threadpool
 
 from splatsense.errors import DataError, LimitError
 from splatsense.files import atomic_write
@@ -59,9 +62,7 @@ class Uploads:
         size = 0
         with atomic_write(path) as temporary, temporary.open("wb") as out:
             async for part in parts:
-                if shutil.disk_usage(self._root).free - len(part) < self._settings.free_bytes:
-                    raise LimitError("The disk of the library is nearly full; make some space and try again.")
-                out.write(part)
+                await run_in_threadpool(self._write, out, part)
                 size += len(part)
         files.add(path)
         return size
@@ -92,6 +93,11 @@ class Uploads:
         """Delete what was begun and never finished."""
         for identity in self._files:
             shutil.rmtree(self._root / identity, ignore_errors=True)
+
+    def _write(self, out: BinaryIO, part: bytes) -> None:
+        if shutil.disk_usage(self._root).free - len(part) < self._settings.free_bytes:
+            raise LimitError("The disk of the library is nearly full; make some space and try again.")
+        out.write(part)
 
     def _open(self, identity: str) -> set[Path]:
         if identity not in self._files:

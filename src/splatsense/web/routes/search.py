@@ -83,7 +83,7 @@ async def drop(request: Request, services: Shared, name: Annotated[str, Query(ma
     try:
         with path.open("wb") as out:
             async for part in request.stream():
-                out.write(part)
+                await run_in_threadpool(out.write, part)
         dropped = await run_in_threadpool(services.searching.drop, path, is_picture)
     except Exception as error:
         error.args = tuple(str(argument).replace(str(path), name) for argument in error.args)
