@@ -9,7 +9,7 @@ MINUTES ?= 30
 .PHONY: demo test test-clip lint bench fuzz native clean
 
 demo: $(VENV)/installed  ## build a library from the bundled splats, search it, draw the results
-	$(BIN)/splatsense demo
+	$(BIN)/splatsense demo --page no
 
 test: $(VENV)/installed-dev  ## the default test suite
 	$(BIN)/python -m pytest

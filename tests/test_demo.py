@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from splatsense.demo import QUERIES, SHOWN, bundled_objects, run_demo
+from splatsense.demo import QUERIES, SHOWN, bundled_objects, demo, run_demo
 from splatsense.errors import DataError, FormatError
 from splatsense.gaussians import Gaussians
 from splatsense.io import save
@@ -74,3 +74,13 @@ def test_a_contact_sheet_shows_every_thumbnail_and_fits_long_words(tmp_path):
         assert image.format == "WEBP"
     with pytest.raises(FormatError, match=r"use \.png"):
         write_contact_sheet(tmp_path / "sheet.doc", rows)
+
+
+@pytest.mark.parametrize(("page", "is_served"), [("yes", True), ("no", False), ("auto", False)])
+def test_the_page_opens_when_asked_for_or_at_a_terminal(tmp_path, monkeypatch, capsys, page, is_served):
+    served = []
+    monkeypatch.setattr("splatsense.demo.run_demo", lambda output, assets: output)
+    monkeypatch.setattr("splatsense.web.serve.serve", lambda library, **options: served.append((library, options)) or 0)
+    assert demo(tmp_path / "demo", page) == 0
+    assert served == ([(tmp_path / "demo" / "library", {"open": True})] if is_served else [])
+    assert ("splatsense serve" in capsys.readouterr().out) is not is_served

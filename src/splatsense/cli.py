@@ -24,6 +24,7 @@ from splatsense.formats import READABLE, WRITABLE
 COMMANDS: dict[str, tuple[str, str]] = {
     "add": ("splatsense.cli:add", "index files and folders into a library"),
     "search": ("splatsense.cli:search", "find assets by words, by a picture or by another asset"),
+    "serve": ("splatsense.web.serve:serve", "show a library as a page in the browser: search, look at, add assets"),
     "tags": ("splatsense.cli:tags", "say what assets show"),
     "demo": ("splatsense.demo:demo", "build a library from the bundled splats, search it, draw the results"),
     "info": ("splatsense.cli:info", "say what asset files hold and what may be wrong with them"),

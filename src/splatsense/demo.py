@@ -6,12 +6,14 @@ among them, drawn by another renderer.
 """
 
 import json
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Literal
 
 from splatsense.errors import DataError
 from splatsense.library import Hit, Library
@@ -39,19 +41,25 @@ class BundledObject:
     creator: str
 
 
-def demo(output: Path = Path("demo")) -> int:
+def demo(output: Path = Path("demo"), page: Literal["auto", "yes", "no"] = "auto") -> int:
     """Build a library from the bundled splats, search it by words and by a picture, and draw the results.
 
-    A second run finds everything indexed already.
+    A second run finds everything indexed already. In a terminal, the page of the library opens in the browser afterwards.
 
     Args:
         output: Folder for the library and results.png.
+        page: Open the page of the library in the browser at the end; auto does so where somebody sits at a terminal.
     """
     start = time.monotonic()
     with ExitStack() as stack:
         assets = stack.enter_context(resources.as_file(resources.files("splatsense").joinpath("assets")))
         run_demo(output, assets)
     print(f"Done in {time.monotonic() - start:.1f} s. Now your own: splatsense add my_assets FOLDER")
+    if page == "yes" or (page == "auto" and sys.stdin.isatty() and sys.stdout.isatty()):
+        from splatsense.web.serve import serve
+
+        return serve(output / "library", open=True)
+    print(f"Look at it in the browser: splatsense serve {short_path((output / 'library').absolute())}")
     return 0
 
 

@@ -42,14 +42,20 @@ class VectorIndex:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def top_k(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def top_k(self, query: np.ndarray, k: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The ids (k,) and cosines (k,) of the k nearest rows, best first; equal cosines in ascending order of id.
 
         Args:
             query: (dim,) float32, unit length.
             k: at least 1; fewer come back when there are fewer rows.
+            among: ids of the only rows to look at; by default all.
         """
-        best = top_k(self.vectors @ query, k)
+        scores = self.vectors @ query
+        if among is None:
+            best = top_k(scores, k)
+        else:
+            rows = np.flatnonzero(np.isin(self.ids, among))
+            best = rows[top_k(scores[rows], k)]
         return self.ids[best], (self.vectors[best] @ query).astype(np.float32)
 
 

@@ -182,16 +182,38 @@ class Library:
 
     def search_text(self, text: str, k: int = 10) -> list[Hit]:
         """The k assets closest to words, best first. See `search`."""
-        return self._search(lambda: prompt_embeddings(self.model, [text])[0], k)
+        return self._search(lambda: self.embed_text(text), k)
 
     def search_image(self, image: str | os.PathLike[str] | ImageLike, k: int = 10) -> list[Hit]:
         """The k assets closest to a picture: a file, a PIL image or an (H, W, 3) uint8 array. See `search`."""
-        picture = Path(image) if isinstance(image, (str, os.PathLike)) else image
-        return self._search(lambda: _row(self.model.encode_images([picture])), k)
+        return self._search(lambda: self.embed_image(image), k)
 
     def search_asset(self, asset: AssetLike, k: int = 10) -> list[Hit]:
         """The k assets closest to an asset of the library, a file, or Gaussians, best first. See `search`."""
-        return self._search(lambda: self._embedding(asset), k)
+        return self._search(lambda: self.embed_asset(asset), k)
+
+    def search_vector(self, vector: np.ndarray, k: int = 10, among: np.ndarray | None = None) -> list[Hit]:
+        """The k assets closest to an embedding, best first.
+
+        Args:
+            vector: (dim,) unit length, such as `embed_text` gives, or a mixture of several.
+            k: at least 1.
+            among: ids of the only assets to look at; by default all.
+        """
+        return self._search(lambda: vector, k, among)
+
+    def embed_text(self, text: str) -> np.ndarray:
+        """(dim,) unit-length embedding of words, the one that `search_text` uses."""
+        return prompt_embeddings(self.model, [text])[0]
+
+    def embed_image(self, image: str | os.PathLike[str] | ImageLike) -> np.ndarray:
+        """(dim,) unit-length embedding of a picture: a file, a PIL image or an (H, W, 3) uint8 array."""
+        picture = Path(image) if isinstance(image, (str, os.PathLike)) else image
+        return _row(self.model.encode_images([picture]))
+
+    def embeddings(self) -> VectorIndex:
+        """The ids and embeddings of all assets that are indexed with this model, as they are now."""
+        return self._vectors()
 
     def tags(self, asset: AssetLike, labels: Sequence[str] | None = None,
              k: int = 5) -> list[tuple[str, float]]:  # fmt: skip
@@ -205,7 +227,7 @@ class Library:
         chosen = chosen_labels(labels)
         if self._label_vectors is None or self._label_vectors[0] != chosen:
             self._label_vectors = (chosen, prompt_embeddings(self.model, chosen))
-        return rank_labels(self._embedding(asset), self._label_vectors[1], chosen, k)
+        return rank_labels(self.embed_asset(asset), self._label_vectors[1], chosen, k)
 
     def thumbnail(self, asset: Asset | int) -> Path:
         """A 256-pixel picture of an asset (WebP), drawn on first use and kept in the library.
@@ -216,14 +238,23 @@ class Library:
         found = self.asset(_id(asset))
         path = thumbnails.thumbnail_path(self.path, found.sha256)
         if not path.is_file():
-            source = self._store.moved_path(found)
-            if source is None:
-                raise LibraryError(f"{found.path}: the file is gone; add the folder it was moved to, or remove the asset.")
-            thumbnails.write(load_asset(source), path)
+            thumbnails.write(load_asset(self.file(found)), path)
         return path
 
-    def _embedding(self, asset: AssetLike) -> np.ndarray:
-        """(dim,) embedding of an asset: the stored one if there is one."""
+    def file(self, asset: Asset | int) -> Path:
+        """A file of an asset that exists now: where it was seen, or in the same place seen from the library's folder.
+
+        Raises:
+            LibraryError: there is none any more.
+        """
+        found = self.asset(_id(asset))
+        path = self._store.moved_path(found)
+        if path is None:
+            raise LibraryError(f"{found.path}: the file is gone; add the folder it was moved to, or remove the asset.")
+        return path
+
+    def embed_asset(self, asset: AssetLike) -> np.ndarray:
+        """(dim,) unit-length embedding of an asset: the stored one if there is one."""
         if isinstance(asset, (Asset, int)):
             found = self.asset(_id(asset))
             stored = self._store.embedding(found.id, self.model.hash)
@@ -239,7 +270,7 @@ class Library:
             asset = load_asset(file.path)
         return _row(self.model.encode_gaussians([asset]))
 
-    def _search(self, embed: Callable[[], np.ndarray], k: int) -> list[Hit]:
+    def _search(self, embed: Callable[[], np.ndarray], k: int, among: np.ndarray | None = None) -> list[Hit]:
         index = self._vectors()
         if len(index) == 0:
             reason = f"has no assets indexed with {self.model.name}" if len(self) else "is empty"
@@ -249,7 +280,7 @@ class Library:
             raise DataError(
                 f"the query has {query.size} dimensions, the library {index.vectors.shape[1]}; use one model for both."
             )
-        ids, scores = index.top_k(query, k)
+        ids, scores = index.top_k(query, k, among)
         assets = self._store.assets(ids.tolist())
         return [Hit(float(score), asset) for score, asset in zip(scores, assets, strict=True)]
 

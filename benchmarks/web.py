@@ -1,0 +1,221 @@
+"""How fast the page's server answers, alone and with many who search at once.
+
+    python benchmarks/web.py [--assets 10000] [--searchers 50] [--requests 20] [--model clip-gs-tiny]
+
+Makes a library of variants: copies of the bundled objects, each under a name and with an embedding of its own, the object's
+with noise; their thumbnails are drawn. Starts `splatsense serve` on it and prints, for this machine: the time until it answers,
+latencies of a search as the page sends it (60 results), for new words and for words that were searched before, alone and by
+many at once, how many requests failed, and the server's resident memory. Where Chromium and playwright are installed, also the
+time from the last key to the first result in the browser.
+"""
+
+import argparse
+import hashlib
+import http.client
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+import splatsense
+from splatsense.library import Library
+from splatsense.library.store import Indexed, SeenFile
+from splatsense.library.thumbnails import thumbnail_path
+
+WORDS = (
+    "chair",
+    "table",
+    "lamp",
+    "sofa",
+    "plant",
+    "shelf",
+    "cup",
+    "horse",
+    "door",
+    "basket",
+    "bottle",
+    "desk",
+    "towel",
+    "piano",
+)
+COLOURS = (
+    "red",
+    "green",
+    "blue",
+    "white",
+    "black",
+    "brown",
+    "yellow",
+    "grey",
+    "old",
+    "modern",
+    "wooden",
+    "metal",
+    "small",
+    "tall",
+)
+PERCENTILES = (50, 90, 99, 100)
+NOISE = 0.02  # of each coordinate, before the embedding has unit length again
+BATCH = 500
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--assets", type=int, default=10_000)
+    parser.add_argument("--searchers", type=int, default=50)
+    parser.add_argument("--requests", type=int, default=20, help="of each searcher")
+    parser.add_argument("--model", default="clip-gs-tiny")
+    parser.add_argument("--library", type=Path, help="keep the library of variants here, and use it again")
+    arguments = parser.parse_args()
+    print(f"{platform.platform()}, {os.cpu_count()} CPUs, {time.strftime('%Y-%m-%d')}\n{' '.join(['python', *sys.argv])}\n")
+    with tempfile.TemporaryDirectory() as temporary:
+        library = arguments.library or Path(temporary) / "library"
+        make_library(library, arguments.assets, arguments.model)
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "splatsense", "serve", str(library), "--port", "0", "--model", arguments.model]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                address = next(word for word in server.stdout.readline().split() if word.startswith("http://"))
+                print(f"start of the server: {time.perf_counter() - start:.1f} s")
+                measure(address, arguments.searchers, arguments.requests)
+                first_result_in_browser(address)
+                print(f"resident memory of the server: {resident(server.pid):,.0f} MB")
+            finally:
+                server.terminate()
+
+
+def make_library(path: Path, count: int, model: str) -> None:
+    """Fill a library with variants of the bundled objects, unless it has them already."""
+    objects = Path(splatsense.__file__).parent / "assets" / "objects"
+    with Library(path, model) as library:
+        library.add(objects, progress=False)
+        index = library.embeddings()
+        originals = [library.asset(asset_id) for asset_id in index.ids[: len(list(objects.iterdir()))].tolist()]
+        vectors = np.array(index.vectors[: len(originals)])
+        pictures = [library.thumbnail(asset) for asset in originals]
+        folder = path / "variants"
+        folder.mkdir(exist_ok=True)
+        random = np.random.default_rng(0)
+        missing = range(len(library), count)
+        for start in range(0, len(missing), BATCH):
+            batch = []
+            for number in missing[start : start + BATCH]:
+                original = originals[number % len(originals)]
+                file = shutil.copy(original.path, folder / f"{original.path.stem}_{number}.splat")
+                status = file.stat()
+                sha256 = hashlib.sha256(str(number).encode()).hexdigest()
+                shutil.copy(pictures[number % len(originals)], thumbnail_path(path, sha256))
+                vector = vectors[number % len(originals)] + NOISE * random.normal(size=vectors.shape[1])
+                seen = SeenFile(file, status.st_size, status.st_mtime_ns, sha256)
+                vector = (vector / np.linalg.norm(vector)).astype(np.float32)
+                batch.append(Indexed(seen, vector, original.gaussians, np.array(original.bounds, np.float32)))
+            library._store.put_indexed(batch, library.model.hash)
+        print(f"{len(library):,} assets")
+
+
+def measure(address: str, searchers: int, requests: int) -> None:
+    """Print latencies alone and by many at once."""
+    new = [f"a {colour} {word}" for colour in COLOURS for word in WORDS]
+    alone = [search(address, words) for words in new[:60]]
+    report("new words, alone", alone)
+    report("known words, alone", [search(address, words) for words in new[:60]])
+    times: list[float] = []
+    failures: list[str] = []
+
+    def one(number: int) -> None:
+        for request in range(requests):
+            try:
+                times.append(search(address, new[(number * 7 + request * 13) % len(new)]))
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                failures.append(f"{type(error).__name__}: {error}")
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(searchers)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - start
+    report(f"{searchers} searchers at once", times)
+    print(f"  {len(times) / seconds:,.0f} searches/s, {len(failures)} of {searchers * requests} requests failed")
+    for failure in failures[:3]:
+        print(f"  {failure}")
+
+
+def search(address: str, words: str) -> float:
+    """Seconds of one search as the page sends it."""
+    body = json.dumps({"parts": [{"text": words}], "limit": 60})
+    start = time.perf_counter()
+    connection = http.client.HTTPConnection(address.removeprefix("http://").rstrip("/"), timeout=60)
+    try:
+        connection.request("POST", "/api/search", body, {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        content = json.loads(reply.read())
+        if reply.status != 200 or len(content["results"]) == 0:
+            raise ValueError(f"{reply.status} {content}")
+    finally:
+        connection.close()
+    return time.perf_counter() - start
+
+
+def first_result_in_browser(address: str) -> None:
+    """Print the time from the last key to the first result, with the page's own pause before it searches."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        chromium = None
+    if chromium is None:
+        print("no Chromium or no playwright: the browser was not measured")
+        return
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(address)
+        page.locator("#results .card").first.wait_for()
+        times = []
+        for words in ("a purple chair", "the broken lamp", "one big horse", "some yellow plant", "any round table"):
+            page.locator("#status").evaluate("element => { element.textContent = '' }")
+            page.fill("#words", words[:-1])
+            page.locator("#status", has_text="best first").wait_for()
+            page.locator("#status").evaluate("element => { element.textContent = '' }")
+            page.locator("#words").evaluate(MARK)
+            page.locator("#words").press_sequentially(words[-1])
+            page.locator("#status", has_text="best first").wait_for()
+            times.append(page.locator("#results").evaluate("() => window.shown - window.typed") / 1e3)
+        browser.close()
+    report("browser, last key to first result", times)
+
+
+MARK = """input => {
+  input.addEventListener("input", () => { window.typed = performance.now(); }, { once: true });
+  const observer = new MutationObserver(() => { window.shown = performance.now(); observer.disconnect(); });
+  observer.observe(document.querySelector("#results"), { childList: true });
+}"""
+
+
+def report(name: str, seconds: list[float]) -> None:
+    """One line of percentiles in milliseconds."""
+    values = np.percentile(seconds, PERCENTILES) * 1e3 if seconds else [float("nan")] * len(PERCENTILES)
+    shown = ", ".join(f"p{percentile} {value:.0f}" for percentile, value in zip(PERCENTILES, values, strict=True))
+    print(f"{name} ({len(seconds)}): {shown} ms")
+
+
+def resident(pid: int) -> float:
+    """Megabytes of a process in memory."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1e3
+    return float("nan")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""`/api/uploads` and `/api/jobs`: bring files into the library, watch, cancel."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
+
+from splatsense.errors import DataError
+from splatsense.library.names import printable
+from splatsense.tables import counted
+from splatsense.web.jobs import Job
+from splatsense.web.services import Services, Shared
+
+router = APIRouter(prefix="/api", tags=["indexing"])
+
+WATCH_SECONDS, HEARTBEAT_SECONDS = 0.1, 10.0
+
+
+class FolderRequest(BaseModel):
+    """A folder of this machine to index."""
+
+    path: str = Field(min_length=1, max_length=4_096, description="absolute; ~ is the home folder")
+
+
+@router.post("/uploads", status_code=201)
+def begin_upload(services: Shared) -> dict[str, str]:
+    """Begin an upload of files that belong together."""
+    return {"id": services.uploads.begin()}
+
+
+@router.put("/uploads/{identity}/files", status_code=201)
+async def upload_file(
+    identity: str, request: Request, services: Shared, name: Annotated[str, Query(max_length=2_000)]
+) -> dict[str, int]:
+    """Add a file to an upload, sent as the body; `name` may have folders in it."""
+    return {"bytes": await services.uploads.receive(identity, name, request.stream())}
+
+
+@router.post("/uploads/{identity}/index", status_code=202)
+def index_upload(identity: str, services: Shared) -> dict[str, Any]:
+    """Index what was uploaded; files that cannot be indexed are deleted again."""
+    folder = services.uploads.finish(identity)
+    assets = services.uploads.assets(folder)
+
+    def after(failed: list[Path]) -> None:
+        services.uploads.discard(folder, failed)
+        services.catalogue.expire()
+
+    return services.jobs.start(Job(f"Upload of {counted(len(assets), 'file')}", assets, after)).state()
+
+
+@router.post("/jobs", status_code=202)
+def index_folder(request: FolderRequest, services: Shared) -> dict[str, Any]:
+    """Index a folder of the machine that the server runs on; its files stay where they are."""
+    if not services.settings.is_local:
+        raise HTTPException(403, "Folders can be indexed only from the machine that the server runs on.")
+    if "\0" in request.path:
+        raise DataError("A folder's path has no null bytes.")
+    path = Path(os.path.expanduser(request.path.strip()))
+    if not path.is_absolute():
+        raise DataError(f"{printable(path)}: give the whole path of the folder, such as /home/me/scans.")
+    if not path.exists():
+        raise DataError(f"{printable(path)}: there is no such folder.")
+    return services.jobs.start(Job(printable(path.name or path), [path], lambda failed: services.catalogue.expire())).state()
+
+
+@router.get("/jobs")
+def all_jobs(services: Shared) -> list[dict[str, Any]]:
+    """The last jobs, newest first."""
+    return [job.state() for job in services.jobs.all()]
+
+
+@router.get("/jobs/{identity}")
+def job_state(identity: str, services: Shared) -> dict[str, Any]:
+    """How far a job is."""
+    return _job(identity, services).state()
+
+
+@router.delete("/jobs/{identity}", status_code=202)
+def cancel(identity: str, services: Shared) -> dict[str, Any]:
+    """Cancel a job: it stops after the files that it is working on; what is stored is kept."""
+    job = _job(identity, services)
+    job.cancel()
+    return job.state()
+
+
+@router.get("/jobs/{identity}/events")
+async def events(identity: str, request: Request, services: Shared) -> StreamingResponse:
+    """The job's state whenever it changes, as server-sent events; ends with the job."""
+    stream = _states(_job(identity, services), request)
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _states(job: Job, request: Request) -> AsyncIterator[str]:
+    sent, waited = -1, 0.0
+    while not await request.is_disconnected():
+        version, is_over = job.version, job.is_over
+        if version != sent:
+            sent, waited = version, 0.0
+            yield f"data: {json.dumps(job.state())}\n\n"
+        if is_over:
+            return
+        if waited >= HEARTBEAT_SECONDS:
+            waited = 0.0
+            yield ": waiting\n\n"
+        await asyncio.sleep(WATCH_SECONDS)
+        waited += WATCH_SECONDS
+
+
+def _job(identity: str, services: Services) -> Job:
+    job = services.jobs.find(identity)
+    if job is None:
+        raise HTTPException(404, "There is no such job.")
+    return job

@@ -1,0 +1,114 @@
+"""`splatsense serve`: the page of a library on this machine."""
+
+import contextlib
+import errno
+import secrets
+import socket
+import threading
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+import uvicorn
+from starlette.types import ASGIApp
+
+from splatsense.errors import DataError
+from splatsense.library import Library
+from splatsense.tables import counted, short_path
+from splatsense.web.app import create_app
+from splatsense.web.catalogue import Catalogue
+from splatsense.web.protocol import PromptProtocol
+from splatsense.web.settings import WebSettings
+
+LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
+BACKLOG = 256
+SHUTDOWN_SECONDS = 3
+
+
+def serve(
+    library: LibraryFolder,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    token: str | None = None,
+    open: bool = False,
+    model: str = "clip-gs-tiny",
+) -> int:
+    """Show a library as a page in the browser, until Ctrl+C.
+
+    Args:
+        library: Folder of the library; made when it does not exist.
+        host: Address to listen on. One that other machines can reach needs the token of the link that is printed.
+        port: Port to listen on; 0 takes any free one.
+        token: The token, instead of a random one.
+        open: Open the page in the browser.
+        model: A bundled model's name, or the folder of one.
+    """
+    settings = settings_for(host, token)
+    with listening_socket(host, port) as listener, Library(library, model) as opened:
+        Catalogue(opened).snapshot()
+        opened.embed_text("anything")  # loads the model, so that the first search does not wait for it
+        link = page_link(settings, listener.getsockname()[1])
+        print(
+            f"{short_path(opened.path)}: {counted(len(opened), 'asset')}. Open {link} in a browser; Ctrl+C stops.", flush=True
+        )
+        if open:
+            threading.Timer(0.5, webbrowser.open, [link]).start()
+        with contextlib.suppress(KeyboardInterrupt):  # the server is down by then
+            uvicorn.Server(server_config(create_app(opened, settings))).run(sockets=[listener])
+    return 0
+
+
+def settings_for(host: str, token: str | None) -> WebSettings:
+    """Settings of an address: one that others can reach gets a random token where none is given."""
+    if token is None:
+        try:
+            return WebSettings(host)
+        except DataError:
+            token = secrets.token_urlsafe(24)
+    return WebSettings(host, token)
+
+
+def page_link(settings: WebSettings, port: int) -> str:
+    """What to open in a browser."""
+    name = f"[{settings.host}]" if ":" in settings.host else settings.host
+    name = socket.gethostname() if name in ("0.0.0.0", "[::]") else name
+    return f"http://{name}:{port}/" + (f"?token={settings.token}" if settings.token else "")
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that takes connections.
+
+    Raises:
+        DataError: the address is not one of this machine, or the port is taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise DataError(f"--host {host}: is no address ({error.strerror}).") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)  # who connects before the server runs waits for it
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise DataError(f"--port {port}: is taken by another program; --port 0 takes any free one.") from error
+        raise DataError(f"--host {host} --port {port}: cannot be listened on ({error.strerror}).") from error
+    return listener
+
+
+def server_config(app: ASGIApp) -> uvicorn.Config:
+    """How the server runs: one process, this thread, nothing said about single requests."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        http=PromptProtocol,
+        loop="asyncio",
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )

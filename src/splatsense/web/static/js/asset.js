@@ -1,0 +1,147 @@
+// The page of one asset: live view, tags, facts, neighbours, statistics, downloads.
+import { get, thumbnail } from "./api.js";
+import { card } from "./card.js";
+import { brief, byId, bytes, count, el } from "./dom.js";
+
+export class AssetPage {
+  constructor() {
+    this.root = byId("page-asset");
+    this.viewer = null;
+  }
+
+  async open(id) {
+    this.close();
+    const opened = this.opened = Symbol(id);
+    this.root.replaceChildren(el("p", { class: "status", role: "status" }, "Loading…"));
+    try {
+      const [asset, library] = await Promise.all([get(`assets/${id}`), get("library")]);
+      if (this.opened !== opened) return;
+      document.title = `${asset.name} · SplatSense`;
+      this.show(asset, library);
+    } catch (error) {
+      this.root.replaceChildren(el("p", { class: "status error", role: "alert" }, error.message), el("p", {}, el("a", { href: "#/" }, "Back to the search")));
+    }
+  }
+
+  close() {
+    this.opened = null;
+    this.viewer?.close();
+    this.viewer = null;
+  }
+
+  show(asset, library) {
+    const stage = el("div", { class: "stage" });
+    const note = el("p", { class: "stage-note", role: "status" }, "Loading the 3D view…");
+    const tools = el("div", { class: "stage-tools" });
+    const neighbours = el("ul", { class: "grid", "aria-label": "Most similar" });
+    const statistics = el("div", { class: "statistics" }, el("p", { class: "muted" }, "Reading the file…"));
+    this.root.replaceChildren(
+      el("div", { class: "asset" },
+        el("figure", { class: "viewer" }, stage, note, tools),
+        el("div", { class: "facts" },
+          el("h1", { tabindex: -1 }, asset.name),
+          el("p", { class: "muted path" }, asset.file),
+          el("h2", {}, "Tags"), tagList(asset.tags),
+          actions(asset, library),
+          el("h2", {}, "Facts"), factTable(asset))),
+      el("section", { class: "below" }, el("h2", {}, "Most similar"), neighbours),
+      el("section", { class: "below" }, el("h2", {}, "Statistics"), statistics));
+    this.root.querySelector("h1").focus({ preventScroll: true });
+    scrollTo(0, 0);
+    this.view(asset, stage, note, tools);
+    fill(neighbours, get(`assets/${asset.id}/neighbours?limit=12`), (found) => found.map(card));
+    fill(statistics, get(`assets/${asset.id}/statistics`), statisticsTable);
+  }
+
+  /** Start the viewer, or say why there is none and show the picture. */
+  async view(asset, stage, note, tools) {
+    const opened = this.opened;
+    const fall = (message) => {
+      stage.replaceChildren(el("img", { src: thumbnail(asset), alt: `Picture of ${asset.name}`, width: 256, height: 256 }));
+      tools.replaceChildren();
+      note.textContent = message;
+      note.hidden = false;
+    };
+    if (!document.createElement("canvas").getContext("webgl2")) {
+      fall("This browser has no WebGL2, so there is only a picture. Turn on hardware acceleration, or use a current browser.");
+      return;
+    }
+    try {
+      const { Viewer } = await import("./viewer.js");
+      if (this.opened !== opened) return;
+      const viewer = this.viewer = new Viewer(stage);
+      const turn = el("button", {
+        type: "button", class: "quiet", "aria-pressed": "false",
+        onclick: () => {
+          const on = turn.getAttribute("aria-pressed") !== "true";
+          turn.setAttribute("aria-pressed", String(on));
+          viewer.turn(on);
+        },
+      }, "Turn");
+      tools.replaceChildren(turn, el("button", { type: "button", class: "quiet", onclick: () => viewer.reset() }, "Reset"));
+      await viewer.load(`/api/assets/${asset.id}/view.spz?v=${asset.version}`, asset.name);
+      stage.dataset.loaded = "true";
+      note.hidden = true;
+    } catch (error) {
+      if (this.opened !== opened) return;
+      this.viewer?.close();
+      this.viewer = null;
+      fall(`There is no 3D view: ${error.message}`);
+    }
+  }
+}
+
+async function fill(element, promise, children) {
+  try {
+    element.replaceChildren(...children(await promise));
+  } catch (error) {
+    element.replaceChildren(el(element.tagName === "UL" ? "li" : "p", { class: "error" }, error.message));
+  }
+}
+
+const tagList = (tags) => el("ul", { class: "tags" }, tags.map(({ label, probability }) => el("li", {},
+  el("a", { href: `#/?${new URLSearchParams({ tag: label })}` }, label),
+  el("meter", { min: 0, max: 1, value: probability, "aria-label": `probability of ${label}` }),
+  el("span", { class: "muted" }, `${Math.round(100 * probability)} %`))));
+
+function actions(asset, library) {
+  const format = el("select", { "aria-label": "Format of the download" },
+    el("option", { value: "original" }, `as it is (${asset.file.split(".").at(-1)})`),
+    library.formats.write.map((suffix) => el("option", { value: suffix }, suffix)));
+  const download = el("a", { class: "button quiet", download: "", href: `/api/assets/${asset.id}/file?format=original` }, "Download");
+  format.addEventListener("change", () => {
+    download.href = `/api/assets/${asset.id}/file?format=${encodeURIComponent(format.value)}`;
+  });
+  const similar = el("button", {
+    type: "button", class: "primary", onclick: () => document.dispatchEvent(new CustomEvent("similar", { detail: asset })),
+  }, "Search by it");
+  return el("div", { class: "actions" }, similar, el("span", { class: "row" }, format, download));
+}
+
+function factTable(asset) {
+  const extent = asset.bounds && asset.bounds[1].map((high, axis) => brief(high - asset.bounds[0][axis])).join(" × ");
+  return table([
+    ["Gaussians", asset.gaussians.toLocaleString("en")],
+    ["Extent", extent ?? ""],
+    ["File", bytes(asset.bytes)],
+    ["Folder", asset.folder],
+    ["Added", new Date(1000 * asset.added).toLocaleString()],
+  ]);
+}
+
+function statisticsTable(facts) {
+  const names = Object.keys(facts.opacity);
+  const quantiles = el("table", { class: "numbers" },
+    el("thead", {}, el("tr", {}, el("td"), names.map((name) => el("th", { scope: "col" }, name)))),
+    el("tbody", {}, ["opacity", "scale"].map((key) => el("tr", {},
+      el("th", { scope: "row" }, key), names.map((name) => el("td", {}, brief(facts[key][name])))))));
+  return [
+    ...facts.warnings.map((warning) => el("p", { class: "warning" }, warning)),
+    ...facts.notes.map((note) => el("p", { class: "muted" }, note)),
+    el("p", { class: "muted" }, `${count(facts.gaussians, "Gaussian")}, spherical harmonics of degree ${facts.sh_degree}, ${bytes(facts.memory)} in memory`),
+    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Quantiles of opacity and scale" }, quantiles),
+  ];
+}
+
+const table = (rows) => el("table", { class: "facts-table" }, el("tbody", {}, rows.map(([name, value]) => el("tr", {},
+  el("th", { scope: "row" }, name), el("td", {}, value)))));

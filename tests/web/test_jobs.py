@@ -1,0 +1,193 @@
+import json
+import shutil
+import threading
+
+import pytest
+
+from splatsense.errors import DataError
+from splatsense.library import Library
+from splatsense.web.jobs import PORTION_FILES
+from splatsense.web.uploads import checked_name
+from web.conftest import CHOSEN, OBJECTS, app_client, events_of, wait_until
+
+NEW = ("stool", "bench", "desk")
+
+
+def upload(client, files: dict[str, bytes]):
+    identity = client.post("/api/uploads").json()["id"]
+    replies = [
+        client.put(f"/api/uploads/{identity}/files", params={"name": name}, content=data) for name, data in files.items()
+    ]
+    return identity, [reply.status_code for reply in replies]
+
+
+def test_uploaded_files_are_indexed_and_found(client, library_copy):
+    identity, statuses = upload(client, {f"mine/{name}.splat": (OBJECTS / f"{name}.splat").read_bytes() for name in NEW})
+    assert statuses == [201] * 3
+    job = client.post(f"/api/uploads/{identity}/index")
+    assert job.status_code == 202
+    states = events_of(client, job.json()["id"])
+    assert (states[-1]["status"], states[-1]["indexed"], states[-1]["failed"]) == ("done", 3, 0)
+    assert [state["done"] for state in states] == sorted(state["done"] for state in states)
+    found = client.get("/api/search", params={"q": "bar stool", "limit": 3}).json()["results"]
+    stool = next(asset for asset in found if asset["name"] == "stool")
+    assert stool["folder"] == str(library_copy / "uploads" / identity / "mine")
+    assert client.get(f"/api/assets/{stool['id']}/thumbnail").status_code == 200
+
+
+def test_a_broken_file_is_reported_and_deleted_and_the_good_one_stays(client, library_copy):
+    identity, _ = upload(client, {"bad.ply": b"ply\nnot really", "good.splat": (OBJECTS / "stool.splat").read_bytes()})
+    final = events_of(client, client.post(f"/api/uploads/{identity}/index").json()["id"])[-1]
+    assert (final["indexed"], final["failed"]) == (1, 1)
+    assert final["failures"][0]["file"] == "bad.ply"
+    assert "/" not in final["failures"][0]["reason"].split(" ")[0]
+    wait_until(lambda: not (library_copy / "uploads" / identity / "bad.ply").exists())
+    assert (library_copy / "uploads" / identity / "good.splat").exists()
+    wait_until(lambda: client.get("/api/failures").json() == [])
+
+
+def test_an_upload_of_nothing_usable_leaves_nothing_behind(client, library_copy):
+    identity, _ = upload(client, {"bad.spz": b"\x1f\x8b nonsense"})
+    events_of(client, client.post(f"/api/uploads/{identity}/index").json()["id"])
+    wait_until(lambda: not (library_copy / "uploads" / identity).exists())
+    assert client.get("/api/library").json()["assets"] == len(CHOSEN)
+
+
+def test_an_upload_ends_once_and_empty_ones_are_errors(client):
+    identity, _ = upload(client, {})
+    assert client.post(f"/api/uploads/{identity}/index").status_code == 422
+    upload_one = client.put(f"/api/uploads/{identity}/files", params={"name": "a.splat"}, content=b"x" * 32)
+    assert upload_one.status_code == 201
+    assert client.post(f"/api/uploads/{identity}/index").status_code == 202
+    assert client.put(f"/api/uploads/{identity}/files", params={"name": "b.splat"}, content=b"x").status_code == 422
+    assert client.post("/api/uploads/nonsense/index").status_code == 422
+    assert client.get("/api/jobs/nonsense").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../a.ply", "a/../../b.ply", "/etc/a.ply", ".hidden.ply", "a\\b.ply", "C:\\a.ply", "a\0.ply", "a\n.ply", "", "a//b.ply",
+     "a/.", "x" * 250 + ".ply", "/".join("abcdefghi") + ".ply", "a.exe", "a.py", "noextension", "a.ply/"],
+)  # fmt: skip
+def test_names_that_lead_elsewhere_are_refused(client, library_copy, name):
+    with pytest.raises(DataError):
+        checked_name(name)
+    before = sorted(library_copy.parent.rglob("*.ply"))
+    identity, statuses = upload(client, {name: b"data"})
+    assert statuses == [422]
+    assert list((library_copy / "uploads" / identity).iterdir()) == []
+    assert sorted(library_copy.parent.rglob("*.ply")) == before
+
+
+def test_names_of_all_languages_are_taken(client):
+    _, statuses = upload(client, {"стул.ply": b"x", "椅子/a b.ply": b"x", "<script>alert(1)<.ply": b"x"})
+    assert statuses == [201] * 3
+
+
+def test_too_many_files_and_too_long_ones_are_refused(indexed, tmp_path):
+    from splatsense.web.settings import WebSettings
+
+    path = shutil.copytree(indexed, tmp_path / "library")
+    settings = WebSettings(upload_bytes=1_000, upload_files=2, request_bytes=2_000)
+    with Library(path) as library, app_client(library, settings) as client:
+        identity, statuses = upload(client, {"a.ply": b"x" * 1_001, "b.ply": b"x" * 1_000, "c.ply": b"x", "d.ply": b"x"})
+        assert statuses == [413, 201, 201, 413]
+        assert sorted(file.name for file in (path / "uploads" / identity).iterdir()) == ["b.ply", "c.ply"]
+        assert client.post("/api/search", content=b" " * 2_001).status_code == 413
+        assert client.get("/api/library").status_code == 200
+    assert not (path / "uploads" / identity).exists()  # it was never finished
+
+
+def test_a_disk_that_is_nearly_full_takes_no_uploads(indexed, tmp_path):
+    from splatsense.web.settings import WebSettings
+
+    path = shutil.copytree(indexed, tmp_path / "library")
+    with Library(path) as library, app_client(library, WebSettings(free_bytes=1 << 60)) as client:
+        identity, statuses = upload(client, {"a.ply": b"x"})
+        assert statuses == [413]
+        assert list((path / "uploads" / identity).iterdir()) == []
+
+
+def test_a_folder_is_indexed_where_it_is(client, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in NEW:
+        shutil.copy(OBJECTS / f"{name}.splat", folder)
+    (folder / "broken.obj").write_text("nothing")
+    job = client.post("/api/jobs", json={"path": str(folder)}).json()
+    final = events_of(client, job["id"])[-1]
+    assert (final["status"], final["indexed"], final["failed"], final["total"]) == ("done", 3, 1, 4)
+    assert client.get("/api/jobs").json()[0] == client.get(f"/api/jobs/{job['id']}").json()
+    again = client.post("/api/jobs", json={"path": str(folder)}).json()
+    assert events_of(client, again["id"])[-1]["skipped"] == 3
+
+
+@pytest.mark.parametrize("path", ["relative/folder", "/no/such/folder", "", "/a\0b", "x" * 5_000])
+def test_a_folder_that_is_none_is_an_error(client, path):
+    reply = client.post("/api/jobs", json={"path": path})
+    assert reply.status_code == 422
+    assert reply.json()["error"]["message"]
+
+
+class SlowModel:
+    """The real model, which waits before each batch until it may go on."""
+
+    def __init__(self, model) -> None:
+        self._model, self.may_go = model, threading.Semaphore(0)
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def encode_gaussians(self, objects, batch_size=16):
+        self.may_go.acquire()
+        return self._model.encode_gaussians(objects, batch_size)
+
+
+def test_a_cancelled_run_keeps_what_it_stored_and_goes_on_when_asked_again(library_copy, tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for path in sorted(OBJECTS.glob("*.splat"))[: 3 * PORTION_FILES]:
+        shutil.copy(path, folder)
+    with Library(library_copy) as library:
+        model = library.model
+    slow = SlowModel(model)
+    with Library(library_copy, slow) as library, app_client(library) as client:
+        before = len(library)
+        job = client.post("/api/jobs", json={"path": str(folder)}).json()["id"]
+        waiting = client.post("/api/jobs", json={"path": str(folder)}).json()["id"]
+        slow.may_go.release()
+        wait_until(lambda: client.get(f"/api/jobs/{job}").json()["indexed"] > 0)
+        assert client.delete(f"/api/jobs/{job}").json()["status"] == "cancelling"
+        assert client.delete(f"/api/jobs/{waiting}").status_code == 202
+        slow.may_go.release()
+        final = events_of(client, job)[-1]
+        assert final["status"] == "cancelled"
+        assert 0 < final["indexed"] <= 2 * PORTION_FILES < final["total"]
+        assert len(library) == before + final["indexed"]
+        assert events_of(client, waiting)[-1]["status"] == "cancelled"
+        slow.may_go.release(10)
+        job = client.post("/api/jobs", json={"path": str(folder)}).json()["id"]
+        final = events_of(client, job)[-1]
+        assert (final["status"], final["indexed"] + final["skipped"]) == ("done", final["total"])
+
+
+def test_a_run_that_cannot_write_says_why(client, tmp_path, library_copy):
+    import sqlite3
+
+    shutil.copy(OBJECTS / "stool.splat", tmp_path / "stool.splat")
+    with sqlite3.connect(library_copy / "library.sqlite") as other:
+        other.execute("DROP TABLE embeddings")
+    other.close()
+    job = client.post("/api/jobs", json={"path": str(tmp_path / "stool.splat")}).json()["id"]
+    final = events_of(client, job)[-1]
+    assert final["status"] == "failed"
+    assert "no such table" in final["message"]
+    assert client.get("/static/style.css").status_code == 200
+
+
+def test_events_are_one_json_object_each(client):
+    identity, _ = upload(client, {"good.splat": (OBJECTS / "stool.splat").read_bytes()})
+    job = client.post(f"/api/uploads/{identity}/index").json()["id"]
+    text = client.get(f"/api/jobs/{job}/events").text
+    blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
+    assert all(json.loads(block.removeprefix("data: "))["id"] == job for block in blocks)
