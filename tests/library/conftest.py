@@ -38,6 +38,6 @@ def folder(tmp_path: Path, write_blob) -> Path:
 
 @pytest.fixture
 def library(tmp_path: Path, model: ColorModel):
-    """A new library with the color model."""
-    with Library(tmp_path / "library", model) as opened:
+    """A new library with the color model. It reads in this process; test_reading.py has the processes."""
+    with Library(tmp_path / "library", model, isolated=False) as opened:
         yield opened

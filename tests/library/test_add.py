@@ -67,7 +67,7 @@ def test_failed_files_are_not_read_again_unless_asked(tmp_path, library, monkeyp
     (tmp_path / "bad.splat").write_bytes(b"x" * 45)
     library.add(tmp_path / "bad.splat", progress=False)
     opened = []
-    monkeypatch.setattr("splatsense.library.ingest.load_asset", lambda path: opened.append(path) or pytest.fail("read again"))
+    monkeypatch.setattr("splatsense.library.reading.load_asset", lambda path: opened.append(path) or pytest.fail("read again"))
     library.add(tmp_path / "bad.splat", progress=False)
     os.utime(tmp_path / "bad.splat", (1, 1))  # touched, but the same content
     library.add(tmp_path / "bad.splat", progress=False)
@@ -121,7 +121,7 @@ def test_an_overwritten_file_replaces_its_asset(folder, library, write_blob):
 
 def test_another_model_indexes_the_same_assets_again(folder, tmp_path, library):
     library.add(folder, progress=False)
-    with Library(library.path, ColorModel("other")) as other:
+    with Library(library.path, ColorModel("other"), isolated=False) as other:
         with pytest.raises(SplatSenseError, match="no assets indexed with other"):
             other.search_text("red")
         assert other.add(folder, progress=False).indexed == 9
@@ -142,7 +142,7 @@ def test_a_damaged_model_is_not_blamed_on_the_assets(folder, tmp_path):
         def encode_gaussians(self, objects, batch_size=16):
             raise CheckpointError("model.safetensors: cannot be read.")
 
-    with Library(tmp_path / "library", Damaged()) as library:
+    with Library(tmp_path / "library", Damaged(), isolated=False) as library:
         with pytest.raises(CheckpointError):
             library.add(folder, progress=False)
         assert library.failures() == []
@@ -251,7 +251,7 @@ ADDER = """
 import sys
 from library.color_model import ColorModel
 from splatsense.library import Library
-with Library(sys.argv[1], ColorModel(delay=float(sys.argv[3]))) as library:
+with Library(sys.argv[1], ColorModel(delay=float(sys.argv[3])), isolated=False) as library:
     report = library.add(sys.argv[2], progress=False)
     print(report.indexed, report.skipped, len(report.failed))
 """
@@ -284,7 +284,7 @@ def test_a_killed_run_loses_nothing_that_was_stored(hundred, tmp_path, how, mode
     process.communicate()
     kept = stored(path)
     assert 16 <= kept < 93
-    with Library(path, model) as library:
+    with Library(path, model, isolated=False) as library:
         report = library.add(hundred, progress=False)
         assert report.indexed == model.encoded == 93 - kept
         assert report.skipped == kept

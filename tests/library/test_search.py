@@ -66,7 +66,7 @@ def test_equal_scores_come_in_the_order_of_ids(tmp_path, model):
     (tmp_path / "in").mkdir()
     for seed in range(20):
         save(blob(COLORS["red"], seed), tmp_path / "in" / f"{seed}.splat")
-    with Library(tmp_path / "lib", OneVector()) as library:
+    with Library(tmp_path / "lib", OneVector(), isolated=False) as library:
         library.add(tmp_path / "in", progress=False)
         assert [hit.id for hit in library.search("red", k=7)] == list(range(1, 8))
 
@@ -115,7 +115,7 @@ def test_the_vectors_file_is_made_again_when_missing_or_damaged(filled, folder, 
 
 def test_changes_of_another_process_are_seen(filled, model, tmp_path, write_blob):
     assert len(filled.search("red", k=99)) == 9
-    with Library(filled.path, model) as other:
+    with Library(filled.path, model, isolated=False) as other:
         other.add(write_blob(tmp_path / "new.splat", "red", seed=500), progress=False)
         other.remove(1)
     assert {hit.id for hit in filled.search("red", k=99)} == {*range(2, 11)}
