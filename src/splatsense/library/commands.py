@@ -105,8 +105,8 @@ def import_(library: LibraryFolder, folder: Folder, to: Path | None = None, stor
     """
     with Library(library, store=store) as opened:
         done = opened.import_from(folder, to)
-        print(f"{counted(done.assets, 'asset')}, {counted(done.embeddings, 'embedding')} imported, "
-              f"{counted(done.files, 'file')} copied. {short_path(opened.path)} holds {counted(len(opened), 'asset')}.")  # fmt: skip
+        print(f"{counted(done.assets, 'asset')} and {counted(done.embeddings, 'embedding')} imported.")
+        print(f"{counted(done.files, 'file')} copied. {short_path(opened.path)} holds {counted(len(opened), 'asset')}.")
     return 0
 
 

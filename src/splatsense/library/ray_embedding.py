@@ -2,8 +2,8 @@
 
 Design
 - A dataset of paths, mapped in batches by actors that hold the model. Files are independent and results are small, so Ray
-  Data's streaming, its pool of actors and its backpressure are all that is needed. Strangers' files are read in processes beside
-  each actor (`splatsense.library.reading`), so none takes a batch of others with it.
+  Data's streaming, its pool of actors and its backpressure are all that is needed. Strangers' files are read in processes
+  beside each actor (`splatsense.library.reading`), so none takes a batch of others with it.
 - Actors never see the library: results stream to the driver, which stores each in a transaction as it comes. A run that is
   stopped goes on from what is stored.
 - The machines need this package of the same version, and the files and a model's folder under the same paths.
