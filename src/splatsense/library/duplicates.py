@@ -64,7 +64,7 @@ def near_groups(vectors: np.ndarray, threshold: float) -> list[list[int]]:
         block = vectors[start : start + BLOCK]
         for other in range(start, len(vectors), BLOCK):
             rows, columns = np.nonzero(block @ vectors[other : other + BLOCK].T >= threshold)
-            for a, b in zip(rows + start, columns + other, strict=True):
+            for a, b in zip((rows + start).tolist(), (columns + other).tolist(), strict=True):
                 if a < b:
                     first, second = sorted((_root(parent, a), _root(parent, b)))
                     parent[second] = first

@@ -93,18 +93,17 @@ def write_index(path: Path, parts: Iterable[Embeddings], rows: int, dim: int, re
         FormatError: the folder cannot be written.
     """
     start = _vectors_start(rows)
-    ids: list[np.ndarray] = []
+    ids: list[int] = []
     with atomic_write(path) as temporary, temporary.open("wb") as out:
         out.write(HEADER.pack(MAGIC, VERSION, dim, rows, revision.epoch, revision.sequence))
         out.seek(start)
         for part in parts:
-            ids.append(part.ids.astype("<i8"))
-            out.write(np.ascontiguousarray(part.vectors, "<f4"))
-        found = sum(map(len, ids))
-        if found != rows:
-            raise DataError(f"{path}: {found} embeddings instead of {rows}.")
+            ids += part.ids.tolist()
+            out.write(np.ascontiguousarray(part.vectors, "<f4").data)
+        if len(ids) != rows:
+            raise DataError(f"{path}: {len(ids)} embeddings instead of {rows}.")
         out.seek(HEADER.size)
-        out.writelines(ids)
+        out.write(np.array(ids, "<i8").tobytes())
         out.truncate(start + 4 * rows * dim)
 
 
