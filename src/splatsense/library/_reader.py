@@ -26,6 +26,7 @@ def main() -> None:
     import torch
     from safetensors.torch import save
 
+    from splatsense.errors import SplatSenseError
     from splatsense.library.reading import read_asset
 
     torch.set_num_threads(1)
@@ -40,12 +41,18 @@ def main() -> None:
             parts = [save(tensors), reading.thumbnail or b""]
         except OSError as error:
             _answer(answers, {"kind": "OSError", "errno": error.errno or 0, "error": error.strerror or str(error)})
-        except Exception as error:
-            _answer(
-                answers, {"kind": type(error).__name__, "error": os.fsencode(str(error)).decode("utf-8", "backslashreplace")}
-            )
+        except SplatSenseError as error:
+            _refuse(answers, type(error).__name__, str(error))
+        except Exception as error:  # such as too little memory for the answer
+            limit = isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # as PyTorch says it
+            reason = "needs more memory than there is" if limit else f"cannot be read; {type(error).__name__}: {error}"
+            _refuse(answers, "LimitError" if limit else "FormatError", f"{path}: {reason}.")
         else:
             _answer(answers, {"gaussians": len(parts[0]), "thumbnail": len(parts[1])}, *parts)
+
+
+def _refuse(answers, kind: str, message: str) -> None:
+    _answer(answers, {"kind": kind, "error": os.fsencode(message).decode("utf-8", "backslashreplace")})
 
 
 def _answer(answers, head: dict, *parts: bytes) -> None:
