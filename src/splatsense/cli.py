@@ -206,7 +206,7 @@ def search(
     from splatsense.tables import short_path, table
 
     text = " ".join(query)
-    with Library(library, model, create=False, store=store, approximate_above=approximate_above) as opened:
+    with Library(library, model, create=False, store=store, approximate_above=approximate_above, isolated=False) as opened:
         hits = opened.search(text, k)
         rows = [(rank, f"{hit.score:.3f}", hit.name, short_path(hit.path)) for rank, hit in enumerate(hits, 1)]
         print(table([("#", "score", "name", "file"), *rows], ">><<"))
@@ -234,7 +234,7 @@ def tags(source: FileOrLibrary, labels: Labels = (), k: Count = 5, model: str = 
         found = tag(source, labels or None, k, model)
         print(table([(f"{probability:.1%}", label) for label, probability in found], "><"))
         return 0
-    with Library(source, model, create=False) as library:
+    with Library(source, model, create=False, isolated=False) as library:
         rows = [(asset.name, ", ".join(f"{label} {p:.0%}" for label, p in library.tags(asset, labels or None, k)))
                 for asset in library.assets()]  # fmt: skip
     print(table(rows, "<<") if rows else "This library is empty.")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from splatsense.errors import FormatError, LibraryError
+from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.formats import ASSET_SUFFIXES
 from splatsense.gaussians import Gaussians
 from splatsense.library import thumbnails
@@ -23,7 +23,7 @@ from splatsense.library.duplicates import THRESHOLD, Duplicates, find_duplicates
 from splatsense.library.embedding_model import EmbeddingModel, ImageLike, resolve_model
 from splatsense.library.index import VectorIndex
 from splatsense.library.ingest import AddReport, Ingest, OnError, find_files, seen_file
-from splatsense.library.reading import load_asset, read_here, shared_readers
+from splatsense.library.reading import Read, read_here, shared_readers
 from splatsense.library.store import Asset, ModelState, Store
 from splatsense.library.tags import chosen_labels, prompt_embeddings, rank_labels
 from splatsense.library.transfer import Transfer, export_library, import_library
@@ -139,8 +139,7 @@ class Library:
         files, missing = find_files([Path(path) for path in given], self.path)
         if missing and on_error == "raise":
             raise FormatError(f"{missing[0][0]}: {missing[0][1]}.")
-        read = shared_readers().read if self._isolated else read_here
-        ingest = Ingest(self._store, self.model, read, on_error, retry, draw)
+        ingest = Ingest(self._store, self.model, self._read, on_error, retry, draw)
         if ray is None:
             report = ingest.run(files, progress)
         else:
@@ -300,8 +299,19 @@ class Library:
         found = self.asset(_id(asset))
         path = thumbnails.thumbnail_path(self.path, found.sha256)
         if not path.is_file():
-            thumbnails.write(load_asset(self.file(found)), path)
+            picture = self._read(self.file(found), True).result().thumbnail
+            if picture is None:
+                raise DataError(f"{found.path}: nothing in it can be seen.")
+            thumbnails.write_bytes(picture, path)
         return path
+
+    def load(self, path: str | os.PathLike[str]) -> Gaussians:
+        """The Gaussians of any asset file, read in a process of its own unless the library is not `isolated`."""
+        return self._read(Path(path), False).result().gaussians
+
+    @property
+    def _read(self) -> Read:
+        return shared_readers().read if self._isolated else read_here
 
     def file(self, asset: Asset | int) -> Path:
         """A file of an asset that exists now: where it was seen, or in the same place seen from the library's folder.
@@ -329,11 +339,11 @@ class Library:
             stored = self._store.embedding(known.asset_id, self.model.hash) if known else None
             if stored is not None:
                 return stored
-            asset = load_asset(file.path)
+            asset = self.load(file.path)
         return _row(self.model.encode_gaussians([asset]))
 
     def _search(self, embed: Callable[[], np.ndarray], k: int, among: np.ndarray | None = None) -> list[Hit]:
-        if self._vectors.count() == 0:
+        if self._vectors.is_empty():
             reason = f"has no assets indexed with {self.model.name}" if len(self) else "is empty"
             raise LibraryError(f"{self._store.place}: this library {reason}; {self._add_hint()}.")
         ids, scores = self._vectors.top_k(embed().astype(np.float32), k, among)

@@ -275,6 +275,10 @@ class Store:
         )
         return self.database.from_value(rows[0][0]) if rows else None
 
+    def has_embeddings(self, model: str) -> bool:
+        """Whether a model has embedded any asset."""
+        return bool(self._query("SELECT 1 FROM embeddings WHERE model = ? LIMIT 1", (model,)))
+
     def count_embeddings(self, model: str) -> int:
         """How many assets a model has embedded."""
         return self._query("SELECT count(*) FROM embeddings WHERE model = ?", (model,))[0][0]

@@ -35,11 +35,6 @@ def draw(gaussians: Gaussians, size: int = SIZE) -> Image.Image:
     return Image.fromarray(draw_picture(normalized, camera, shaded=True).over(WHITE))
 
 
-def write(gaussians: Gaussians, path: Path) -> None:
-    """Draw an object into a WebP file; its folder is made if need be."""
-    write_bytes(encode(gaussians), path)
-
-
 def encode(gaussians: Gaussians) -> bytes:
     """Draw an object and give the picture as WebP. Raises DataError when there are no Gaussians."""
     encoded = BytesIO()

@@ -10,6 +10,7 @@ Design
 """
 
 import logging
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,11 @@ class VectorCache:
         self._base: VectorIndex | None = None
         self._tail: VectorIndex | None = None
         self._approximate: ApproximateIndex | None = None
+        self._building = threading.Lock()
 
-    def count(self) -> int:
-        """How many assets the model has embedded."""
-        return self._store.count_embeddings(self._model)
+    def is_empty(self) -> bool:
+        """Whether the model has embedded nothing yet."""
+        return not self._store.has_embeddings(self._model)
 
     def top_k(self, query: np.ndarray, k: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The ids (k,) and cosines (k,) of the k nearest assets, best first; equal cosines in ascending order of id.
@@ -69,9 +71,7 @@ class VectorCache:
             return self._store.database.nearest(self._model, query, k, among)
         base, tail = self.current()
         if self._above is not None and len(base) > self._above and among is None:
-            if self._approximate is None or self._approximate.revision != base.revision:
-                self._approximate = load_or_build(self.path.with_suffix(".faiss"), base)
-            found = self._approximate.top_k(base, query, k)
+            found = self._faiss(base).top_k(base, query, k)
         else:
             found = base.top_k(query, k, among)
         return merge_top_k(found, tail.top_k(query, k, among), k) if len(tail) else found
@@ -113,7 +113,13 @@ class VectorCache:
         self.path.with_suffix(".faiss").unlink(missing_ok=True)
         base, _ = self.current()
         if self._above is not None and len(base) > self._above:
-            self._approximate = load_or_build(self.path.with_suffix(".faiss"), base)
+            self._faiss(base)
+
+    def _faiss(self, base: VectorIndex) -> ApproximateIndex:
+        with self._building:
+            if self._approximate is None or self._approximate.revision != base.revision:
+                self._approximate = load_or_build(self.path.with_suffix(".faiss"), base)
+            return self._approximate
 
     def _read_tail(self, base: VectorIndex, revision: Revision) -> VectorIndex:
         if revision == base.revision:
