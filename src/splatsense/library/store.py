@@ -244,7 +244,7 @@ class Store:
         """A file of the asset that exists now: as recorded, or in the same place seen from the library's folder."""
         rows = self._query("SELECT path, relative_path FROM files WHERE asset_id = ? ORDER BY id", (asset.id,))
         candidates = [_path(row[0]) for row in rows] + [self.folder / _path(row[1]) for row in rows]
-        return next((path for path in candidates if path.is_file()), None)
+        return next((path for path in candidates if os.path.isfile(path)), None)
 
     def models(self) -> list[ModelState]:
         """Every model that has embedded assets, in the order of their names."""
@@ -336,7 +336,7 @@ class Store:
         relative = os.fsencode(os.path.relpath(file.path, self.folder))
         name = asset_name(file.path).encode("utf-8", "replace").decode()
         for row in self._query("SELECT id, path FROM files WHERE asset_id = ?", (asset_id,)):
-            if not os.path.lexists(row[1]):
+            if is_gone(row[1]):
                 self._query("DELETE FROM files WHERE id = ?", (row[0],))
         self._query(
             "INSERT INTO files (asset_id, path, relative_path, name, size, mtime_ns) "
@@ -359,6 +359,17 @@ class Store:
 
     def _query(self, statement: str, values: Sequence = ()) -> list[tuple]:
         return self.database.query(statement, values)
+
+
+def is_gone(path: str | bytes | os.PathLike[str]) -> bool:
+    """Whether there is surely no such file: one that may not be looked at is not gone."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _path(value: bytes) -> Path:

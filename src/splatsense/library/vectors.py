@@ -91,13 +91,15 @@ class VectorCache:
             revision = self._store.revision(self._model) or Revision(b"", 0)
             if self._tail is not None and self._tail.revision == revision and self._base is not None:
                 return self._base, self._tail
-            base = self._base if self._base and self._base.revision.epoch == revision.epoch else None
-            base = base or read_index(self.path, revision.epoch)
-            new = revision.sequence - base.revision.sequence if base else 0
+            base = self._base
+            if base is None or base.revision.epoch != revision.epoch:
+                base = read_index(self.path, revision.epoch)
+            new = 0 if base is None else revision.sequence - base.revision.sequence
             if base is None or new < 0 or new > max(TAIL_ROWS, TAIL_SHARE * len(base)):
                 base = self._write(revision)
-            self._base, self._tail = base, self._read_tail(base, revision)
-        return self._base, self._tail
+            tail = self._read_tail(base, revision)
+            self._base, self._tail = base, tail
+        return base, tail
 
     def refresh(self) -> None:
         """Bring the file up to date where searches read one."""

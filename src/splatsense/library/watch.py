@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from splatsense.errors import FormatError, LibraryError
 from splatsense.formats import ASSET_SUFFIXES
 from splatsense.library.ingest import AddReport, find_files
+from splatsense.library.store import is_gone
 
 if TYPE_CHECKING:
     from splatsense.library.search import Library
@@ -71,7 +72,7 @@ def watch(
     )
     next(changes, None)  # from here on nothing is missed
     report = library.add(folders, progress=False)
-    gone = [path for path in library.files() if not path.exists() and _is_at_or_under(path, folders)]
+    gone = [path for path in library.files() if is_gone(path) and _is_at_or_under(path, folders)]
     tell(Change(report, library.forget(gone)))
     for batch in changes:
         paths = [Path(path) for _, path in batch if not Path(path).is_relative_to(library.path)]
@@ -86,7 +87,7 @@ def follow(library: "Library", paths: Iterable[Path]) -> Change:
     named = [path for path in paths if path.is_file() and path.suffix.lower() in ASSET_SUFFIXES]
     files, _ = find_files([*folders, *(path for path in named if not path.name.startswith("."))], library.path)
     report = library.add(files, progress=False) if files else AddReport()
-    gone = [path for path in paths if not path.exists()]
+    gone = [path for path in paths if is_gone(path)]
     return Change(report, library.forget([file for file in library.files() if _is_at_or_under(file, gone)] if gone else []))
 
 
