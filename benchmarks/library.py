@@ -30,7 +30,7 @@ from splatsense.library.index import read_index, write_index
 from splatsense.library.store import Embeddings, Revision
 
 EPOCH = bytes(range(16))
-CHUNK, CLUSTERS, SPREAD = 20_000, 2000, 0.7
+CHUNK, SPREAD = 20_000, 0.7
 
 
 def main() -> None:
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("what", choices=["search", "faiss", "index", "postgres"])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--clusters", type=int, default=2000, help="of the vectors; 0: none, the worst case for FAISS")
     parser.add_argument("--assets", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--folder", type=Path)
@@ -52,18 +53,18 @@ def main() -> None:
         elif arguments.what == "postgres":
             search_postgres(arguments.rows, arguments.dim)
         else:
-            search_vectors(folder, arguments.rows, arguments.dim, arguments.what == "faiss")
+            search_vectors(folder, arguments.rows, arguments.dim, arguments.clusters, arguments.what == "faiss")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(f"largest resident memory, mapped files included: {peak:,.0f} MB")
 
 
-def search_vectors(folder: Path, rows: int, dim: int, approximate: bool) -> None:
+def search_vectors(folder: Path, rows: int, dim: int, clusters: int, approximate: bool) -> None:
     """Exact search over a memory-mapped file, and through FAISS."""
-    path = folder / f"vectors-{rows}-{dim}.f32"
+    path = folder / f"vectors-{rows}-{dim}-{clusters}.f32"
     index = read_index(path, EPOCH)
     if index is None:
         start = time.perf_counter()
-        write_index(path, synthetic(rows, dim), rows, dim, Revision(EPOCH, rows))
+        write_index(path, synthetic(rows, dim, clusters), rows, dim, Revision(EPOCH, rows))
         index = read_index(path, EPOCH)
         print(f"{rows:,} x {dim} vectors made and written: {time.perf_counter() - start:.1f} s")
     if index is None:
@@ -82,13 +83,15 @@ def search_vectors(folder: Path, rows: int, dim: int, approximate: bool) -> None
     print(f"recall@10 over {len(queries)} queries: {sum(map(len, hits)) / (10 * len(queries)):.3f}")
 
 
-def synthetic(rows: int, dim: int) -> Iterator[Embeddings]:
-    """Unit-length vectors around cluster centres, some thousands at a time."""
+def synthetic(rows: int, dim: int, clusters: int) -> Iterator[Embeddings]:
+    """Unit-length vectors around cluster centres or the origin, some thousands at a time."""
     random = np.random.default_rng(0)
-    centers = random.standard_normal((CLUSTERS, dim), dtype=np.float32)
+    centers = random.standard_normal((clusters, dim), dtype=np.float32)
     for start in range(0, rows, CHUNK):
         count = min(CHUNK, rows - start)
-        vectors = centers[random.integers(0, CLUSTERS, count)] + SPREAD * random.standard_normal((count, dim), dtype=np.float32)
+        vectors = random.standard_normal((count, dim), dtype=np.float32)
+        if clusters:
+            vectors = SPREAD * vectors + centers[random.integers(0, clusters, count)]
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         yield Embeddings(np.arange(start, start + count), vectors)
 
@@ -169,7 +172,7 @@ def search_postgres(rows: int, dim: int) -> None:
                 "INSERT INTO assets (sha256, status, added) SELECT i::text, 'ok', 0 FROM generate_series(1, %s) i", (rows,)
             )
             with cursor.copy("COPY embeddings (model, asset_id, sequence, vector) FROM STDIN") as copy:
-                for part in synthetic(rows, dim):
+                for part in synthetic(rows, dim, 2000):
                     for asset_id, vector in zip(part.ids + 1, part.vectors, strict=True):
                         copy.write_row(("m", int(asset_id), int(asset_id), str(vector.tolist())))
         print(f"{rows:,} x {dim} vectors stored: {time.perf_counter() - start:.1f} s")

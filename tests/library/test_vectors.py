@@ -7,7 +7,7 @@ import pytest
 
 from splatsense.errors import DataError
 from splatsense.library import vectors as module
-from splatsense.library.approximate import RECALL, ApproximateIndex, Effort, load_or_build, trial_queries
+from splatsense.library.approximate import RECALL, ApproximateIndex, Effort, best_rows, load_or_build, trial_queries
 from splatsense.library.index import VectorIndex
 from splatsense.library.store import Indexed, Revision, SeenFile, Store
 from splatsense.library.vectors import VectorCache
@@ -140,6 +140,14 @@ def test_the_approximate_index_has_the_recall_it_claims_and_exact_scores(cluster
         assert scores[0] <= exact_scores[0] + 1e-6
         found, total = found + len(set(ids.tolist()) & set(exact_ids.tolist())), total + 10
     assert found / total >= 0.95
+
+
+def test_best_rows_of_blocks_are_the_best_of_all(clustered, monkeypatch):
+    monkeypatch.setattr("splatsense.library.approximate.BLOCK", 700)
+    queries = trial_queries(clustered, 20)
+    for query, rows in zip(queries, best_rows(clustered.vectors, queries, 10), strict=True):
+        assert set(clustered.ids[rows].tolist()) == set(clustered.top_k(query, 10)[0].tolist())
+    assert best_rows(clustered.vectors[:4], queries, 10).shape == (20, 4)
 
 
 def test_the_approximate_file_is_read_back_and_made_again_when_stale_or_damaged(clustered, tmp_path, monkeypatch):

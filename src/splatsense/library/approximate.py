@@ -29,6 +29,7 @@ RECALL, AMONG = 0.97, 10
 QUERIES = 200
 CANDIDATES = 400
 TRAINING_ROWS = 100_000
+BLOCK = 8192  # rows in one product with all queries
 VERSION = 1
 
 
@@ -118,8 +119,7 @@ def build(exact: VectorIndex) -> Any:
 def tune(index: Any, exact: VectorIndex) -> Effort:
     """The least effort of RECALL, or the most there is."""
     queries = trial_queries(exact)
-    scores = queries @ exact.vectors.T if len(exact) < TRAINING_ROWS else np.stack([exact.vectors @ q for q in queries])
-    truth = [set(exact.ids[top_k(row, AMONG)].tolist()) for row in scores]
+    truth = [set(row.tolist()) for row in exact.ids[best_rows(exact.vectors, queries, AMONG)]]
     cells, effort = 1, Effort(1, CANDIDATES, 0.0)
     while True:
         effort = Effort(cells, CANDIDATES, 0.0)
@@ -129,6 +129,18 @@ def tune(index: Any, exact: VectorIndex) -> Effort:
         if recall >= RECALL or cells >= index.nlist:
             return effort
         cells = min(index.nlist, 2 * cells)
+
+
+def best_rows(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """(Q, k) rows of `vectors` with the largest products with each query, in no order; fewer where there are fewer rows."""
+    rows, scores = np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        part = queries @ vectors[start : start + BLOCK].T
+        scores = np.concatenate([scores, part], axis=1)
+        rows = np.concatenate([rows, np.broadcast_to(np.arange(start, start + part.shape[1]), part.shape)], axis=1)
+        best = np.argpartition(-scores, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
+        rows, scores = np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
+    return rows
 
 
 def trial_queries(exact: VectorIndex, count: int = QUERIES) -> np.ndarray:
