@@ -41,7 +41,7 @@ $(VENV)/installed: $(BIN)/python $(SOURCES)
 	touch $@
 
 $(VENV)/installed-dev: $(BIN)/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[dev,ray]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[dev,faiss,postgres,ray,watch]'
 	touch $@ $(VENV)/installed
 
 $(VENV)-clip/installed: $(SOURCES)

@@ -26,6 +26,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("splatsense.cli:search", "find assets by words, by a picture or by another asset"),
     "serve": ("splatsense.web.serve:serve", "show a library as a page in the browser: search, look at, add assets"),
     "tags": ("splatsense.cli:tags", "say what assets show"),
+    "library verify": ("splatsense.library.commands:verify", "check that nothing in a library is lost or damaged"),
+    "library rebuild": ("splatsense.library.commands:rebuild", "make vectors and search indexes anew"),
+    "library duplicates": ("splatsense.library.commands:duplicates", "list files and assets that are the same"),
+    "library export": ("splatsense.library.commands:export", "write a whole library into one folder"),
+    "library import": ("splatsense.library.commands:import_", "add an exported library to a library"),
+    "library watch": ("splatsense.library.commands:follow", "keep a library in step with folders"),
     "demo": ("splatsense.demo:demo", "build a library from the bundled splats, search it, draw the results"),
     "info": ("splatsense.cli:info", "say what asset files hold and what may be wrong with them"),
     "render": ("splatsense.turntable:render_command", "draw pictures, depth and turntables of assets, from any cameras"),
@@ -67,6 +73,7 @@ FileOrLibrary = Annotated[Path, tyro.conf.arg(metavar="FILE|LIBRARY")]
 OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 Suffix = Annotated[str, tyro.conf.arg(metavar="SUFFIX", help=f"Format of the files in that folder: {' '.join(WRITABLE)}.")]
 Labels = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL...")]
+StoreUrl = Annotated[str | None, tyro.conf.arg(metavar="URL")]
 Sheet = Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")]
 
 
@@ -139,7 +146,15 @@ def _unknown(command: str) -> str:
     return f"splatsense: there is no command {command!r}. {hint}"
 
 
-def add(library: LibraryFolder, paths: Paths, retry: bool = False, model: str = "clip-gs-tiny") -> int:
+def add(
+    library: LibraryFolder,
+    paths: Paths,
+    retry: bool = False,
+    model: str = "clip-gs-tiny",
+    thumbnails: bool = True,
+    store: StoreUrl = None,
+    ray: str | None = None,
+) -> int:
     """Index files and folders into a library, to any depth: splats, meshes and point clouds.
 
     What is in the library already is passed over. It may be interrupted at any moment; the same command goes on.
@@ -149,6 +164,9 @@ def add(library: LibraryFolder, paths: Paths, retry: bool = False, model: str = 
         paths: Files and folders to index.
         retry: Try files again that failed before and have not changed since.
         model: A bundled model's name, or the folder of one.
+        thumbnails: Draw thumbnails now; otherwise each is drawn when it is first asked for.
+        store: postgresql://USER@HOST/DATABASE of a library that machines share; the folder then holds caches only.
+        ray: Embed on a Ray cluster: "auto", "ray://host:10001", or "local" for one on this machine.
     """
     from splatsense.library import Library
     from splatsense.tables import counted, short_path, table
@@ -156,8 +174,8 @@ def add(library: LibraryFolder, paths: Paths, retry: bool = False, model: str = 
     if not paths:
         raise DataError("add: name at least one file or folder to index.")
     start = time.monotonic()
-    with Library(library, model) as opened:
-        report = opened.add(paths, retry=retry)
+    with Library(library, model, store=store) as opened:
+        report = opened.add(paths, retry=retry, draw=thumbnails, ray=ray)
         print(f"{report.indexed:,} indexed, {report.skipped:,} already indexed, {len(report.failed):,} failed.")
         print(f"{short_path(opened.path)} holds {counted(len(opened), 'asset')}; took {time.monotonic() - start:,.1f} s.")
     if report.failed:
@@ -166,7 +184,15 @@ def add(library: LibraryFolder, paths: Paths, retry: bool = False, model: str = 
     return 1 if report.failed else 0
 
 
-def search(library: LibraryFolder, query: QueryWords, k: Count = 10, model: str = "clip-gs-tiny", sheet: Sheet = None) -> int:
+def search(
+    library: LibraryFolder,
+    query: QueryWords,
+    k: Count = 10,
+    model: str = "clip-gs-tiny",
+    sheet: Sheet = None,
+    store: StoreUrl = None,
+    approximate_above: int | None = None,
+) -> int:
     """Find the assets closest to words, to a picture, or to another asset.
 
     Args:
@@ -175,12 +201,14 @@ def search(library: LibraryFolder, query: QueryWords, k: Count = 10, model: str 
         k: How many to show.
         model: A bundled model's name, or the folder of one.
         sheet: Also draw the results into this image file.
+        store: postgresql://USER@HOST/DATABASE of a library that machines share.
+        approximate_above: Search through FAISS when the library has more assets than this.
     """
     from splatsense.library import Library
     from splatsense.tables import short_path, table
 
     text = " ".join(query)
-    with Library(library, model, create=False) as opened:
+    with Library(library, model, create=False, store=store, approximate_above=approximate_above, isolated=False) as opened:
         hits = opened.search(text, k)
         rows = [(rank, f"{hit.score:.3f}", hit.name, short_path(hit.path)) for rank, hit in enumerate(hits, 1)]
         print(table([("#", "score", "name", "file"), *rows], ">><<"))
@@ -208,7 +236,7 @@ def tags(source: FileOrLibrary, labels: Labels = (), k: Count = 5, model: str = 
         found = tag(source, labels or None, k, model)
         print(table([(f"{probability:.1%}", label) for label, probability in found], "><"))
         return 0
-    with Library(source, model, create=False) as library:
+    with Library(source, model, create=False, isolated=False) as library:
         rows = [(asset.name, ", ".join(f"{label} {p:.0%}" for label, p in library.tags(asset, labels or None, k)))
                 for asset in library.assets()]  # fmt: skip
     print(table(rows, "<<") if rows else "This library is empty.")

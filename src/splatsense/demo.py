@@ -74,7 +74,7 @@ def run_demo(output: Path, assets: Path, model: str = "clip-gs-tiny") -> Path:
     print(f"{counted(len(bundled), 'bundled splat')}, {licences}; {assets / 'objects.json'} names who made them\n")
     names = {item.file: item.name for item in bundled}
     output.mkdir(parents=True, exist_ok=True)
-    with Library(output / "library", model) as library:
+    with Library(output / "library", model, isolated=False) as library:  # our own files
         report = library.add([assets / "objects" / item.file for item in bundled])
         if report.failed:
             raise DataError(f"{report.failed[0][0]}: {report.failed[0][1]} Install splatsense again.")

@@ -12,7 +12,6 @@ import pytest
 from library.color_model import ColorModel
 from splatsense.cli import main
 from splatsense.errors import CheckpointError, FormatError, SplatSenseError
-from splatsense.library import Library
 
 BROKEN = {
     "empty.ply": b"",
@@ -67,7 +66,7 @@ def test_failed_files_are_not_read_again_unless_asked(tmp_path, library, monkeyp
     (tmp_path / "bad.splat").write_bytes(b"x" * 45)
     library.add(tmp_path / "bad.splat", progress=False)
     opened = []
-    monkeypatch.setattr("splatsense.library.ingest.load_asset", lambda path: opened.append(path) or pytest.fail("read again"))
+    monkeypatch.setattr("splatsense.library.reading.load_asset", lambda path: opened.append(path) or pytest.fail("read again"))
     library.add(tmp_path / "bad.splat", progress=False)
     os.utime(tmp_path / "bad.splat", (1, 1))  # touched, but the same content
     library.add(tmp_path / "bad.splat", progress=False)
@@ -119,14 +118,15 @@ def test_an_overwritten_file_replaces_its_asset(folder, library, write_blob):
     assert changed.gaussians == 31
 
 
-def test_another_model_indexes_the_same_assets_again(folder, tmp_path, library):
+def test_another_model_indexes_the_same_assets_again(folder, open_library, library):
     library.add(folder, progress=False)
-    with Library(library.path, ColorModel("other")) as other:
+    with open_library(ColorModel("other")) as other:
         with pytest.raises(SplatSenseError, match="no assets indexed with other"):
             other.search_text("red")
         assert other.add(folder, progress=False).indexed == 9
         assert len(other) == len(other.search_text("red", k=99)) == 9
     assert len(library.search_text("red", k=99)) == 9
+    assert [(model.name, model.dim, model.count) for model in library.models()] == [("colors", 3, 9), ("other", 3, 9)]
 
 
 def test_an_asset_that_the_model_refuses_does_not_take_its_batch_along(tmp_path, library, write_blob):
@@ -137,12 +137,12 @@ def test_an_asset_that_the_model_refuses_does_not_take_its_batch_along(tmp_path,
     assert report.failed == [(tmp_path / "in" / "3.splat", "this model does not like 13 Gaussians.")]
 
 
-def test_a_damaged_model_is_not_blamed_on_the_assets(folder, tmp_path):
+def test_a_damaged_model_is_not_blamed_on_the_assets(folder, open_library):
     class Damaged(ColorModel):
         def encode_gaussians(self, objects, batch_size=16):
             raise CheckpointError("model.safetensors: cannot be read.")
 
-    with Library(tmp_path / "library", Damaged()) as library:
+    with open_library(Damaged()) as library:
         with pytest.raises(CheckpointError):
             library.add(folder, progress=False)
         assert library.failures() == []
@@ -251,40 +251,39 @@ ADDER = """
 import sys
 from library.color_model import ColorModel
 from splatsense.library import Library
-with Library(sys.argv[1], ColorModel(delay=float(sys.argv[3]))) as library:
+store = sys.argv[4] or None
+with Library(sys.argv[1], ColorModel(delay=float(sys.argv[3])), store=store, isolated=False) as library:
     report = library.add(sys.argv[2], progress=False)
     print(report.indexed, report.skipped, len(report.failed))
 """
 
 
-def start_adder(library: Path, folder: Path, delay: float) -> subprocess.Popen:
+def start_adder(library: Path, folder: Path, delay: float, store: str | None) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", ADDER, str(library), str(folder), str(delay)],
+        [sys.executable, "-c", ADDER, str(library), str(folder), str(delay), store or ""],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[1])]), "OMP_NUM_THREADS": "1"},
     )
 
 
-def stored(path: Path) -> int:
-    if not (path / "library.sqlite").is_file():
-        return 0
-    with Library(path, ColorModel(), create=False) as library:
+def stored(open_library) -> int:
+    with open_library() as library:
         return len(library)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_loses_nothing_that_was_stored(hundred, tmp_path, how, model):
-    path = tmp_path / "killed"
-    process = start_adder(path, hundred, delay=0.2)
+def test_a_killed_run_loses_nothing_that_was_stored(hundred, tmp_path, how, model, store, open_library):
+    process = start_adder(tmp_path / "library", hundred, 0.2, store)
     deadline = time.monotonic() + 60
-    while stored(path) < 16 and time.monotonic() < deadline:
+    while stored(open_library) < 16 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(how)
     process.communicate()
-    kept = stored(path)
+    kept = stored(open_library)
     assert 16 <= kept < 93
-    with Library(path, model) as library:
+    with open_library() as library:
+        assert library.verify().problems == []
         report = library.add(hundred, progress=False)
         assert report.indexed == model.encoded == 93 - kept
         assert report.skipped == kept
@@ -292,13 +291,12 @@ def test_a_killed_run_loses_nothing_that_was_stored(hundred, tmp_path, how, mode
         assert len(library.search_text("red", k=500)) == 93
 
 
-def test_two_processes_may_add_at_once(hundred, tmp_path, model):
-    path = tmp_path / "shared"
-    adders = [start_adder(path, hundred, delay=0.02) for _ in range(2)]
+def test_two_processes_may_add_at_once(hundred, tmp_path, store, open_library):
+    adders = [start_adder(tmp_path / "library", hundred, 0.02, store) for _ in range(2)]
     results = [adder.communicate()[0].split() for adder in adders]
     assert all(adder.returncode == 0 for adder in adders)
     assert all(int(indexed) + int(skipped) == 93 and failed == "7" for indexed, skipped, failed in results)
-    with Library(path, model) as library:
+    with open_library() as library:
         assert len(library) == len({asset.sha256 for asset in library.assets()}) == 93
         assert library.add(hundred, progress=False).skipped == 93
         assert len({hit.id for hit in library.search_text("red", k=500)}) == 93

@@ -4,10 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from splatsense.errors import DataError, FormatError
-from splatsense.library.index import VectorIndex, read_index, top_k, write_index
+from splatsense.errors import DataError
+from splatsense.library.index import VectorIndex, merge_top_k, read_index, top_k, write_index
+from splatsense.library.store import Embeddings, Revision
 
-REVISION = bytes(range(16))
+EPOCH = bytes(range(16))
+REVISION = Revision(EPOCH, 7)
 
 
 @given(
@@ -38,14 +40,16 @@ def test_k_must_be_positive():
 def written(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     path = tmp_path / "vectors.f32"
-    write_index(path, [2, 3, 5, 7, 11], [row.tobytes() for row in vectors], REVISION)
+    ids = np.array([2, 3, 5, 7, 11])
+    write_index(path, [Embeddings(ids[:2], vectors[:2]), Embeddings(ids[2:], vectors[2:])], 5, 3, REVISION)
     return path, vectors
 
 
 def test_a_written_index_is_read_back(written):
     path, vectors = written
-    index = read_index(path, REVISION)
+    index = read_index(path, EPOCH)
     assert index is not None
+    assert index.revision == REVISION
     assert index.ids.tolist() == [2, 3, 5, 7, 11]
     np.testing.assert_array_equal(index.vectors, vectors)
 
@@ -56,20 +60,36 @@ def test_a_written_index_is_read_back(written):
 def test_damaged_files_are_refused(written, damage):
     path, _ = written
     path.write_bytes(damage(path.read_bytes()))
-    assert read_index(path, REVISION) is None
+    assert read_index(path, EPOCH) is None
 
 
 def test_missing_and_stale_files_are_refused(written):
     path, _ = written
     assert read_index(path, bytes(16)) is None
     path.unlink()
-    assert read_index(path, REVISION) is None
+    assert read_index(path, EPOCH) is None
 
 
 def test_an_index_without_rows(tmp_path):
-    write_index(tmp_path / "none.f32", [], [], REVISION)
-    index = read_index(tmp_path / "none.f32", REVISION)
+    write_index(tmp_path / "none.f32", [], 0, 3, REVISION)
+    index = read_index(tmp_path / "none.f32", EPOCH)
     assert index is not None
     assert len(index) == 0
-    with pytest.raises(FormatError, match="differ in length"):
-        write_index(tmp_path / "mixed.f32", [1, 2], [bytes(8), bytes(12)], REVISION)
+
+
+def test_parts_that_are_not_as_many_as_announced_leave_no_file(tmp_path):
+    with pytest.raises(DataError, match="2 embeddings instead of 3"):
+        write_index(tmp_path / "x.f32", [Embeddings(np.arange(2), np.zeros((2, 3), np.float32))], 3, 3, REVISION)
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(seed=st.integers(0, 2**31), rows=st.integers(2, 60), cut=st.integers(1, 59), k=st.integers(1, 70))
+def test_two_parts_together_find_what_one_index_finds(seed, rows, cut, k):
+    random = np.random.default_rng(seed)
+    vectors, query = random.integers(-1, 2, (rows, 4)).astype(np.float32), random.integers(-1, 2, 4).astype(np.float32)
+    ids, first = np.arange(rows), random.permutation(rows) < cut
+    whole = VectorIndex(ids, vectors, REVISION).top_k(query, k)
+    parts = [VectorIndex(ids[chosen], vectors[chosen], REVISION).top_k(query, k) for chosen in (first, ~first)]
+    merged = merge_top_k(*parts, k)
+    np.testing.assert_array_equal(merged[0], whole[0])
+    np.testing.assert_array_equal(merged[1], whole[1])

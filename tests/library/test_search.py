@@ -56,7 +56,7 @@ def test_a_file_of_the_library_is_not_encoded_again(filled, model):
     assert model.encoded == 0
 
 
-def test_equal_scores_come_in_the_order_of_ids(tmp_path, model):
+def test_equal_scores_come_in_the_order_of_ids(tmp_path, open_library):
     class OneVector(ColorModel):
         def encode_gaussians(self, objects, batch_size=16):
             return super().encode_text(["red"] * len(objects))
@@ -66,9 +66,20 @@ def test_equal_scores_come_in_the_order_of_ids(tmp_path, model):
     (tmp_path / "in").mkdir()
     for seed in range(20):
         save(blob(COLORS["red"], seed), tmp_path / "in" / f"{seed}.splat")
-    with Library(tmp_path / "lib", OneVector()) as library:
+    with open_library(OneVector()) as library:
         library.add(tmp_path / "in", progress=False)
-        assert [hit.id for hit in library.search("red", k=7)] == list(range(1, 8))
+        ids = [asset.id for asset in library.assets()]
+        assert [hit.id for hit in library.search("red", k=7)] == ids[:7]
+
+
+def test_a_search_may_look_at_some_assets_only(filled):
+    ids = np.array([asset.id for asset in filled.assets()])
+    vector = filled.embed_text("red")
+    everything = [hit.id for hit in filled.search_vector(vector, k=9)]
+    assert [hit.id for hit in filled.search_vector(vector, 9, ids[::2])] == [
+        i for i in everything if i in set(ids[::2].tolist())
+    ]
+    assert filled.search_vector(vector, 9, ids[:0]) == []
 
 
 def test_more_results_than_assets(filled):
@@ -98,6 +109,7 @@ def test_an_empty_library_says_how_to_fill_it(library):
         library.search("red")
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)  # the other has no such file
 @pytest.mark.parametrize("damage", ["delete", "truncate", "other", "empty"])
 def test_the_vectors_file_is_made_again_when_missing_or_damaged(filled, folder, damage):
     before = filled.search("red", k=9)
@@ -113,22 +125,25 @@ def test_the_vectors_file_is_made_again_when_missing_or_damaged(filled, folder, 
     assert path.read_bytes() == content
 
 
-def test_changes_of_another_process_are_seen(filled, model, tmp_path, write_blob):
+def test_changes_of_another_process_are_seen(filled, open_library, tmp_path, write_blob):
     assert len(filled.search("red", k=99)) == 9
-    with Library(filled.path, model) as other:
+    ids = {asset.id for asset in filled.assets()}
+    with open_library() as other:
         other.add(write_blob(tmp_path / "new.splat", "red", seed=500), progress=False)
-        other.remove(1)
-    assert {hit.id for hit in filled.search("red", k=99)} == {*range(2, 11)}
+        new = ({asset.id for asset in other.assets()} - ids).pop()
+        assert {hit.id for hit in filled.search("red", k=99)} == ids | {new}
+        other.remove(min(ids))
+    assert {hit.id for hit in filled.search("red", k=99)} == ids - {min(ids)} | {new}
 
 
-def test_vectors_of_another_length_are_refused(filled):
+def test_vectors_of_another_length_are_refused(filled, open_library):
     class Wide(ColorModel):
         def encode_text(self, texts):
             import torch
 
             return torch.nn.functional.normalize(torch.ones(len(texts), 5), dim=-1)
 
-    with Library(filled.path, Wide()) as library, pytest.raises(DataError, match="5 dimensions, the library 3"):
+    with open_library(Wide()) as library, pytest.raises(DataError, match="5 dimensions, the library 3"):
         library.search("red")
 
 

@@ -5,13 +5,14 @@ import sqlite3
 import pytest
 
 from splatsense.errors import LibraryError, SplatSenseError
-from splatsense.library import Library, database
+from splatsense.library import Library
+from splatsense.library import sqlite_database as database
 from splatsense.library.thumbnails import thumbnail_path
 
 
 @pytest.fixture
 def path(tmp_path, folder, model):
-    with Library(tmp_path / "library", model) as library:
+    with Library(tmp_path / "library", model, isolated=False) as library:
         library.add(folder, progress=False)
     return tmp_path / "library"
 
@@ -83,7 +84,7 @@ def test_a_locked_library(path, model, folder, write_blob, monkeypatch):
     write_blob(folder / "new.splat", seed=300)
     other = sqlite3.connect(path / "library.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with Library(path, model) as library:
+    with Library(path, model, isolated=False) as library:
         assert len(library.search("red", k=99)) == 9  # readers are not held up
         with pytest.raises(LibraryError, match="another process is writing"):
             library.add(folder, progress=False)

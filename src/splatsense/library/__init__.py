@@ -1,7 +1,9 @@
 """A library of 3D assets on disk: index a folder once, then search it by words, a picture or another asset.
 
-`search.Library` is what people use. Beneath it: `store` (SQLite, the truth), `index` (exact nearest neighbours),
-`ingest` (reading and embedding files), `tags` (zero-shot labels), `thumbnails`, `names`.
+`search.Library` is what people use. Beneath it: `store` (the truth, in SQLite or PostgreSQL), `vectors` (exact nearest
+neighbours, approximate ones in `approximate`), `ingest` (reading and embedding files; `reading` keeps strangers' files in
+processes of their own), `duplicates`, `verify`, `transfer` (export and import), `watch`, `tags` (zero-shot labels),
+`thumbnails`, `names`.
 """
 
 from splatsense.library.ingest import AddReport

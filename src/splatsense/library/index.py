@@ -3,25 +3,25 @@
 Design
 - Layout, little-endian: a 64-byte header, the ids of the assets (int64, ascending), their unit-length embeddings
   (float32, one row each). The rows start at a multiple of 64 bytes.
-- The file is a copy of what SQLite holds. Its header names the revision of the embeddings it was copied from; when
-  that differs, or the size of the file is not what the header says, it is written again from SQLite.
-- A search reads every row once: one matrix-vector product, then a partial sort. Exact, with nothing to tune, and
-  takes some tens of milliseconds for 100,000 assets.
+- The file is a copy of what the store holds. Its header names the revision of the embeddings it was copied from.
+- A search reads every row once: one matrix-vector product, then a partial sort. Exact, with nothing to tune, and as fast
+  as the memory: about 0.1 s for a million rows of 384.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from splatsense.errors import DataError, FormatError
+from splatsense.errors import DataError
 from splatsense.files import atomic_write
+from splatsense.library.store import Embeddings, Revision
 
 MAGIC = b"SSVECTOR"
-HEADER = struct.Struct("<8sIIQ16s24x")  # magic, version, dim, rows, revision
-VERSION = 1
+HEADER = struct.Struct("<8sIIQ16sQ16x")  # magic, version, dim, rows, epoch, sequence
+VERSION = 2
 ALIGNMENT = 64
 
 
@@ -32,12 +32,12 @@ class VectorIndex:
     Attributes:
         ids: (N,) int64, ascending.
         vectors: (N, dim) float32, unit length.
-        revision: 16 bytes that name the state of the library these were copied from.
+        revision: the state of the library these were copied from.
     """
 
     ids: np.ndarray
     vectors: np.ndarray
-    revision: bytes
+    revision: Revision
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,24 +76,39 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
     return chosen[np.argsort(-scores[chosen], kind="stable")]
 
 
-def write_index(path: Path, ids: Sequence[int], vectors: Sequence[bytes], revision: bytes) -> None:
-    """Write the vectors file; `vectors` are the float32 bytes of each row.
+def merge_top_k(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of two results (ids, scores), as one search over both would give them."""
+    ids, scores = (np.concatenate(pair) for pair in zip(first, second, strict=True))
+    best = np.lexsort((ids, -scores))[:k]
+    return ids[best], scores[best]
+
+
+def write_index(path: Path, parts: Iterable[Embeddings], rows: int, dim: int, revision: Revision) -> None:
+    """Write the vectors file; `parts` hold `rows` embeddings in all, ids ascending.
 
     Raises:
-        FormatError: the rows differ in length, or the folder cannot be written.
+        DataError: there are fewer or more of them.
+        FormatError: the folder cannot be written.
     """
-    dim = len(vectors[0]) // 4 if vectors else 0
-    if any(len(vector) != 4 * dim for vector in vectors):
-        raise FormatError(f"{path}: the embeddings of this model differ in length; delete the library and index again.")
+    start = _vectors_start(rows)
+    ids: list[int] = []
     with atomic_write(path) as temporary, temporary.open("wb") as out:
-        out.write(HEADER.pack(MAGIC, VERSION, dim, len(ids), revision))
-        out.write(np.asarray(ids, "<i8").tobytes())
-        out.write(bytes(-out.tell() % ALIGNMENT))
-        out.writelines(vectors)
+        out.write(HEADER.pack(MAGIC, VERSION, dim, rows, revision.epoch, revision.sequence))
+        out.seek(start)
+        for part in parts:
+            ids += part.ids.tolist()
+            out.write(np.ascontiguousarray(part.vectors, "<f4").data)
+        if len(ids) != rows:
+            raise DataError(f"{path}: {len(ids)} embeddings instead of {rows}.")
+        out.seek(HEADER.size)
+        out.write(np.array(ids, "<i8").tobytes())
+        out.truncate(start + 4 * rows * dim)
 
 
-def read_index(path: Path, revision: bytes) -> VectorIndex | None:
-    """Map the vectors file into memory, or None when it is missing, damaged or of another revision."""
+def read_index(path: Path, epoch: bytes) -> VectorIndex | None:
+    """Map the vectors file into memory, or None when it is missing, damaged or of another epoch."""
     try:
         with path.open("rb") as opened:
             header = opened.read(HEADER.size)
@@ -102,13 +117,18 @@ def read_index(path: Path, revision: bytes) -> VectorIndex | None:
         return None
     if len(header) < HEADER.size:
         return None
-    magic, version, dim, rows, found = HEADER.unpack(header)
-    start = HEADER.size + 8 * rows
-    start += -start % ALIGNMENT
-    if (magic, version, found) != (MAGIC, VERSION, revision) or size != start + 4 * rows * dim:
+    magic, version, dim, rows, found, sequence = HEADER.unpack(header)
+    start = _vectors_start(rows)
+    if (magic, version, found) != (MAGIC, VERSION, epoch) or size != start + 4 * rows * dim:
         return None
+    revision = Revision(epoch, sequence)
     if rows == 0:
         return VectorIndex(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), revision)
     ids = np.memmap(path, "<i8", "r", HEADER.size, (rows,))
     vectors = np.memmap(path, "<f4", "r", start, (rows, dim))
     return VectorIndex(ids, vectors, revision)
+
+
+def _vectors_start(rows: int) -> int:
+    end = HEADER.size + 8 * rows
+    return end + -end % ALIGNMENT

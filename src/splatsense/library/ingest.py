@@ -1,18 +1,20 @@
-"""Indexing: find the files, leave out what is known, read, embed and store the rest in small batches.
+"""Indexing: find the files, leave out what is known, read, embed and store the rest.
 
 Design
 - A file whose size and time of change are as recorded is not opened. Otherwise its content is hashed; a content that
   is known (a copy, a renamed or a touched file) is not read either.
 - One bad file never ends a run: it is recorded with the reason, reported, and not tried again until it changes.
-- Memory stays flat: a batch ends at 16 assets or 400,000 Gaussians, is stored in one transaction, and is let go.
-  Whatever stops the run, the batches before are kept.
+- Files are read ahead of the model, a few at a time; `splatsense.library.reading` says where.
+- Memory stays flat: a batch for the model ends at 16 assets or 400,000 Gaussians. Each asset is stored in a transaction of its
+  own, after its thumbnail. Whatever stops the run, those before are kept.
 """
 
 import hashlib
-import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -21,16 +23,18 @@ import numpy as np
 
 from splatsense.errors import DataError, FormatError, LibraryError, LimitError, SplatSenseError
 from splatsense.formats import ASSET_SUFFIXES
-from splatsense.gaussians import Gaussians
+from splatsense.library import thumbnails
 from splatsense.library.embedding_model import EmbeddingModel
 from splatsense.library.names import printable
+from splatsense.library.reading import Read, Reading
+from splatsense.library.reading import load_asset as load_asset
 from splatsense.library.store import Indexed, SeenFile, Store
 from splatsense.training.progress import Progress
 
-log = logging.getLogger("splatsense")
-
 BATCH_ASSETS = 16
 BATCH_GAUSSIANS = 400_000
+READ_AHEAD = 16
+READ_AHEAD_BYTES = 200 << 20  # of files; those beyond wait until some are read
 
 OnError = Literal["report", "raise"]
 
@@ -48,6 +52,16 @@ class AddReport:
     indexed: int = 0
     skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What became of a file that was read and embedded elsewhere: `indexed`, or the error. No hash: it could not be opened."""
+
+    file: SeenFile
+    indexed: Indexed | None
+    thumbnail: bytes | None = None
+    error: str = ""
 
 
 def find_files(paths: Iterable[Path], leave_out: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
@@ -109,14 +123,19 @@ class Ingest:
     Args:
         store: where assets go.
         model: embeds them.
+        read: reads files.
         on_error: "raise" ends the run at the first file that cannot be indexed.
         retry: try files again that failed before and have not changed since.
+        draw: also draw thumbnails into the library's folder.
     """
 
-    def __init__(self, store: Store, model: EmbeddingModel, on_error: OnError = "report", retry: bool = False) -> None:
+    def __init__(self, store: Store, model: EmbeddingModel, read: Read, on_error: OnError = "report", retry: bool = False,
+                 draw: bool = False) -> None:  # fmt: skip
         self.report = AddReport()
         self._store, self._model, self._on_error, self._retry = store, model, on_error, retry
-        self._batch: list[tuple[SeenFile, Gaussians]] = []
+        self._read_file, self._draw = read, draw
+        self._reading: deque[tuple[SeenFile, Future[Reading]]] = deque()
+        self._batch: list[tuple[SeenFile, Reading]] = []
 
     def run(self, files: Sequence[Path], progress: bool) -> AddReport:
         """Index `files` and return the report. An interrupt passes through; what was stored is kept."""
@@ -131,16 +150,57 @@ class Ingest:
             if shown:
                 shown.advance(self._done() - shown.done)
         finally:
+            for _, future in self._reading:
+                future.cancel()
             if shown:
                 shown.close()
         self.report.failed.sort()
         return self.report
 
+    def run_elsewhere(
+        self, files: Sequence[Path], embed: Callable[[list[Path]], Iterable[Embedded]], progress: bool
+    ) -> AddReport:
+        """As `run`, but `embed` reads and embeds the files that are new or have changed, in any order."""
+        pending = []
+        for path in files:
+            try:
+                status = path.stat()
+            except OSError as error:
+                self._fail(SeenFile(path, 0, 0), error)
+                continue
+            known = self._store.known_file(SeenFile(path, status.st_size, status.st_mtime_ns), self._model.hash)
+            if known is not None and known.embedded:
+                self.report.skipped += 1
+            elif known is not None and known.error is not None and not self._retry:
+                self.report.failed.append((path, known.error))
+            else:
+                pending.append(path)
+        shown = Progress("indexing", len(files), self._done()) if progress and pending else None
+        for item in embed(pending) if pending else ():
+            self._put_embedded(item)
+            if shown:
+                shown.advance(self._done() - shown.done, printable(item.file.path.name))
+        if shown:
+            shown.close()
+        self._store.drop_unseen()
+        self.report.failed.sort()
+        return self.report
+
+    def _put_embedded(self, item: Embedded) -> None:
+        known = self._store.known_content(item.file.sha256, self._model.hash)
+        if known is not None and known.embedded:
+            self._store.note_file(item.file, known.asset_id)
+            self.report.skipped += 1
+        elif item.indexed is None:
+            self._fail(item.file, OSError(0, item.error) if not item.file.sha256 else FormatError(item.error))
+        else:
+            self._put(item.indexed, item.thumbnail)
+
     def _done(self) -> int:
         return self.report.indexed + self.report.skipped + len(self.report.failed)
 
     def _take(self, path: Path) -> None:
-        """Skip, fail or read one file; embed the batch when it is full."""
+        """Skip a file, fail it, or begin to read it."""
         file = SeenFile(path, 0, 0)
         try:
             status = path.stat()
@@ -149,8 +209,8 @@ class Ingest:
             file = SeenFile(path, status.st_size, status.st_mtime_ns)
             known = self._store.known_file(file, self._model.hash)
             if known is None or (known.error is None and not known.embedded) or (known.error is not None and self._retry):
-                file = replace(file, sha256=_sha256(path))
-                if any(file.sha256 == waiting.sha256 for waiting, _ in self._batch):
+                file = replace(file, sha256=sha256_of(path))
+                if any(file.sha256 == waiting.sha256 for waiting, _ in (*self._batch, *self._reading)):
                     self._flush()
                 known = self._store.known_content(file.sha256, self._model.hash)
                 if known is not None:
@@ -160,24 +220,48 @@ class Ingest:
             elif known is not None and known.error is not None and not self._retry:
                 raise FormatError(f"{path}: {known.error}")
             else:
-                self._batch.append((file, load_asset(path)))
+                self._begin(file)
         except LibraryError:  # the library is at fault, not the file
             raise
         except (OSError, SplatSenseError) as error:
             self._fail(file, error)
-        if len(self._batch) >= BATCH_ASSETS or sum(len(gaussians) for _, gaussians in self._batch) >= BATCH_GAUSSIANS:
-            self._flush()
+
+    def _begin(self, file: SeenFile) -> None:
+        """Begin to read a file, after taking in what was read as far as the limits of reading ahead ask for it."""
+        while self._reading and (len(self._reading) >= READ_AHEAD or self._bytes_ahead() + file.size > READ_AHEAD_BYTES):
+            self._finish()
+        self._reading.append((file, self._read_file(file.path, self._draw)))
+
+    def _bytes_ahead(self) -> int:
+        return sum(file.size for file, _ in self._reading)
+
+    def _finish(self) -> None:
+        """Take in the file that has been read for longest; embed the batch when it is full."""
+        file, future = self._reading.popleft()
+        try:
+            self._batch.append((file, future.result()))
+        except LibraryError:
+            raise
+        except (OSError, SplatSenseError) as error:
+            self._fail(file, error)
+        if len(self._batch) >= BATCH_ASSETS or sum(len(read.gaussians) for _, read in self._batch) >= BATCH_GAUSSIANS:
+            self._embed_batch()
 
     def _flush(self) -> None:
+        while self._reading:
+            self._finish()
+        self._embed_batch()
+
+    def _embed_batch(self) -> None:
         batch, self._batch = self._batch, []
         self._embed(batch)
 
-    def _embed(self, batch: list[tuple[SeenFile, Gaussians]]) -> None:
+    def _embed(self, batch: list[tuple[SeenFile, Reading]]) -> None:
         """Embed and store a batch; when the model refuses it, each asset on its own, to find which one."""
         if not batch:
             return
         try:
-            vectors = self._model.encode_gaussians([gaussians for _, gaussians in batch]).cpu().numpy()
+            vectors = self._model.encode_gaussians([read.gaussians for _, read in batch]).cpu().numpy()
             if not np.isfinite(vectors).all():
                 raise DataError("the model's embedding of it is not finite; look for extreme positions or scales.")
         except (DataError, LimitError) as error:
@@ -187,9 +271,17 @@ class Ingest:
                 for item in batch:
                     self._embed([item])
             return
-        facts = [(file, vector, len(g), g.bounds.cpu().numpy()) for (file, g), vector in zip(batch, vectors, strict=True)]
-        self._store.put_indexed([Indexed(*fact) for fact in facts], self._model.hash)
-        self.report.indexed += len(batch)
+        for (file, read), vector in zip(batch, vectors, strict=True):
+            bounds = read.gaussians.bounds.cpu().numpy()
+            self._put(Indexed(file, vector, len(read.gaussians), bounds), read.thumbnail)
+
+    def _put(self, item: Indexed, thumbnail: bytes | None) -> None:
+        if thumbnail is not None:
+            path = thumbnails.thumbnail_path(self._store.folder, item.file.sha256)
+            if not path.is_file():
+                thumbnails.write_bytes(thumbnail, path)
+        self._store.put_indexed(item, self._model.hash, self._model.name)
+        self.report.indexed += 1
 
     def _fail(self, file: SeenFile, error: Exception) -> None:
         """Report a file; store the reason too if the content is at fault, so that it is not tried again."""
@@ -202,22 +294,8 @@ class Ingest:
         self.report.failed.append((file.path, reason))
 
 
-def load_asset(path: Path) -> Gaussians:
-    """The Gaussians of an asset file. Raises SplatSenseError whatever goes wrong in reading it."""
-    from splatsense.io import load
-
-    try:
-        return load(path)
-    except (SplatSenseError, OSError):
-        raise
-    except MemoryError as error:
-        raise LimitError(f"{path}: needs more memory than there is.") from error
-    except Exception as error:  # a run over thousands of files must outlive a defect in one reader
-        log.exception("%s: unexpected error", printable(path))
-        raise FormatError(f"{path}: cannot be read; {type(error).__name__}: {error}. Please report this file.") from error
-
-
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The hash of a file's content, in hexadecimal. Raises OSError when it cannot be read."""
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
@@ -226,6 +304,6 @@ def seen_file(path: Path) -> SeenFile:
     """A file with the hash of its content. Raises FormatError when it cannot be read."""
     try:
         status = path.stat()
-        return SeenFile(path, status.st_size, status.st_mtime_ns, _sha256(path))
+        return SeenFile(path, status.st_size, status.st_mtime_ns, sha256_of(path))
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -19,12 +19,16 @@ from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.formats import ASSET_SUFFIXES
 from splatsense.gaussians import Gaussians
 from splatsense.library import thumbnails
+from splatsense.library.duplicates import THRESHOLD, Duplicates, find_duplicates
 from splatsense.library.embedding_model import EmbeddingModel, ImageLike, resolve_model
-from splatsense.library.index import VectorIndex, read_index, write_index
-from splatsense.library.ingest import AddReport, Ingest, OnError, find_files, load_asset, seen_file
-from splatsense.library.names import words_of
-from splatsense.library.store import Asset, Store
+from splatsense.library.index import VectorIndex
+from splatsense.library.ingest import AddReport, Ingest, OnError, find_files, seen_file
+from splatsense.library.reading import Read, read_here, shared_readers
+from splatsense.library.store import Asset, ModelState, Store
 from splatsense.library.tags import chosen_labels, prompt_embeddings, rank_labels
+from splatsense.library.transfer import Transfer, export_library, import_library
+from splatsense.library.vectors import VectorCache
+from splatsense.library.verify import VerifyReport, rebuild, verify
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
@@ -68,9 +72,14 @@ class Library:
         path: the library's folder; made when missing, unless `create` is false.
         model: name of a bundled model, folder of a model, or a loaded model.
         create: make a new library if there is none.
+        store: postgresql://USER@HOST/DATABASE to share one library among machines; the folder then holds thumbnails and
+            caches only. By default everything is in the folder.
+        approximate_above: search through FAISS in libraries of more assets than this; by default always exactly.
+        isolated: read files in processes of their own, so that none can harm this one. False reads them here.
 
     Raises:
-        LibraryError: the folder is not a library, is damaged, locked, not writable, or of a newer version.
+        LibraryError: the folder is not a library, is damaged, locked, not writable, or of a newer version; or the server
+            cannot be reached.
 
     Example:
         >>> with Library("my_assets") as library:
@@ -79,11 +88,12 @@ class Library:
     """
 
     def __init__(self, path: str | os.PathLike[str], model: str | Path | EmbeddingModel = "clip-gs-tiny",
-                 create: bool = True) -> None:  # fmt: skip
+                 create: bool = True, store: str | None = None, approximate_above: int | None = None,
+                 isolated: bool = True) -> None:  # fmt: skip
         self.path = Path(os.path.abspath(path))
         self._model = model
-        self._store = Store(self.path, create)
-        self._index: VectorIndex | None = None
+        self._store = Store(self.path, create, store)
+        self._approximate_above, self._isolated = approximate_above, isolated
         self._label_vectors: tuple[tuple[str, ...], np.ndarray] | None = None
 
     def __enter__(self) -> "Library":
@@ -100,7 +110,7 @@ class Library:
 
     def close(self) -> None:
         """Close the library's files. It cannot be used afterwards."""
-        self._index = None
+        self.__dict__.pop("_vectors", None)
         self._store.close()
 
     @cached_property
@@ -109,7 +119,8 @@ class Library:
         return resolve_model(self._model)
 
     def add(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, progress: bool = True,
-            on_error: OnError = "report", retry: bool = False) -> AddReport:  # fmt: skip
+            on_error: OnError = "report", retry: bool = False, draw: bool = False,
+            ray: str | None = None) -> AddReport:  # fmt: skip
         """Index files, and folders with all that is in them.
 
         Files that are in the library already are passed over, and so are copies of them. It may be interrupted at any
@@ -120,14 +131,23 @@ class Library:
             progress: show count, rate and time left on stderr.
             on_error: "report" goes on after a file that cannot be indexed; "raise" raises its error.
             retry: try files again that failed before and have not changed since.
+            draw: also draw the thumbnails of new assets; otherwise each is drawn when it is first asked for.
+            ray: embed on a Ray cluster: its address, such as "auto" or "ray://host:10001", or "local" for one on this
+                machine. Its machines must see the files under the same paths.
         """
         given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         files, missing = find_files([Path(path) for path in given], self.path)
         if missing and on_error == "raise":
             raise FormatError(f"{missing[0][0]}: {missing[0][1]}.")
-        report = Ingest(self._store, self.model, on_error, retry).run(files, progress)
+        ingest = Ingest(self._store, self.model, self._read, on_error, retry, draw)
+        if ray is None:
+            report = ingest.run(files, progress)
+        else:
+            from splatsense.library.ray_embedding import embedded_by_ray
+
+            report = ingest.run_elsewhere(files, lambda paths: embedded_by_ray(paths, self._model, ray, draw), progress)
         report.failed[:0] = missing
-        self._vectors()
+        self._vectors.refresh()
         return report
 
     def assets(self) -> list[Asset]:
@@ -146,6 +166,10 @@ class Library:
         """Every file the library was given and has not forgotten, copies and failed ones too."""
         return self._store.paths()
 
+    def models(self) -> list[ModelState]:
+        """The models that have embedded assets of this library, and how many each."""
+        return self._store.models()
+
     def remove(self, asset: Asset | int) -> None:
         """Forget an asset. Its file stays where it is, and is indexed again by the next `add` that meets it.
 
@@ -155,6 +179,43 @@ class Library:
         found = self.asset(_id(asset))
         self._store.remove(found.id)
         thumbnails.thumbnail_path(self.path, found.sha256).unlink(missing_ok=True)
+
+    def forget(self, files: Iterable[Path]) -> list[Path]:
+        """Forget files that are gone, and assets of which no file is left; returns those files."""
+        gone = list(files)
+        if gone:
+            self._store.forget_files(gone)
+            self._store.drop_unseen()
+        return gone
+
+    def duplicates(self, threshold: float = THRESHOLD) -> Duplicates:
+        """Files of the same content, and groups of assets whose embeddings are at least `threshold` (cosine) close."""
+        return find_duplicates(self._store, self.embeddings(), threshold)
+
+    def verify(self, contents: bool = False) -> VerifyReport:
+        """Check everything that is stored, without changing it; `contents` also reads every asset file."""
+        return verify(self._store, contents)
+
+    def rebuild(self) -> int:
+        """Make the vectors files and FAISS indexes of all models anew, delete damaged and unused thumbnails; returns how many.
+
+        Raises:
+            LibraryError: the database itself is damaged.
+        """
+        self.__dict__.pop("_vectors", None)
+        above = self._approximate_above
+        return rebuild(self._store, [VectorCache(self._store, self.path, m.hash, m.name, above) for m in self.models()])
+
+    def export(self, folder: str | os.PathLike[str], files: bool = True) -> Transfer:
+        """Write the whole library into a new folder, with the asset files unless `files` is false."""
+        return export_library(self._store, Path(os.path.abspath(folder)), files)
+
+    def import_from(self, folder: str | os.PathLike[str], destination: str | os.PathLike[str] | None = None) -> Transfer:
+        """Add what `export` wrote. Asset files are copied to `destination`, by default `assets/` in the library's folder."""
+        target = self.path / "assets" if destination is None else Path(os.path.abspath(destination))
+        done = import_library(self._store, Path(os.path.abspath(folder)), target)
+        self._vectors.refresh()
+        return done
 
     def search(self, query: Query, k: int = 10) -> list[Hit]:
         """The k assets closest to a query, best first.
@@ -213,7 +274,7 @@ class Library:
 
     def embeddings(self) -> VectorIndex:
         """The ids and embeddings of all assets that are indexed with this model, as they are now."""
-        return self._vectors()
+        return self._vectors.whole()
 
     def tags(self, asset: AssetLike, labels: Sequence[str] | None = None,
              k: int = 5) -> list[tuple[str, float]]:  # fmt: skip
@@ -238,8 +299,19 @@ class Library:
         found = self.asset(_id(asset))
         path = thumbnails.thumbnail_path(self.path, found.sha256)
         if not path.is_file():
-            thumbnails.write(load_asset(self.file(found)), path)
+            picture = self._read(self.file(found), True).result().thumbnail
+            if picture is None:
+                raise DataError(f"{found.path}: nothing in it can be seen.")
+            thumbnails.write_bytes(picture, path)
         return path
+
+    def load(self, path: str | os.PathLike[str]) -> Gaussians:
+        """The Gaussians of any asset file, read in a process of its own unless the library is not `isolated`."""
+        return self._read(Path(path), False).result().gaussians
+
+    @property
+    def _read(self) -> Read:
+        return shared_readers().read if self._isolated else read_here
 
     def file(self, asset: Asset | int) -> Path:
         """A file of an asset that exists now: where it was seen, or in the same place seen from the library's folder.
@@ -267,44 +339,20 @@ class Library:
             stored = self._store.embedding(known.asset_id, self.model.hash) if known else None
             if stored is not None:
                 return stored
-            asset = load_asset(file.path)
+            asset = self.load(file.path)
         return _row(self.model.encode_gaussians([asset]))
 
     def _search(self, embed: Callable[[], np.ndarray], k: int, among: np.ndarray | None = None) -> list[Hit]:
-        index = self._vectors()
-        if len(index) == 0:
+        if self._vectors.is_empty():
             reason = f"has no assets indexed with {self.model.name}" if len(self) else "is empty"
-            raise LibraryError(f"{self.path}: this library {reason}; {self._add_hint()}.")
-        query = embed().astype(np.float32)
-        if query.shape != (index.vectors.shape[1],):
-            raise DataError(
-                f"the query has {query.size} dimensions, the library {index.vectors.shape[1]}; use one model for both."
-            )
-        ids, scores = index.top_k(query, k, among)
+            raise LibraryError(f"{self._store.place}: this library {reason}; {self._add_hint()}.")
+        ids, scores = self._vectors.top_k(embed().astype(np.float32), k, among)
         assets = self._store.assets(ids.tolist())
         return [Hit(float(score), asset) for score, asset in zip(scores, assets, strict=True)]
 
-    def _vectors(self) -> VectorIndex:
-        """The index of this model as the store has it now: in memory, from its file, or written again."""
-        model = self.model.hash
-        revision = self._store.revision(model)
-        if revision is None:
-            return VectorIndex(np.zeros(0, np.int64), np.zeros((0, 0), np.float32), b"")
-        if self._index is None or self._index.revision != revision:
-            name = words_of(Path(self.model.name).name).replace(" ", "-")
-            path = self.path / f"vectors-{name}-{model[:12]}.f32"
-            found = read_index(path, revision)
-            self._index = self._write_vectors(path) if found is None else found
-        return self._index
-
-    def _write_vectors(self, path: Path) -> VectorIndex:
-        revision, ids, vectors = self._store.embeddings(self.model.hash)
-        write_index(path, ids, vectors, revision or b"")
-        index = read_index(path, revision or b"")
-        if index is None:  # another process replaced it meanwhile: what was just read serves
-            rows = np.frombuffer(b"".join(vectors), np.float32).reshape(len(ids), -1)
-            index = VectorIndex(np.array(ids, np.int64), rows, revision or b"")
-        return index
+    @cached_property
+    def _vectors(self) -> VectorCache:
+        return VectorCache(self._store, self.path, self.model.hash, self.model.name, self._approximate_above)
 
     def _add_hint(self) -> str:
         return f"index some with `splatsense add {self.path} FILES`"

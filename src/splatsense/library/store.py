@@ -1,33 +1,34 @@
-"""`Store`: what a library knows, in one SQLite file that is the truth for everything else in its folder.
+"""`Store`: what a library knows, in a database that is the truth for everything else in its folder.
 
 Design
 - An asset is a content: one row for each sha256. A file is a place where that content was seen; a copy, a renamed
   or a moved file is another place of the same asset, so it is neither indexed twice nor given a new id.
 - A content that could not be read is kept too, with the reason, so that it is not tried again until it changes.
-- Embeddings are float32 blobs, one for each asset and model. Triggers draw a new random revision for a model with
-  every change, which is how a vectors file (`splatsense.library.index`) knows that it is stale.
-- One short transaction for each call: a process can be killed at any moment, and several can write at once. The
-  connection may be used from several threads; calls take turns.
+- Embeddings are float32 vectors, one for each asset and model. Each gets the next number of its model's sequence, and its
+  transaction holds the model's row to its end, so whoever has seen a number has seen all before it. Whatever else changes
+  embeddings draws a new random epoch. So a copy (`splatsense.library.vectors`) knows what it lacks.
+- One short transaction for each asset: a process can be killed at any moment, and several can write at once.
 - Paths are stored as the bytes the file system gave, so every file name survives.
 """
 
-import contextlib
 import os
-import sqlite3
-import threading
+import secrets
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from splatsense.errors import LibraryError
-from splatsense.library.database import open_database, translated_errors
+from splatsense.library.database import open_database
 from splatsense.library.names import asset_name
 
 ASSET_COLUMNS = "a.id, f.path, f.name, a.sha256, a.gaussians, a.bounds, a.added, f.size, a.error"
 FIRST_FILE = "assets a JOIN files f ON f.id = (SELECT min(id) FROM files WHERE asset_id = a.id)"
+PART = 500  # ids in one statement
+CHUNK = 10_000  # embeddings read at a time
 
 
 @dataclass(frozen=True)
@@ -86,31 +87,70 @@ class Indexed:
     bounds: np.ndarray
 
 
+@dataclass(frozen=True)
+class ModelState:
+    """One embedding model in a library.
+
+    Attributes:
+        hash: of its weights.
+        name: what people call it; empty in libraries of the first version.
+        dim: of its embeddings.
+        count: how many assets it has embedded.
+    """
+
+    hash: str
+    name: str
+    dim: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Revision:
+    """The state of a model's embeddings: within an epoch they only grow, and `sequence` is the last one's number."""
+
+    epoch: bytes
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Some embeddings of a model: ids (n,) int64 and vectors (n, dim) float32."""
+
+    ids: np.ndarray
+    vectors: np.ndarray
+
+
 class Store:
-    """The SQLite file of the library in `folder`.
+    """What the library in `folder` knows.
 
     Args:
         folder: the library's folder.
-        create: make the folder and the file if there are none.
+        create: make the library if there is none.
+        url: of a PostgreSQL database; None for an SQLite file in the folder.
 
     Raises:
-        LibraryError: the folder is not a library, is damaged, locked, not writable, or of a newer version.
+        LibraryError: there is no library and `create` is false, it is damaged, locked, not writable or of a newer version,
+            or the server cannot be reached.
     """
 
-    def __init__(self, folder: Path, create: bool = True) -> None:
+    def __init__(self, folder: Path, create: bool = True, url: str | None = None) -> None:
         self.folder = folder
-        self._lock = threading.RLock()
-        self._db = open_database(folder, create)
+        self.database = open_database(folder, url, create)
+
+    @property
+    def place(self) -> str:
+        """The library's folder, or its server and database."""
+        return self.database.place
 
     def close(self) -> None:
-        """Close the file. The store cannot be used afterwards."""
-        with self._lock:
-            self._db.close()
+        """Close the database. The store cannot be used afterwards."""
+        self.database.close()
 
     def known_file(self, file: SeenFile, model: str) -> Known | None:
         """What is known about a path whose size and time of change are as they were, else None."""
-        return self._known("f.path = CAST(? AS TEXT) AND f.size = ? AND f.mtime_ns = ?",
-                           (model, os.fsencode(file.path), file.size, file.mtime_ns))  # fmt: skip
+        return self._known(
+            "f.path = ? AND f.size = ? AND f.mtime_ns = ?", (model, os.fsencode(file.path), file.size, file.mtime_ns)
+        )
 
     def known_content(self, sha256: str, model: str) -> Known | None:
         """What is known about a content, wherever it was seen, else None."""
@@ -118,54 +158,67 @@ class Store:
 
     def note_file(self, file: SeenFile, asset_id: int) -> None:
         """Record a place of a known asset; places of it that no longer exist are forgotten."""
-        with self._transaction():
+        with self.database.transaction():
             self._put_file(file, asset_id)
 
-    def put_indexed(self, batch: Sequence[Indexed], model: str) -> None:
-        """Store a batch of embedded assets in one transaction; a content stored meanwhile by another process is updated."""
-        with self._transaction() as db:
-            for item in batch:
-                bounds = np.ascontiguousarray(item.bounds, np.float32).tobytes()
-                asset_id = db.execute(
-                    "INSERT INTO assets (sha256, status, gaussians, bounds, added) VALUES (?, 'ok', ?, ?, ?) "
-                    "ON CONFLICT (sha256) DO UPDATE SET status = 'ok', error = NULL, gaussians = excluded.gaussians, "
-                    "bounds = excluded.bounds RETURNING id",
-                    (item.file.sha256, item.gaussians, bounds, time.time()),
-                ).fetchone()[0]
-                vector = np.ascontiguousarray(item.vector, np.float32).tobytes()
-                db.execute("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", (model, asset_id, vector))
-                self._put_file(item.file, asset_id)
+    def put_indexed(self, item: Indexed, model: str, name: str = "") -> int:
+        """Store an embedded asset and return its id; a content stored meanwhile by another process is updated.
+
+        Args:
+            item: what to store.
+            model: hash of the weights that embedded it.
+            name: of that model.
+        """
+        bounds = np.ascontiguousarray(item.bounds, "<f4").tobytes()
+        with self.database.transaction():
+            asset_id = self._query(
+                "INSERT INTO assets (sha256, status, gaussians, bounds, added) VALUES (?, 'ok', ?, ?, ?) "
+                "ON CONFLICT (sha256) DO UPDATE SET status = 'ok', error = NULL, gaussians = excluded.gaussians, "
+                "bounds = excluded.bounds RETURNING id",
+                (item.file.sha256, item.gaussians, bounds, time.time()),
+            )[0][0]
+            self._put_embedding(asset_id, item.vector, model, name)
+            self._put_file(item.file, asset_id)
+        return asset_id
 
     def put_failed(self, file: SeenFile, error: str) -> None:
         """Store that a content cannot be read, and why. What another model could embed stays as it is."""
-        with self._transaction() as db:
-            db.execute(
+        with self.database.transaction():
+            self._query(
                 "INSERT INTO assets (sha256, status, error, added) VALUES (?, 'failed', ?, ?) "
-                "ON CONFLICT (sha256) DO UPDATE SET error = excluded.error WHERE status = 'failed'",
-                (file.sha256, error, time.time()),
+                "ON CONFLICT (sha256) DO UPDATE SET error = excluded.error WHERE assets.status = 'failed'",
+                (file.sha256, error.replace("\0", "\\x00"), time.time()),
             )
-            self._put_file(file, db.execute("SELECT id FROM assets WHERE sha256 = ?", (file.sha256,)).fetchone()[0])
+            self._put_file(file, self._query("SELECT id FROM assets WHERE sha256 = ?", (file.sha256,))[0][0])
 
     def remove(self, asset_id: int) -> None:
         """Forget an asset, its files and its embeddings."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM assets WHERE id = ?", (asset_id,))
+        with self.database.transaction():
+            self._delete([asset_id])
+
+    def forget_files(self, paths: Sequence[Path]) -> None:
+        """Forget places; contents that no file has any more stay until `drop_unseen`."""
+        with self.database.transaction():
+            for path in paths:
+                self._query("DELETE FROM files WHERE path = ?", (os.fsencode(path),))
 
     def drop_unseen(self) -> None:
         """Forget contents that no file has any more, because the files were overwritten."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM assets WHERE NOT EXISTS (SELECT 1 FROM files WHERE asset_id = assets.id)")
+        unseen = "SELECT id FROM assets WHERE NOT EXISTS (SELECT 1 FROM files WHERE asset_id = assets.id)"
+        if self._query(f"{unseen} LIMIT 1"):
+            with self.database.transaction():
+                self._delete([row[0] for row in self._query(unseen)])
 
     def assets(self, ids: Sequence[int]) -> list[Asset]:
         """The assets of these ids, in this order. Raises LibraryError for an id that is not in the library."""
         found: dict[int, Asset] = {}
-        for start in range(0, len(ids), 500):
-            part = ids[start : start + 500]
+        for start in range(0, len(ids), PART):
+            part = ids[start : start + PART]
             rows = self._query(f"SELECT {ASSET_COLUMNS} FROM {FIRST_FILE} WHERE a.id IN ({','.join('?' * len(part))})", part)
             found |= {row[0]: _asset(row) for row in rows}
         missing = [asset_id for asset_id in ids if asset_id not in found]
         if missing:
-            raise LibraryError(f"{self.folder}: no asset has the id {missing[0]}; `assets()` lists them.")
+            raise LibraryError(f"{self.place}: no asset has the id {missing[0]}; `assets()` lists them.")
         return [found[asset_id] for asset_id in ids]
 
     def all_assets(self, status: str = "ok") -> list[Asset]:
@@ -179,30 +232,80 @@ class Store:
 
     def paths(self) -> list[Path]:
         """Every file ever seen and not forgotten, failed ones too."""
-        return [Path(row[0]) for row in self._query("SELECT path FROM files ORDER BY id")]
+        return [_path(row[0]) for row in self._query("SELECT path FROM files ORDER BY id")]
+
+    def files(self) -> list[tuple[int, SeenFile]]:
+        """Every file with the id of its asset, in the order in which they were first seen."""
+        rows = self._query("SELECT f.asset_id, f.path, f.size, f.mtime_ns, a.sha256 FROM files f "
+                           "JOIN assets a ON a.id = f.asset_id ORDER BY f.id")  # fmt: skip
+        return [(row[0], SeenFile(_path(row[1]), *row[2:])) for row in rows]
 
     def moved_path(self, asset: Asset) -> Path | None:
         """A file of the asset that exists now: as recorded, or in the same place seen from the library's folder."""
         rows = self._query("SELECT path, relative_path FROM files WHERE asset_id = ? ORDER BY id", (asset.id,))
-        candidates = [Path(row[0]) for row in rows] + [self.folder / row[1] for row in rows]
-        return next((path for path in candidates if path.is_file()), None)
+        candidates = [_path(row[0]) for row in rows] + [self.folder / _path(row[1]) for row in rows]
+        return next((path for path in candidates if os.path.isfile(path)), None)
 
-    def revision(self, model: str) -> bytes | None:
-        """Random bytes that change whenever an embedding of the model does; None when there never was one."""
-        rows = self._query("SELECT revision FROM revisions WHERE model = ?", (model,))
-        return rows[0][0] if rows else None
+    def models(self) -> list[ModelState]:
+        """Every model that has embedded assets, in the order of their names."""
+        rows = self._query("SELECT m.hash, m.name, m.dim, count(e.asset_id) FROM models m LEFT JOIN embeddings e "
+                           "ON e.model = m.hash GROUP BY m.hash, m.name, m.dim ORDER BY m.name, m.hash")  # fmt: skip
+        return [ModelState(*row) for row in rows]
+
+    def drop_model(self, model: str) -> None:
+        """Forget all embeddings of a model."""
+        with self.database.transaction():
+            self._query("DELETE FROM embeddings WHERE model = ?", (model,))
+            self._query("DELETE FROM models WHERE hash = ?", (model,))
+
+    def revision(self, model: str) -> Revision | None:
+        """The state of a model's embeddings; None when there never was one."""
+        rows = self._query("SELECT epoch, sequence FROM models WHERE hash = ?", (model,))
+        return Revision(*rows[0]) if rows else None
+
+    def dim(self, model: str) -> int:
+        """Of a model's embeddings; 0 when there never was one."""
+        rows = self._query("SELECT dim FROM models WHERE hash = ?", (model,))
+        return rows[0][0] if rows else 0
 
     def embedding(self, asset_id: int, model: str) -> np.ndarray | None:
         """(dim,) float32 embedding of an asset by a model, or None."""
-        rows = self._query("SELECT vector FROM embeddings WHERE model = ? AND asset_id = ?", (model, asset_id))
-        return np.frombuffer(rows[0][0], np.float32) if rows else None
+        rows = self._query(
+            f"SELECT {self.database.vector_out} FROM embeddings WHERE model = ? AND asset_id = ?", (model, asset_id)
+        )
+        return self.database.from_value(rows[0][0]) if rows else None
 
-    def embeddings(self, model: str) -> tuple[bytes | None, list[int], list[bytes]]:
-        """The revision, the ids in ascending order and the raw vectors of a model, from one snapshot."""
-        with self._transaction("BEGIN"):
-            revision = self.revision(model)
-            rows = self._query("SELECT asset_id, vector FROM embeddings WHERE model = ? ORDER BY asset_id", (model,))
-        return revision, [row[0] for row in rows], [row[1] for row in rows]
+    def has_embeddings(self, model: str) -> bool:
+        """Whether a model has embedded any asset."""
+        return bool(self._query("SELECT 1 FROM embeddings WHERE model = ? LIMIT 1", (model,)))
+
+    def count_embeddings(self, model: str) -> int:
+        """How many assets a model has embedded."""
+        return self._query("SELECT count(*) FROM embeddings WHERE model = ?", (model,))[0][0]
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """A block in which all that is read is of one moment."""
+        return self.database.transaction(write=False)
+
+    def embeddings(self, model: str, after: int = -1) -> Iterator[Embeddings]:
+        """All embeddings of a model, or those with numbers `after` one, some thousands at a time, ids ascending.
+
+        Use it in a `snapshot`. Raises LibraryError when they differ in length.
+        """
+        last, order = -1, "AND sequence > ?" if after >= 0 else "AND ? < 0"
+        while True:
+            rows = self._query(
+                f"SELECT asset_id, {self.database.vector_out} FROM embeddings WHERE model = ? AND asset_id > ? {order} "
+                f"ORDER BY asset_id LIMIT {CHUNK}",
+                (model, last, after),
+            )
+            if not rows:
+                return
+            vectors = [self.database.from_value(row[1]) for row in rows]
+            if len({len(vector) for vector in vectors}) > 1:
+                raise LibraryError(f"{self.place}: embeddings of one model differ in length; `splatsense library verify`.")
+            last = rows[-1][0]
+            yield Embeddings(np.array([row[0] for row in rows], np.int64), np.stack(vectors))
 
     def _known(self, condition: str, values: tuple) -> Known | None:
         rows = self._query(
@@ -211,42 +314,72 @@ class Store:
         )  # fmt: skip
         return Known(rows[0][0], bool(rows[0][1]), rows[0][2]) if rows else None
 
+    def _put_embedding(self, asset_id: int, vector: np.ndarray, model: str, name: str) -> None:
+        """The next in the model's sequence; one that replaces another begins a new epoch."""
+        sequence, dim = self._query(
+            "INSERT INTO models (hash, name, dim, epoch, sequence) VALUES (?, ?, ?, ?, 1) ON CONFLICT (hash) "
+            "DO UPDATE SET sequence = models.sequence + 1, name = excluded.name RETURNING sequence, dim",
+            (model, name, len(vector), secrets.token_bytes(16)),
+        )[0]
+        if dim != len(vector):
+            raise LibraryError(f"{self.place}: {name or model[:12]} gave {len(vector)} dimensions, and {dim} before.")
+        replaced = self._query("DELETE FROM embeddings WHERE model = ? AND asset_id = ? RETURNING 1", (model, asset_id))
+        if replaced:
+            self._query("UPDATE models SET epoch = ? WHERE hash = ?", (secrets.token_bytes(16), model))
+        self._query(
+            f"INSERT INTO embeddings (model, asset_id, sequence, vector) VALUES (?, ?, ?, {self.database.vector_in})",
+            (model, asset_id, sequence, self.database.to_value(vector)),
+        )
+
     def _put_file(self, file: SeenFile, asset_id: int) -> None:
         path = os.fsencode(file.path)
         relative = os.fsencode(os.path.relpath(file.path, self.folder))
         name = asset_name(file.path).encode("utf-8", "replace").decode()
         for row in self._query("SELECT id, path FROM files WHERE asset_id = ?", (asset_id,)):
-            if not os.path.lexists(row[1]):
-                self._db.execute("DELETE FROM files WHERE id = ?", (row[0],))
-        self._db.execute(
+            if is_gone(row[1]):
+                self._query("DELETE FROM files WHERE id = ?", (row[0],))
+        self._query(
             "INSERT INTO files (asset_id, path, relative_path, name, size, mtime_ns) "
-            "VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?) ON CONFLICT (path) DO UPDATE SET "
+            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET "
             "asset_id = excluded.asset_id, relative_path = excluded.relative_path, name = excluded.name, "
             "size = excluded.size, mtime_ns = excluded.mtime_ns",
             (asset_id, path, relative, name, file.size, file.mtime_ns),
         )
 
-    def _query(self, statement: str, values: Sequence = ()) -> list[tuple]:
-        with self._lock, translated_errors(self.folder):
-            return self._db.execute(statement, values).fetchall()
+    def _delete(self, ids: Sequence[int]) -> None:
+        """Delete assets; every model that had embedded one begins a new epoch."""
+        for start in range(0, len(ids), PART):
+            part = ids[start : start + PART]
+            marks = ",".join("?" * len(part))
+            self._query(
+                f"UPDATE models SET epoch = ? WHERE hash IN (SELECT model FROM embeddings WHERE asset_id IN ({marks}))",
+                (secrets.token_bytes(16), *part),
+            )
+            self._query(f"DELETE FROM assets WHERE id IN ({marks})", part)
 
-    @contextlib.contextmanager
-    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        with self._lock, translated_errors(self.folder):
-            self._db.execute(begin)
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+    def _query(self, statement: str, values: Sequence = ()) -> list[tuple]:
+        return self.database.query(statement, values)
+
+
+def is_gone(path: str | bytes | os.PathLike[str]) -> bool:
+    """Whether there is surely no such file: one that may not be looked at is not gone."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _path(value: bytes) -> Path:
+    return Path(os.fsdecode(value))
 
 
 def _asset(row: tuple) -> Asset:
     asset_id, path, name, sha256, gaussians, bounds, added, size, error = row
     corners = None
     if bounds is not None:
-        low, high = np.frombuffer(bounds, np.float32).reshape(2, 3).tolist()
+        low, high = np.frombuffer(bounds, "<f4").reshape(2, 3).tolist()
         corners = (tuple(low), tuple(high))
-    return Asset(asset_id, Path(path), name, sha256, gaussians, corners, added, size, error)
+    return Asset(asset_id, _path(path), name, sha256, gaussians, corners, added, size, error)

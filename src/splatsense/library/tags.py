@@ -19,7 +19,7 @@ from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians
 from splatsense.library.embedding_model import EmbeddingModel, resolve_model
 from splatsense.library.index import top_k
-from splatsense.library.ingest import load_asset
+from splatsense.library.reading import load_asset
 
 PROMPT_TEMPLATES = ("a photo of {article} {name}", "a 3D model of {article} {name}", "{name}")
 TAG_TEMPERATURE = 0.05

@@ -1,10 +1,12 @@
 """Small pictures of assets, drawn by our own rasteriser and kept in the library's folder under the content's hash."""
 
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
 from splatsense.cameras import Cameras
+from splatsense.errors import FormatError, LibraryError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
 from splatsense.pictures import OUTLIER_FRACTION, zoomed
@@ -14,6 +16,7 @@ FOLDER = "thumbnails"
 SIZE = 256
 ELEVATION, AZIMUTH = 20.0, 30.0
 WHITE = (255, 255, 255)
+QUALITY, METHOD = 90, 2  # of WebP: 0 is fastest, 6 smallest
 
 
 def thumbnail_path(library: Path, sha256: str) -> Path:
@@ -32,9 +35,18 @@ def draw(gaussians: Gaussians, size: int = SIZE) -> Image.Image:
     return Image.fromarray(draw_picture(normalized, camera, shaded=True).over(WHITE))
 
 
-def write(gaussians: Gaussians, path: Path) -> None:
-    """Draw an object into a WebP file; its folder is made if need be."""
-    path.parent.mkdir(exist_ok=True)
-    picture = draw(gaussians)
-    with atomic_write(path) as temporary:
-        picture.save(temporary, "WEBP", quality=90, method=4)
+def encode(gaussians: Gaussians) -> bytes:
+    """Draw an object and give the picture as WebP. Raises DataError when there are no Gaussians."""
+    encoded = BytesIO()
+    draw(gaussians).save(encoded, "WEBP", quality=QUALITY, method=METHOD)
+    return encoded.getvalue()
+
+
+def write_bytes(picture: bytes, path: Path) -> None:
+    """Write an encoded picture; its folder is made if need be. Raises LibraryError when that cannot be done."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(picture)
+    except (OSError, FormatError) as error:
+        raise LibraryError(f"thumbnail {error}; nothing stored is lost.") from error

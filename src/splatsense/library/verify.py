@@ -1,0 +1,152 @@
+"""Is a library whole? `verify` looks without changing anything; `rebuild` makes everything anew that can be.
+
+The truth is the database and the asset files. Vectors, FAISS indexes and thumbnails are made from them, so a fault there is
+repaired by `rebuild`; an embedding that is missing or damaged, by indexing its file again.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from splatsense.errors import LibraryError
+from splatsense.library import thumbnails
+from splatsense.library.index import read_index
+from splatsense.library.ingest import sha256_of
+from splatsense.library.store import Asset, Store
+from splatsense.library.vectors import VectorCache
+
+UNIT_TOLERANCE = 1e-3
+
+
+@dataclass
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes:
+        assets: how many could be read when they were indexed.
+        embeddings: how many there are, of all models.
+        problems: what is wrong with the library, each with the remedy.
+        missing: assets of which no file exists any more. They are still found; their files may be on a disk that is away.
+        changed: files whose content is not the one that was indexed, to be indexed again.
+    """
+
+    assets: int = 0
+    embeddings: int = 0
+    problems: list[str] = field(default_factory=list)
+    missing: list[Asset] = field(default_factory=list)
+    changed: list[Path] = field(default_factory=list)
+
+
+def verify(store: Store, contents: bool = False) -> VerifyReport:
+    """Check the database, every embedding, the vectors files and thumbnails, and whether the files are still there.
+
+    Args:
+        store: of the library.
+        contents: also read every file and compare its hash; otherwise only its size and time of change.
+    """
+    report = VerifyReport(assets=store.count(), problems=store.database.problems())
+    assets = store.all_assets()
+    _verify_embeddings(store, {asset.id for asset in assets}, report)
+    _verify_vectors_files(store, report)
+    for asset in assets:
+        if store.moved_path(asset) is None:
+            report.missing.append(asset)
+        thumbnail = thumbnails.thumbnail_path(store.folder, asset.sha256)
+        if thumbnail.exists() and not _opens(thumbnail):
+            report.problems.append(f"{thumbnail}: is damaged; `splatsense library rebuild` draws it again.")
+    report.changed = list(_changed_files(store, contents))
+    return report
+
+
+def rebuild(store: Store, caches: list[VectorCache]) -> int:
+    """Delete damaged and unused thumbnails and write the vectors files again; returns how many thumbnails went.
+
+    Raises:
+        LibraryError: the database itself is damaged.
+    """
+    problems = store.database.problems()
+    if problems:
+        raise LibraryError(f"{problems[0]}; the database itself is damaged: restore a copy, or index the files again.")
+    used = {thumbnails.thumbnail_path(store.folder, asset.sha256).name for asset in store.all_assets()}
+    gone = 0
+    folder = store.folder / thumbnails.FOLDER
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name not in used or not _opens(path):
+            path.unlink()
+            gone += 1
+    for cache in caches:
+        cache.rebuild()
+    return gone
+
+
+def _verify_embeddings(store: Store, ids: set[int], report: VerifyReport) -> None:
+    """Every embedding must be of its model's length, of unit length and of an asset; every asset must have one."""
+    embedded: set[int] = set()
+    for model in store.models():
+        name = model.name or model.hash[:12]
+        try:
+            with store.snapshot():
+                for part in store.embeddings(model.hash):
+                    report.embeddings += len(part.ids)
+                    embedded |= set(part.ids.tolist())
+                    lengths = np.linalg.norm(part.vectors.astype(np.float64), axis=1)
+                    wrong = part.vectors.shape[1] != model.dim or not np.all(np.abs(lengths - 1) < UNIT_TOLERANCE)
+                    if wrong:
+                        bad = part.ids[~(np.abs(lengths - 1) < UNIT_TOLERANCE)].tolist() or part.ids.tolist()
+                        report.problems.append(
+                            f"{store.place}: {len(bad)} embeddings by {name} are damaged, first of asset {bad[0]}; "
+                            "remove these assets and add their files again."
+                        )
+        except (LibraryError, ValueError) as error:
+            report.problems.append(str(error))
+    lost = sorted(ids - embedded)
+    if lost:
+        report.problems.append(
+            f"{store.place}: {len(lost)} assets have no embedding, first asset {lost[0]}; add their files again."
+        )
+
+
+def _verify_vectors_files(store: Store, report: VerifyReport) -> None:
+    """A vectors file that claims to be of the present epoch must hold what the database holds."""
+    for model in store.models():
+        revision = store.revision(model.hash)
+        for path in sorted(store.folder.glob(f"vectors-*{model.hash[:12]}.f32")):
+            index = read_index(path, revision.epoch) if revision else None
+            if index is None:
+                continue  # stale or cut off: the next search writes it again
+            row = 0
+            with store.snapshot():
+                for part in store.embeddings(model.hash):
+                    here = index.ids[row : row + len(part.ids)]
+                    kept = np.isin(part.ids, index.ids)
+                    if not np.array_equal(part.ids[kept], here[: kept.sum()]) or not np.array_equal(
+                        part.vectors[kept], index.vectors[row : row + int(kept.sum())]
+                    ):
+                        report.problems.append(f"{path}: differs from the database; `splatsense library rebuild` repairs it.")
+                        break
+                    row += int(kept.sum())
+
+
+def _changed_files(store: Store, contents: bool) -> Iterator[Path]:
+    for _, file in store.files():
+        try:
+            status = os.stat(file.path)
+            if (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns) and not contents:
+                continue
+            if sha256_of(file.path) != file.sha256:
+                yield file.path
+        except OSError:
+            continue  # gone or away: counted as missing when it is the asset's only file
+
+
+def _opens(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return True

@@ -1,0 +1,90 @@
+"""Reading in other processes against reading here, and what files can do to those processes. The kills and limits are real."""
+
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+import torch
+
+from library.color_model import COLORS, blob
+from splatsense.errors import FormatError, LimitError
+from splatsense.io import save
+from splatsense.library import Library
+from splatsense.library.reading import Readers, read_here
+from splatsense.library.thumbnails import thumbnail_path
+
+
+@pytest.fixture
+def readers():
+    readers = Readers(1)
+    yield readers
+    readers.close()
+
+
+def reader_processes() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "_reader.py" in " ".join(child.cmdline())]
+
+
+def test_a_process_reads_what_is_read_here_and_says_the_same_about_errors(readers, tmp_path, write_blob):
+    path = write_blob(tmp_path / "blob.ply")
+    there, here = readers.read(path, True).result(), read_here(path, True).result()
+    for field in ("means", "quats", "scales", "opacities", "sh"):
+        assert torch.equal(getattr(there.gaussians, field), getattr(here.gaussians, field))
+    assert there.thumbnail == here.thumbnail is not None
+    raw = os.fsdecode(bytes(tmp_path) + b"/caf\xe9.splat")
+    os.rename(write_blob(tmp_path / "x.splat"), raw)
+    assert len(readers.read(type(path)(raw), False).result().gaussians) == 24
+    (tmp_path / "bad.ply").write_bytes(b"ply\nformat ascii 1.0\n")
+    for broken in (tmp_path / "bad.ply", tmp_path / "none.ply"):
+        with pytest.raises(FormatError) as here_error:
+            read_here(broken, False).result()
+        with pytest.raises(FormatError) as there_error:
+            readers.read(broken, False).result()
+        assert str(there_error.value) == str(here_error.value)
+    assert len(reader_processes()) == 1  # the same one all along
+
+
+def test_a_crash_is_the_error_of_one_file(readers, tmp_path, write_blob):
+    path = write_blob(tmp_path / "fine.splat")
+    readers.read(path, False).result()
+    save(blob(COLORS["red"], 0, 400_000), tmp_path / "big.ply")
+
+    def kill() -> None:
+        (victim,) = reader_processes()
+        before = victim.cpu_times().user
+        while victim.cpu_times().user < before + 0.02:  # until it is at work
+            time.sleep(0.002)
+        victim.send_signal(signal.SIGSEGV)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(FormatError, match=r"big\.ply: reading it ended the reader \(status -11\)"):
+        readers.read(tmp_path / "big.ply", True).result()
+    killer.join()
+    assert len(readers.read(path, False).result().gaussians) == 24
+
+
+def test_time_and_memory_are_limited(tmp_path, write_blob):
+    path = write_blob(tmp_path / "fine.splat")
+    slow, small = Readers(1, seconds=0.05), Readers(1, memory=1 << 20)
+    try:
+        with pytest.raises(LimitError, match=r"fine\.splat: reading it took more than"):
+            slow.read(path, False).result()
+        save(blob(COLORS["red"], 0, 200_000), tmp_path / "big.ply")
+        with pytest.raises(LimitError, match=r"big\.ply: needs more memory"):
+            small.read(tmp_path / "big.ply", False).result()
+    finally:
+        slow.close()
+        small.close()
+
+
+def test_a_library_reads_in_processes_and_draws_there(tmp_path, folder, model):
+    (folder / "bad.splat").write_bytes(b"x" * 45)
+    with Library(tmp_path / "library", model) as library:
+        report = library.add(folder, progress=False, draw=True)
+        assert (report.indexed, [path.name for path, _ in report.failed]) == (9, ["bad.splat"])
+        assert all(thumbnail_path(library.path, asset.sha256).is_file() for asset in library.assets())
+        assert library.verify(contents=True).problems == []

@@ -1,0 +1,178 @@
+"""Duplicates, verify, rebuild, export and import; on both stores."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from library.color_model import ColorModel
+from splatsense.cli import main
+from splatsense.errors import DataError, FormatError, LibraryError
+from splatsense.library import Library, duplicates
+from splatsense.library.thumbnails import thumbnail_path
+
+
+@pytest.fixture
+def filled(library, folder):
+    (folder / "broken.splat").write_bytes(b"x" * 45)
+    library.add(folder, progress=False, draw=True)
+    return library
+
+
+@given(seed=st.integers(0, 2**31), rows=st.integers(0, 40), threshold=st.sampled_from([0.5, 0.9, 0.999, 1.0]))
+def test_groups_are_the_connected_parts_of_the_graph_of_pairs(seed, rows, threshold):
+    random = np.random.default_rng(seed)
+    vectors = random.integers(-2, 3, (rows, 3)).astype(np.float32) + np.float32(0.1)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    near = vectors @ vectors.T >= threshold
+    groups, left = [], set(range(rows))
+    while left:
+        group, new = set(), {min(left)}
+        while new:
+            group |= new
+            new = {int(b) for a in new for b in np.flatnonzero(near[a])} - group
+        left -= group
+        groups += [sorted(group)] if len(group) > 1 else []
+    old, duplicates.BLOCK = duplicates.BLOCK, 7
+    try:
+        assert duplicates.near_groups(vectors, threshold) == groups
+    finally:
+        duplicates.BLOCK = old
+
+
+def test_copies_and_other_formats_of_an_asset_are_duplicates(library, folder, tmp_path, write_blob):
+    shutil.copy(folder / "red_0.splat", folder / "copy of red.splat")
+    write_blob(folder / "same blob.ply", "red", 0)  # the blob of red_0.splat, in full precision
+    library.add(folder, progress=False)
+    found = library.duplicates(0.99999)
+    assert [{path.name for path in files} for files in found.exact] == [{"red_0.splat", "copy of red.splat"}]
+    assert [{asset.path.suffix for asset, _ in group} for group in found.near] == [{".splat", ".ply"}]
+    assert all(score >= 0.99999 for _, score in found.near[0])
+    assert len(library.duplicates(0.5).near) == 3  # of each colour one group
+    with pytest.raises(DataError, match="above 0 and at most 1"):
+        library.duplicates(1.5)
+
+
+def test_a_whole_library_has_no_problems(filled):
+    report = filled.verify(contents=True)
+    assert (report.assets, report.embeddings) == (9, 9)
+    assert report.problems == report.missing == report.changed == []
+
+
+def test_verify_finds_what_was_damaged_and_rebuild_repairs_what_it_can(filled, folder, store):
+    first, second, third = filled.assets()[:3]
+    thumbnail = thumbnail_path(filled.path, first.sha256)
+    thumbnail.write_bytes(thumbnail.read_bytes()[:100])
+    unused = thumbnail.with_name(f"{'0' * 32}.webp")
+    shutil.copy(thumbnail, unused)
+    first.path.rename(folder / "elsewhere.txt")
+    second.path.write_bytes(third.path.read_bytes())
+    if store is None:
+        vectors = next(filled.path.glob("vectors-*.f32"))
+        content = bytearray(vectors.read_bytes())
+        content[-1] ^= 1
+        vectors.write_bytes(content)
+    report = filled.verify()
+    assert [asset.id for asset in report.missing] == [first.id]
+    assert report.changed == [second.path]
+    assert len(report.problems) == (2 if store is None else 1)
+    assert all("splatsense library rebuild" in problem for problem in report.problems)
+    assert filled.rebuild() == 2
+    assert not unused.exists()
+    assert filled.verify().problems == []
+
+
+def test_verify_finds_damaged_embeddings(filled):
+    database = filled._store.database
+    ids = [asset.id for asset in filled.assets()]
+    vector = database.to_value(np.full(3, 2.0, np.float32))
+    with database.transaction():
+        database.query(f"UPDATE embeddings SET vector = {database.vector_in} WHERE asset_id = ?", (vector, ids[2]))
+        database.query("DELETE FROM embeddings WHERE asset_id = ?", (ids[4],))
+    problems = " ".join(filled.verify().problems)
+    assert f"1 embeddings by colors are damaged, first of asset {ids[2]}" in problems
+    assert f"1 assets have no embedding, first asset {ids[4]}" in problems
+
+
+def test_an_exported_library_can_be_imported_anywhere(filled, folder, tmp_path, model, store):
+    with Library(filled.path, ColorModel("other"), store=store, isolated=False) as other:
+        other.add(folder, progress=False)
+    done = filled.export(tmp_path / "export")
+    assert (done.assets, done.embeddings, done.files) == (10, 18, 10)
+    expected = [(hit.asset.sha256, hit.score) for hit in filled.search("red", k=9)]
+    shutil.rmtree(folder)
+    model.encoded = 0
+    with Library(tmp_path / "imported", model) as imported:
+        done = imported.import_from(tmp_path / "export")
+        assert (done.assets, done.embeddings, done.files) == (10, 18, 10)
+        assert [(hit.asset.sha256, hit.score) for hit in imported.search("red", k=9)] == expected
+        assert imported.verify(contents=True).problems == []
+        assert {state.name: state.count for state in imported.models()} == {"colors": 9, "other": 9}
+        assert all(asset.path.is_relative_to(imported.path) for asset in imported.assets())
+        assert [asset.path.name for asset in imported.failures()] == ["broken.splat"]
+        assert thumbnail_path(imported.path, expected[0][0]).is_file()
+        again = imported.import_from(tmp_path / "export")
+        assert (again.files, len(imported)) == (0, 9)
+    assert model.encoded == 0
+
+
+def test_an_export_without_files_keeps_their_places(filled, tmp_path, model):
+    filled.export(tmp_path / "export", files=False)
+    assert not (tmp_path / "export" / "assets").exists()
+    with Library(tmp_path / "imported", model) as imported:
+        imported.import_from(tmp_path / "export")
+        assert {asset.path for asset in imported.assets()} == {asset.path for asset in filled.assets()}
+
+
+def test_a_stranger_s_export_does_not_make_assets_of_other_files(filled, tmp_path, model):
+    filled.export(tmp_path / "export", files=False)
+    secret = tmp_path / "secret.txt"
+    secret.write_text("not yours")
+    listing = json.loads((tmp_path / "export" / "assets.json").read_text())
+    for entry in listing["assets"]:
+        entry["path"] = os.fsencode(secret).hex()
+    (tmp_path / "export" / "assets.json").write_text(json.dumps(listing))
+    with Library(tmp_path / "imported", model) as imported:
+        imported.import_from(tmp_path / "export")
+        assert secret not in imported.files()
+
+
+def test_damaged_exports_are_refused(filled, tmp_path, model):
+    filled.export(tmp_path / "export")
+    with pytest.raises(LibraryError, match="exists; name a new folder"):
+        filled.export(tmp_path / "export")
+    with Library(tmp_path / "imported", model) as imported:
+        with pytest.raises(FormatError, match="is not an exported library"):
+            imported.import_from(tmp_path / "nowhere")
+        vectors = next((tmp_path / "export" / "embeddings").iterdir())
+        content = vectors.read_bytes()
+        vectors.write_bytes(content[:-4])
+        with pytest.raises(FormatError, match="is damaged"):
+            imported.import_from(tmp_path / "export")
+        vectors.write_bytes(content)
+        asset = next((tmp_path / "export" / "assets").glob("*/red_*.splat"))
+        asset.write_bytes(asset.read_bytes()[::-1])
+        with pytest.raises(FormatError, match="its content is not the one that was exported"):
+            imported.import_from(tmp_path / "export")
+        listing = (tmp_path / "export" / "assets.json").read_text()
+        (tmp_path / "export" / "assets.json").write_text(listing.replace('"version": 1', '"version": 2'))
+        with pytest.raises(FormatError, match="newer splatsense"):
+            imported.import_from(tmp_path / "export")
+
+
+def test_the_commands(filled, folder, tmp_path, store, capsys):
+    given = [str(filled.path), *(["--store", store] if store else [])]
+    assert main(["library", "verify", *given, "--contents"]) == 0
+    assert "Nothing is lost or damaged" in capsys.readouterr().out
+    assert main(["library", "rebuild", *given]) == 0
+    assert "colors" in capsys.readouterr().out
+    assert main(["library", "export", *given, str(tmp_path / "out")]) == 0
+    assert "10 assets, 9 embeddings and 10 files exported" in capsys.readouterr().out
+    (folder / "red_0.splat").unlink()
+    assert main(["library", "verify", *given]) == 1
+    assert "red_0.splat" in capsys.readouterr().out
+    assert main(["library", "verify", str(tmp_path / "nowhere")]) == 2

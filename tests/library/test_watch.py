@@ -1,0 +1,74 @@
+"""Watch mode, with a real watcher on real folders; on both stores for what it does, on one for the watching."""
+
+import shutil
+import threading
+import time
+
+import pytest
+
+from splatsense.errors import FormatError
+from splatsense.library.watch import follow, watch
+
+pytest.importorskip("watchfiles", reason="watchfiles is not installed (extra `watch`)")
+
+
+def test_following_changes_keeps_the_library_in_step(folder, library, write_blob, model):
+    library.add(folder, progress=False)
+    ids = {asset.path.name: asset.id for asset in library.assets()}
+    renamed = folder / "scarlet.splat"
+    shutil.move(folder / "red_0.splat", renamed)
+    (folder / "red_1.splat").unlink()
+    write_blob(folder / "red_2.splat", "green", seed=70)
+    new = write_blob(folder / "new.splat", "blue", seed=71)
+    (folder / "notes.txt").write_text("not an asset")
+    write_blob(folder / ".hidden.splat", seed=72)
+    model.encoded = 0
+    changed = [folder / name for name in ("red_0.splat", "red_1.splat", "red_2.splat", "notes.txt", ".hidden.splat")]
+    change = follow(library, [*changed, renamed, new])
+    assert (change.added.indexed, change.added.skipped, change.added.failed) == (2, 1, [])
+    assert change.forgotten == [folder / "red_1.splat"]
+    assert model.encoded == 2
+    after = {asset.path.name: asset.id for asset in library.assets()}
+    assert after["scarlet.splat"] == ids["red_0.splat"]
+    assert set(after) == {name for name in ids if name not in ("red_0.splat", "red_1.splat")} | {"scarlet.splat", "new.splat"}
+    shutil.move(folder / "more", folder / "elsewhere")  # one event for all that is in it
+    follow(library, [folder / "more", folder / "elsewhere"])
+    assert len(library) == 9
+    assert library.verify().missing == []
+    shutil.rmtree(folder / "elsewhere")
+    assert len(follow(library, [folder / "elsewhere"]).forgotten) == 6
+    assert len(library) == 3
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_watching_a_folder(folder, library, write_blob):
+    library.add(folder, progress=False)
+    (folder / "red_1.splat").unlink()  # while nobody watched
+    stop, told, something = threading.Event(), [], threading.Event()
+
+    def tell(change):
+        told.append(change)
+        something.set()
+
+    thread = threading.Thread(target=watch, args=(library, [folder], tell, stop, 100))
+    thread.start()
+    try:
+        assert something.wait(60)
+        assert told[0].forgotten == [folder / "red_1.splat"]
+        write_blob(folder / "new.splat", "red", seed=90)
+        (folder / "red_0.splat").unlink()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and {"new.splat"} != {
+            asset.path.name for asset in library.assets() if asset.path.name in ("new.splat", "red_0.splat")
+        }:
+            time.sleep(0.05)
+        assert len(library) == 8
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_only_folders_can_be_watched(folder, library):
+    with pytest.raises(FormatError, match="is not a folder that can be watched"):
+        watch(library, [folder / "red_0.splat"], print)
