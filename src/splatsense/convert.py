@@ -31,7 +31,7 @@ def convert_files(paths: Sequence[Path], out: Path, to: str = ".ply", force: boo
     Raises:
         FormatError: `to` is not one of these.
     """
-    from splatsense.library.ingest import load_asset
+    from splatsense.library.reading import load_asset
 
     suffix = to.lower() if to.startswith(".") else f".{to.lower()}"
     if suffix not in WRITABLE:

@@ -77,7 +77,7 @@ class Info:
 
 def file_info(path: Path) -> Info:
     """Read an asset file and say what it holds. Raises SplatSenseError when it cannot be read."""
-    from splatsense.library.ingest import load_asset
+    from splatsense.library.reading import load_asset
 
     with _said() as said:
         gaussians = load_asset(path)

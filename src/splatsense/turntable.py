@@ -229,7 +229,7 @@ def render_files(
         DataError: there are no paths, or a setting of orbits stands beside `cameras`.
         FormatError: `cameras` cannot be read.
     """
-    from splatsense.library.ingest import load_asset
+    from splatsense.library.reading import load_asset
 
     given, drawn_with = None, asdict(settings)
     if cameras is not None:

@@ -27,7 +27,6 @@ from splatsense.library import thumbnails
 from splatsense.library.embedding_model import EmbeddingModel
 from splatsense.library.names import printable
 from splatsense.library.reading import Read, Reading
-from splatsense.library.reading import load_asset as load_asset
 from splatsense.library.store import Indexed, SeenFile, Store
 from splatsense.training.progress import Progress
 

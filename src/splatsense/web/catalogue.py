@@ -23,6 +23,7 @@ from splatsense.errors import FormatError, LibraryError
 from splatsense.files import atomic_write
 from splatsense.library import Asset, Library
 from splatsense.library.names import printable
+from splatsense.library.store import Revision
 from splatsense.library.tags import PROMPT_TEMPLATES, TAG_TEMPERATURE, default_labels, prompt_embeddings
 
 log = logging.getLogger("splatsense.web")
@@ -51,7 +52,7 @@ class Snapshot:
         positions: (N, 2) on the map, in [-1, 1].
     """
 
-    revision: bytes
+    revision: Revision
     labels: list[str]
     ids: np.ndarray
     names: list[str]
@@ -140,7 +141,7 @@ class Catalogue:
             self._snapshot = self._make(index.revision, kept, vectors)
         self._checked = time.monotonic()
 
-    def _make(self, revision: bytes, assets: list[Asset], vectors: np.ndarray) -> Snapshot:
+    def _make(self, revision: Revision, assets: list[Asset], vectors: np.ndarray) -> Snapshot:
         folders = [printable(asset.path.parent) for asset in assets]
         distinct = sorted(set(folders))
         position = {folder: index for index, folder in enumerate(distinct)}

@@ -14,7 +14,6 @@ from splatsense.errors import DataError
 from splatsense.formats import WRITABLE
 from splatsense.io import save
 from splatsense.library import Asset, Library
-from splatsense.library.ingest import load_asset
 from splatsense.pictures import OUTLIER_FRACTION
 
 FORMATS = tuple(suffix for suffix in WRITABLE if suffix != ".gltf")
@@ -63,7 +62,7 @@ class Conversions:
         with self._lock:
             size = self._sizes.pop(path, None)
             if size is None:
-                gaussians = load_asset(self._library.file(asset))
+                gaussians = self._library.load(self._library.file(asset))
                 save(gaussians.normalized(OUTLIER_FRACTION) if normalized else gaussians, path)
                 size = path.stat().st_size
             self._sizes[path] = size  # at the end: used last

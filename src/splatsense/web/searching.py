@@ -24,7 +24,6 @@ from PIL import Image
 
 from splatsense.errors import DataError, FormatError, LimitError
 from splatsense.library import Hit, Library, thumbnails
-from splatsense.library.ingest import load_asset
 
 REMEMBERED = 512
 SPREAD_SAMPLE = 20_000  # rows that measure the spread of a query's cosines
@@ -73,7 +72,7 @@ class Searching:
                 picture = open_picture(path)
                 vector = self._library.embed_image(picture)
             else:
-                gaussians = load_asset(path)
+                gaussians = self._library.load(path)
                 vector = self._library.embed_asset(gaussians)
                 picture = thumbnails.draw(gaussians)
             dropped = Dropped(secrets.token_urlsafe(12), "picture" if is_picture else "asset", vector, _small(picture))
