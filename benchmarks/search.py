@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from splatsense.library.index import read_index, write_index
+from splatsense.library.store import Embeddings, Revision
 
-REVISION = bytes(16)
+REVISION = Revision(bytes(16), 0)
 INDEX_CODE = """
 import resource, sys, time
 from splatsense import Library
@@ -71,8 +72,8 @@ def nearest(path: Path, rows: int, dim: int = 384, k: int = 10) -> None:
     random = np.random.default_rng(0)
     vectors = random.normal(size=(rows, dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    write_index(path, range(rows), [row.tobytes() for row in vectors], REVISION)
-    index = read_index(path, REVISION)
+    write_index(path, [Embeddings(np.arange(rows), vectors)], rows, dim, REVISION)
+    index = read_index(path, REVISION.epoch)
     if index is None:
         raise SystemExit(f"{path}: what was just written cannot be read")
     seconds = median_seconds(lambda: index.top_k(vectors[0], k), 20)

@@ -95,7 +95,9 @@ def test_twenty_kills_lose_nothing_that_was_stored(many, tmp_path):
         killed += line == b"end 9"
         if told:
             with contextlib.closing(sqlite3.connect(library / "library.sqlite")) as db:
-                stored = db.execute("SELECT sha256 FROM assets JOIN embeddings ON asset_id = id JOIN files USING (asset_id)")
+                stored = db.execute(
+                    "SELECT sha256 FROM assets a, embeddings e, files f WHERE a.id = e.asset_id AND a.id = f.asset_id"
+                )
                 assert told <= {row[0] for row in stored}
     assert told <= known_hashes(library)
     process.stdin.close()
@@ -127,6 +129,7 @@ def test_a_full_disk_is_an_error_and_loses_nothing(many, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes and users")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child only reads and ends
 def test_a_library_in_a_folder_that_cannot_be_written_is_searched_and_not_changed(folder, model):
     with tempfile.TemporaryDirectory(prefix="splatsense-") as name:
         path = Path(name) / "library"

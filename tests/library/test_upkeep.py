@@ -19,7 +19,7 @@ from splatsense.library.thumbnails import thumbnail_path
 @pytest.fixture
 def filled(library, folder):
     (folder / "broken.splat").write_bytes(b"x" * 45)
-    library.add(folder, progress=False, draw=True)
+    library.add(folder, progress=False)
     return library
 
 
@@ -65,7 +65,7 @@ def test_a_whole_library_has_no_problems(filled):
 
 def test_verify_finds_what_was_damaged_and_rebuild_repairs_what_it_can(filled, folder, store):
     first, second, third = filled.assets()[:3]
-    thumbnail = thumbnail_path(filled.path, first.sha256)
+    thumbnail = filled.thumbnail(first)
     thumbnail.write_bytes(thumbnail.read_bytes()[:100])
     unused = thumbnail.with_name(f"{'0' * 32}.webp")
     shutil.copy(thumbnail, unused)
@@ -101,6 +101,7 @@ def test_verify_finds_damaged_embeddings(filled):
 def test_an_exported_library_can_be_imported_anywhere(filled, folder, tmp_path, model, store):
     with Library(filled.path, ColorModel("other"), store=store, isolated=False) as other:
         other.add(folder, progress=False)
+    filled.thumbnail(filled.search("red", k=1)[0].asset)
     done = filled.export(tmp_path / "export")
     assert (done.assets, done.embeddings, done.files) == (10, 18, 10)
     expected = [(hit.asset.sha256, hit.score) for hit in filled.search("red", k=9)]

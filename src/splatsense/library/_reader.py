@@ -18,6 +18,9 @@ except ImportError:  # not on Windows; memory is not limited there
     resource = None
 
 
+GRACE_SECONDS = 60
+
+
 def main() -> None:
     """Serve requests until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for whoever started us
@@ -33,6 +36,8 @@ def main() -> None:
     _limit_memory(int(sys.argv[1]))
     for line in sys.stdin.buffer:
         request = json.loads(line)
+        if hasattr(signal, "alarm"):  # the last resort: ends native code that hangs when whoever started us is gone
+            signal.alarm(int(request["seconds"]) + GRACE_SECONDS)
         path = Path(os.fsdecode(bytes.fromhex(request["path"])))
         try:
             reading = read_asset(path, request["thumbnail"])
@@ -49,6 +54,8 @@ def main() -> None:
             _refuse(answers, "LimitError" if limit else "FormatError", f"{path}: {reason}.")
         else:
             _answer(answers, {"gaussians": len(parts[0]), "thumbnail": len(parts[1])}, *parts)
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)
 
 
 def _refuse(answers, kind: str, message: str) -> None:

@@ -71,7 +71,7 @@ def search(index: Any, exact: VectorIndex, query: np.ndarray, k: int, effort: Ef
 
 
 def load_or_build(path: Path, exact: VectorIndex) -> ApproximateIndex:
-    """The index in a file if it is of these vectors; else it is built, which takes a minute for a million, and stored.
+    """The index in a file if it is of these vectors; else it is built, which takes minutes for a million, and stored.
 
     Raises:
         LibraryError: FAISS is not installed.

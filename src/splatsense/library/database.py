@@ -73,7 +73,9 @@ def open_database(folder: Path, url: str | None, create: bool) -> Database:
 
         return SqliteDatabase(folder, create)
     if not url.startswith(POSTGRES_SCHEMES):
-        raise LibraryError(f"--store {url}: give postgresql://USER@HOST/DATABASE, or nothing for a file in the folder.")
+        raise LibraryError(
+            f"--store {url.partition('://')[0]}: give postgresql://USER@HOST/DATABASE, or nothing for a file in the folder."
+        )
     from splatsense.library.postgres_database import PostgresDatabase
 
     try:

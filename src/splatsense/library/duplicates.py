@@ -15,7 +15,7 @@ from splatsense.errors import DataError
 from splatsense.library.index import VectorIndex
 from splatsense.library.store import Asset, Store
 
-THRESHOLD = 0.98
+THRESHOLD = 0.96
 BLOCK = 2048
 
 

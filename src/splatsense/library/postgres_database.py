@@ -82,7 +82,7 @@ class PostgresDatabase:
         except ImportError as error:
             raise LibraryError('--store postgresql: psycopg is missing; pip install "splatsense[postgres]".') from error
         self._url, self._lock, self._closed = url, threading.RLock(), False
-        self._place = url
+        self._place = "--store postgresql://"  # never the password
         with self._translated_errors():
             info = self._psycopg.conninfo.conninfo_to_dict(url)
             self._place = f"postgresql://{info.get('host', '')}/{info.get('dbname', '')}"

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def read_here(path: Path, thumbnail: bool) -> "Future[Reading]":
 
 
 class Readers:
-    """Processes that read files.
+    """Processes that read files, each served by a thread of ours.
 
     Args:
         count: of processes; they start when there is work.
@@ -108,37 +108,55 @@ class Readers:
     def __init__(self, count: int, seconds: float = READ_SECONDS, memory: int | None = None) -> None:
         self.count, self._seconds = count, seconds
         self._memory = memory or min(MEMORY_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-        self._threads = ThreadPoolExecutor(count, "splatsense-reader")
-        self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Future[Reading], Path, bool] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._processes: list[_Process | None] = []
+        self._closed = False
 
     def read(self, path: Path, thumbnail: bool) -> "Future[Reading]":
         """Begin to read a file; the result raises what `load_asset` raises."""
-        return self._threads.submit(self._read, path, thumbnail)
+        future: Future[Reading] = Future()
+        with self._lock:
+            if self._closed:
+                raise LibraryError("the processes that read files have ended.")
+            if not self._processes:
+                self._processes = [None] * self.count
+                for number in range(self.count):  # daemons: a file that is being read does not hold up the end of a program
+                    threading.Thread(target=self._serve, args=(number,), name="splatsense-reader", daemon=True).start()
+        self._work.put((future, path, thumbnail))
+        return future
 
     def close(self) -> None:
         """End the processes; what they are reading is given up."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        while not self._idle.empty():
-            self._idle.get().end()
+        with self._lock:
+            self._closed = True
+            for process in self._processes:
+                self._work.put(None)
+                if process is not None:
+                    process.kill()
 
-    def _read(self, path: Path, thumbnail: bool) -> Reading:
-        process = self._take()
-        try:
-            reading = process.read(path, thumbnail, self._seconds)
-        finally:
-            if process.is_alive():
-                self._idle.put(process)
-        return reading
-
-    def _take(self) -> "_Process":
-        while not self._idle.empty():
+    def _serve(self, number: int) -> None:
+        while (work := self._work.get()) is not None:
+            future, path, thumbnail = work
+            if self._closed or not future.set_running_or_notify_cancel():
+                future.cancel()
+                continue
             try:
-                process = self._idle.get_nowait()
-            except queue.Empty:
-                break
-            if process.is_alive():
-                return process
-        return _Process(self._memory)
+                future.set_result(self._process(number).read(path, thumbnail, self._seconds))
+            except BaseException as error:
+                future.set_exception(error)
+        process = self._processes[number]
+        if process is not None:
+            process.end()
+
+    def _process(self, number: int) -> "_Process":
+        """The process of a thread, a new one if there is none or it has ended."""
+        process = self._processes[number]
+        if process is None or not process.is_alive():
+            process = _Process(self._memory)
+            with self._lock:
+                self._processes[number] = process
+        return process
 
 
 class _Process:
@@ -151,13 +169,19 @@ class _Process:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(READER), str(memory)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | limits,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | limits,
+            )
         except OSError as error:
             raise LibraryError(f"no process to read files can be started ({error.strerror}).") from error
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
+
+    def kill(self) -> None:
+        self._process.kill()
 
     def end(self) -> None:
         self._process.kill()
@@ -178,7 +202,7 @@ class _Process:
         timer.daemon = True
         timer.start()
         try:
-            return self._ask(path, thumbnail)
+            return self._ask(path, thumbnail, seconds)
         except _Refused as refused:
             raise refused.error from None
         except (OSError, EOFError, ValueError, SafetensorError) as error:
@@ -190,10 +214,10 @@ class _Process:
         finally:
             timer.cancel()
 
-    def _ask(self, path: Path, thumbnail: bool) -> Reading:
+    def _ask(self, path: Path, thumbnail: bool, seconds: float) -> Reading:
         if self._process.stdin is None or self._process.stdout is None:
             raise EOFError
-        request = {"path": os.fsencode(path).hex(), "thumbnail": thumbnail}
+        request = {"path": os.fsencode(path).hex(), "thumbnail": thumbnail, "seconds": seconds}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
