@@ -51,7 +51,7 @@ class Snapshot:
         positions: (N, 2) on the map, in [-1, 1].
     """
 
-    revision: bytes
+    revision: object
     labels: list[str]
     ids: np.ndarray
     names: list[str]
@@ -140,7 +140,7 @@ class Catalogue:
             self._snapshot = self._make(index.revision, kept, vectors)
         self._checked = time.monotonic()
 
-    def _make(self, revision: bytes, assets: list[Asset], vectors: np.ndarray) -> Snapshot:
+    def _make(self, revision: object, assets: list[Asset], vectors: np.ndarray) -> Snapshot:
         folders = [printable(asset.path.parent) for asset in assets]
         distinct = sorted(set(folders))
         position = {folder: index for index, folder in enumerate(distinct)}
