@@ -99,7 +99,7 @@ def test_an_unknown_asset_is_not_found(shared_client, what):
         assert (reply.status_code, reply.json()["error"]["status"]) == (404, 404)
 
 
-@pytest.mark.parametrize("asset_id", ["..", "1/..%2f..%2fetc", "%00", "1%00", "1e3", "9" * 40])
+@pytest.mark.parametrize("asset_id", ["..%2f..", "1/..%2f..%2fetc", "%00", "1%00", "1e3", "9" * 40])
 def test_an_id_that_is_none_is_refused(shared_client, asset_id):
     assert shared_client.get(f"/api/assets/{asset_id}").status_code in (404, 422)
 

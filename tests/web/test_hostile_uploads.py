@@ -13,7 +13,7 @@ from splatsense.io import WRITERS, save
 from web.conftest import CHOSEN, OBJECTS, events_of
 
 MEGABYTE = 1 << 20
-MOST_GROWTH = 300 * MEGABYTE
+MOST_GROWTH = 150 * MEGABYTE
 
 
 def ply_of_many() -> bytes:
@@ -25,13 +25,13 @@ def ply_of_many() -> bytes:
 
 def spz_bomb() -> bytes:
     header = struct.pack("<IIIBBBB", 0x5053474E, 3, 9_000_000, 0, 12, 0, 0)
-    return gzip.compress(header + bytes(400 * MEGABYTE), 1)
+    return gzip.compress(header + bytes(100 * MEGABYTE), 1)
 
 
 def sog_bomb() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("meta.json", b" " * (400 * MEGABYTE))
+        archive.writestr("meta.json", b" " * (100 * MEGABYTE))
     return buffer.getvalue()
 
 

@@ -47,7 +47,6 @@ class Searching:
     def __init__(self, library: Library) -> None:
         self._library = library
         self._encoding = threading.Lock()
-        self._opening = threading.Lock()
         self.turns = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._words: OrderedDict[Hashable, np.ndarray] = OrderedDict()
         self._dropped: OrderedDict[str, Dropped] = OrderedDict()
@@ -95,12 +94,15 @@ class Searching:
             parts: (embedding, weight) of each part; a negative weight leads away from it.
             k: at least 1.
             among: ids of the only assets to look at; by default all.
+
+        Raises:
+            LibraryError: nothing in the library is indexed.
         """
-        with self._opening:  # one thread at a time copies changed embeddings out of the database
-            index = self._library.embeddings()
-        if len(index) == 0 or (among is not None and len(among) == 0):
+        if among is not None and len(among) == 0:
             return []
-        return self._library.search_vector(mixture(parts, index.vectors), k, among)
+        if len(parts) == 1 and parts[0][1] > 0:
+            return self._library.search_vector(parts[0][0], k, among)
+        return self._library.search_vector(mixture(parts, self._library.embeddings().vectors), k, among)
 
     def _remembered(self, key: str, embed: Callable[[str], np.ndarray]) -> np.ndarray:
         found = self._words.get(key)
@@ -126,8 +128,6 @@ def mixture(
     Raises:
         DataError: there are no parts, or they cancel out.
     """
-    if len(parts) == 1 and parts[0][1] > 0:
-        return parts[0][0]
     sample = vectors[:: -(-len(vectors) // SPREAD_SAMPLE)]
     mixed = np.zeros(vectors.shape[1], np.float32)
     for vector, weight in parts:

@@ -61,7 +61,7 @@ def _search(request: SearchRequest, services: Services) -> dict[str, Any]:
     matching = len(services.library) if among is None else len(among)
     parts = [(_vector(part, services), part.weight) for part in request.parts if part.weight]
     with services.searching.turns:
-        if parts:
+        if parts and len(snapshot):
             hits = services.searching.find(parts, min(request.offset + request.limit, MOST_RESULTS), among)[request.offset :]
             results = [services.described(hit.asset) | {"score": round(hit.score, 4)} for hit in hits]
             matching = min(matching, MOST_RESULTS)
