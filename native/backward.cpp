@@ -165,7 +165,7 @@ float* TileGradient<D>::slot(int64_t i, const State& state, int first_row) const
   const int32_t id = tile.view.ids[i];
   const Footprint f = tile.view.footprints[id];
   const int row = tile.y / TILE_HEIGHT - std::max<int>(f.y0, first_row), column = tile.x / TILE_WIDTH - f.x0;
-  return state.slots.get() + (state.first_slot(id) + row * (f.x1 - f.x0) + column) * L::ROW;
+  return state.slots.get() + (state.slot_begin[id] + row * (f.x1 - f.x0) + column) * L::ROW;
 }
 
 // Shifts the moments from the tile's centre to each Gaussian's mean and stores the chunk's rows in their slots.

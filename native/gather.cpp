@@ -34,24 +34,6 @@ int tiles_in_band(const Footprint& f, const Pass& pass) {
   return rows > 0 ? rows * (f.x1 - f.x0) : 0;
 }
 
-// Numbers the slots of a pass in the order of Gaussians, and makes room for them.
-void number_slots(const SsRasteriseInput& in, const View& view, const Pass& pass, State& state, int threads) {
-  const int64_t count = parts(in.gaussians);
-  state.slot_begin.reserve(in.gaussians);
-  state.part_begin.reserve(count + 1);
-  parallel_for(threads, count, [&](int64_t part) {
-    int32_t slots = 0;
-    for (int64_t id = PART * part; id < std::min(in.gaussians, PART * (part + 1)); id++) {
-      state.slot_begin[id] = slots;
-      slots += tiles_in_band(view.footprints[id], pass);
-    }
-    state.part_begin[part + 1] = slots;
-  });
-  state.part_begin[0] = 0;
-  for (int64_t part = 0; part < count; part++) state.part_begin[part + 1] += state.part_begin[part];
-  state.slots.reserve(state.part_begin[count] * pass.group.row_floats());
-}
-
 SS_INLINE void put(float* values, int count, const float* gradients, bool add) {
   for (int k = 0; k < count; k++) values[k] = add ? values[k] + gradients[k] : gradients[k];
 }
@@ -67,8 +49,8 @@ void gather(const SsRasteriseInput& in, int64_t v, const Camera& camera, const S
   for (int l = 0; l < LANES && first + l < in.gaussians; l++) {
     const int64_t id = first + l;
     Floats sum[ROW / LANES]{};
-    const float* slot = state.slots.get() + state.first_slot(id) * ROW;
-    const float* end = slot + tiles_in_band(state.views[v]->footprints[id], pass) * ROW;
+    const float* slot = state.slots.get() + state.slot_begin[id] * ROW;
+    const float* end = state.slots.get() + state.slot_begin[id + 1] * ROW;
     for (; slot < end; slot += ROW) {
 #pragma GCC unroll 12
       for (int k = 0; k < ROW / LANES; k++) sum[k] += load(slot + k * LANES);
@@ -97,9 +79,16 @@ void backward_view(const SsRasteriseInput& in, int64_t v, const Grid& grid, Stat
   const View& view = *state.views[v];
   const Camera camera(in, v);
   const std::vector<Pass> passes = plan(in, grid, view);
+  state.slot_begin.reserve(in.gaussians + 1);
   if (passes.size() > 1) state.partial.reserve(SUMS * in.gaussians);
   for (const Pass& pass : passes) {
-    number_slots(in, view, pass, state, threads);
+    int64_t slots = 0;
+    for (int64_t i = 0; i < in.gaussians; i++) {
+      state.slot_begin[i] = slots;
+      slots += tiles_in_band(view.footprints[i], pass);
+    }
+    state.slot_begin[in.gaussians] = slots;
+    state.slots.reserve(slots * pass.group.row_floats());
     backward_tiles(in, v, pass.group, grid, state, images, image_gradients, pass.first_row, pass.last_row, threads);
     with_channels(pass.group.channels(), [&](auto channels) {
       parallel_for(threads, parts(in.gaussians), [&](int64_t part) {

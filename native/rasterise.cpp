@@ -21,8 +21,8 @@ size_t View::bytes() const {
 }
 
 size_t State::bytes() const {
-  return keys[0].bytes() + keys[1].bytes() + cursor.bytes() + slot_begin.bytes() + part_begin.bytes() + slots.bytes() +
-         partial.bytes();
+  return keys[0].bytes() + keys[1].bytes() + cursor.bytes() + slot_begin.bytes() +
+         slots.bytes() + partial.bytes();
 }
 
 namespace {

@@ -90,14 +90,6 @@ struct View {
   size_t bytes() const;
 };
 
-// Gaussians are dealt to threads in parts, and worked on LANES at a time from `first` on.
-constexpr int64_t PART = 1024;
-constexpr int64_t parts(int64_t gaussians) { return (gaussians + PART - 1) / PART; }
-template <class Body>
-void for_part(int64_t gaussians, int64_t part, Body&& body) {
-  for (int64_t first = part * PART; first < std::min(gaussians, (part + 1) * PART); first += LANES) body(first);
-}
-
 // One object's views, and the scratch memory of a thread that works on them. Reused from call to call (rasterise.cpp).
 struct State {
   std::vector<std::unique_ptr<View>> views;
@@ -105,11 +97,9 @@ struct State {
   Buffer<uint64_t> keys[2];
   Buffer<int64_t> cursor;
   // scratch of the backward pass
-  Buffer<int32_t> slot_begin;  // (N) a Gaussian's first slot, counted from the first of its part
-  Buffer<int64_t> part_begin;  // (parts + 1) each part's first slot
+  Buffer<int64_t> slot_begin;  // (N + 1)
   Buffer<float> slots;         // one row of gradients for each Gaussian in each tile
   Buffer<float> partial;       // (N, SUMS) of earlier passes
-  int64_t first_slot(int64_t id) const { return part_begin[id / PART] + slot_begin[id]; }
   size_t bytes() const;
 };
 
@@ -152,6 +142,14 @@ struct ChannelGroup {
 };
 int group_count(const SsRasteriseInput& in);
 ChannelGroup channel_group(const SsRasteriseInput& in, int index);
+
+// Gaussians are dealt to threads in parts, and worked on LANES at a time from `first` on.
+constexpr int64_t PART = 1024;
+constexpr int64_t parts(int64_t gaussians) { return (gaussians + PART - 1) / PART; }
+template <class Body>
+void for_part(int64_t gaussians, int64_t part, Body&& body) {
+  for (int64_t first = part * PART; first < std::min(gaussians, (part + 1) * PART); first += LANES) body(first);
+}
 
 void project_view(const SsRasteriseInput& in, const Camera& camera, const Grid& grid, View& view, int threads);
 void bin_view(int64_t gaussians, const Grid& grid, View& view, State& scratch, int threads);

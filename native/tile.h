@@ -96,7 +96,7 @@ struct Tile {
   const ChannelGroup& group;
   const View& view;
   const ChannelArrays<const float> attributes;
-  const int32_t* slots = nullptr;  // of each Gaussian; of the backward pass
+  const int64_t* slots = nullptr;  // of each Gaussian; of the backward pass
   int x, y, width, height;  // first pixel; pixels inside the image
   bool exact;  // the group fills all D channels
   float center_x, center_y;
