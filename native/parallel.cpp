@@ -1,6 +1,5 @@
-// One pool of worker threads, which grows to the largest number asked for. After a loop a worker looks out for the next one
-// and then sleeps: waking it takes longer than a stage of a small image. It looks out for as long as an interpreter may take
-// from the forward pass to the backward pass, but gives way to any other thread that wants its core.
+// One pool of worker threads, which grows to the largest number asked for. Between loops a worker looks out for the next one
+// for a moment and then sleeps: waking it takes longer than a stage of a small image.
 #include "parallel.h"
 
 #include <unistd.h>
@@ -14,13 +13,12 @@
 
 namespace {
 
-constexpr std::chrono::microseconds WAIT_FOR_WORKERS{50};  // about what it takes to wake a thread
-constexpr std::chrono::microseconds WAIT_FOR_LOOP{300};
+constexpr std::chrono::microseconds MOMENT{50};  // about what it takes to wake a thread
 
-// Whether `ready()` came true within `time`. Calls `meanwhile()` again and again.
-template <class Ready, class Meanwhile>
-bool comes_within(std::chrono::microseconds time, Ready&& ready, Meanwhile&& meanwhile) {
-  const auto end = std::chrono::steady_clock::now() + time;
+// Whether `ready()` came true within a moment.
+template <class Ready>
+bool comes_soon(Ready&& ready) {
+  const auto end = std::chrono::steady_clock::now() + MOMENT;
   do {
     for (int k = 0; k < 16; k++) {
       if (ready()) return true;
@@ -28,7 +26,6 @@ bool comes_within(std::chrono::microseconds time, Ready&& ready, Meanwhile&& mea
       __builtin_ia32_pause();
 #endif
     }
-    meanwhile();
   } while (std::chrono::steady_clock::now() < end);
   return false;
 }
@@ -62,7 +59,7 @@ class Pool {
     loop.run();
     offer(nullptr);  // whoever has not come by now is not needed
     const auto done = [this] { return working_ == 0; };
-    if (!comes_within(WAIT_FOR_WORKERS, done, [] {})) {
+    if (!comes_soon(done)) {
       std::unique_lock<std::mutex> lock(mutex_);
       sleeping_ = true;
       done_.wait(lock, done);
@@ -98,7 +95,7 @@ class Pool {
         const std::lock_guard<std::mutex> caller(mutex_);  // who has begun to sleep once this is ours
         done_.notify_one();
       }
-      comes_within(WAIT_FOR_LOOP, [&] { return newest_ != last; }, std::this_thread::yield);
+      comes_soon([&] { return newest_ != last; });
     }
   }
 
