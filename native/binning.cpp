@@ -1,11 +1,14 @@
 // For each tile, the Gaussians that may touch it from front to back: a radix sort by depth, then one counting pass. Threads
 // share every step: each takes a run of the input, counts, and after a sum over the runs writes where its counts say, so the
-// lists are those of one thread. (But for that sum, each thread touches memory of its own: no cache line goes back and forth.)
+// lists are those of one thread. The sort's first step is into slices of depth, large enough that threads which fill the same
+// slice seldom write to the same cache line; each slice is then one thread's to sort.
 #include "rasterise.h"
 
 namespace {
 
-constexpr int MAX_DIGIT_BITS = 12, MAX_DIGITS = 1 << MAX_DIGIT_BITS;
+constexpr int SLICE_BITS = 6, SLICES = 1 << SLICE_BITS;  // slices of the depths
+constexpr int DIGIT_BITS = 9, DIGITS = 1 << DIGIT_BITS;  // of the passes within a slice
+constexpr int FEW = 64;                                  // keys for which passes are not worth while
 constexpr int LINE = 16;  // 32-bit integers of a cache line
 
 // The Gaussians that are drawn, in the order they were given. Those of part p lie in `keys` from PART * p on.
@@ -50,49 +53,57 @@ Drawn find_drawn(int64_t gaussians, const View& view, uint64_t* keys, int thread
   return drawn;
 }
 
-// One stable pass over the keys by `bits` bits from `shift` on. `for_run(run, body)` calls body(key) for a run's keys in order.
-template <class ForRun>
-void sort_pass(int runs, int threads, int shift, int bits, ForRun&& for_run, uint64_t* to) {
-  const uint64_t digits = uint64_t{1} << bits;
-  const auto digit = [=](uint64_t key) { return key >> shift & (digits - 1); };
-  std::vector<int32_t> begin(size_t(runs) * MAX_DIGITS);
-  parallel_for(threads, runs, [&](int64_t run) {
-    int32_t* counts = begin.data() + run * MAX_DIGITS;
-    for_run(run, [&](uint64_t key) { counts[digit(key)]++; });
-  });
-  int32_t sum = 0;
-  for (uint64_t d = 0; d < digits; d++) {
-    for (int run = 0; run < runs; run++) sum += std::exchange(begin[size_t(run) * MAX_DIGITS + d], sum);
+// Sorts a slice by depth, `bits` bits from bit 32 on, and by id; ids ascend among equal depths. `spare` has room for as many.
+void sort_slice(uint64_t* keys, uint64_t* spare, int64_t count, int bits) {
+  if (count <= FEW) return std::sort(keys, keys + count);
+  uint64_t *from = keys, *to = spare;
+  for (int shift = 32; shift < 32 + bits; shift += DIGIT_BITS) {
+    const auto digit = [=](uint64_t key) { return key >> shift & (DIGITS - 1); };
+    int32_t at[DIGITS]{}, sum = 0;
+    for (int64_t i = 0; i < count; i++) at[digit(from[i])]++;
+    for (int32_t& begin : at) sum += std::exchange(begin, sum);
+    for (int64_t i = 0; i < count; i++) to[at[digit(from[i])]++] = from[i];
+    std::swap(from, to);
   }
-  parallel_for(threads, runs, [&](int64_t run) {
-    int32_t* at = begin.data() + run * MAX_DIGITS;
-    for_run(run, [&](uint64_t key) { to[at[digit(key)]++] = key; });
-  });
+  if (from != keys) std::copy(from, from + count, keys);
 }
 
-// Sorts what `find_drawn` found, in as few passes as the depths' bits need. Returns the sorted keys, which have lost their depths.
+// Sorts what `find_drawn` found in keys[0] into keys[1].
 const uint64_t* sort_drawn(const Drawn& drawn, Buffer<uint64_t>* keys, int threads) {
-  const int64_t parts = int64_t(drawn.begin.size()) - 1, count = drawn.count();
-  const auto part_of_run = [&](int64_t run) { return parts * run / threads; };
+  const int64_t parts = int64_t(drawn.begin.size()) - 1;
   const uint64_t subtract = uint64_t{drawn.smallest} << 32;
-  const auto unsorted = [&](int64_t run, auto&& body) {
-    for (int64_t p = part_of_run(run); p < part_of_run(run + 1); p++) {
+  const auto for_run = [&](int64_t run, auto&& body) {
+    for (int64_t p = parts * run / threads; p < parts * (run + 1) / threads; p++) {
       const uint64_t* from = keys[0].get() + PART * p;
       for (int32_t k = 0; k < drawn.begin[size_t(p) + 1] - drawn.begin[size_t(p)]; k++) body(from[k] - subtract);
     }
   };
-  int width = 0;
-  while (count && (drawn.largest - drawn.smallest) >> width > 0) width++;
-  const int passes = std::max(1, (width + MAX_DIGIT_BITS - 1) / MAX_DIGIT_BITS), bits = (width + passes - 1) / passes;
-  sort_pass(threads, threads, 32, bits, unsorted, keys[1].get());
-  for (int pass = 1; pass < passes; pass++) {
-    const uint64_t* from = keys[pass % 2].get();
-    const auto sorted = [&](int64_t run, auto&& body) {
-      for (int64_t k = count * run / threads; k < count * (run + 1) / threads; k++) body(from[k]);
-    };
-    sort_pass(threads, threads, 32 + bits * pass, bits, sorted, keys[1 - pass % 2].get());
+  int bits = 0;  // of a depth, below those that say its slice
+  while (drawn.count() && (drawn.largest - drawn.smallest) >> bits >= SLICES) bits++;
+  const auto slice = [=](uint64_t key) { return key >> (32 + bits); };
+
+  std::vector<int32_t> begin(size_t(threads) * SLICES);  // where a run's keys of a slice go
+  parallel_for(threads, threads, [&](int64_t run) {
+    int32_t counts[SLICES]{};
+    for_run(run, [&](uint64_t key) { counts[slice(key)]++; });
+    std::copy(counts, counts + SLICES, begin.data() + run * SLICES);
+  });
+  int32_t sum = 0;
+  std::vector<int32_t> slices{0};  // (SLICES + 1) each one's first key
+  for (int s = 0; s < SLICES; s++) {
+    for (int run = 0; run < threads; run++) sum += std::exchange(begin[size_t(run) * SLICES + size_t(s)], sum);
+    slices.push_back(sum);
   }
-  return keys[passes % 2].get();
+  parallel_for(threads, threads, [&](int64_t run) {
+    int32_t at[SLICES];
+    std::copy(begin.data() + run * SLICES, begin.data() + (run + 1) * SLICES, at);
+    for_run(run, [&](uint64_t key) { keys[1][at[slice(key)]++] = key; });
+  });
+  parallel_for(threads, SLICES, [&](int64_t s) {
+    const int64_t first = slices[size_t(s)];
+    sort_slice(keys[1].get() + first, keys[0].get() + first, slices[size_t(s) + 1] - first, bits);
+  });
+  return keys[1].get();
 }
 
 // Adds one to the count of every tile of the footprints: four changes each, however many tiles they touch, summed at the end.
