@@ -64,10 +64,10 @@ class ConvNormRelu(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, kernel: int):
         super().__init__(SparseConv3d(in_channels, out_channels, kernel), VoxelNorm(out_channels))
 
-    def forward(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
+    def forward(self, input: Tensor, kernel_map: KernelMap) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Features of the map's output voxels."""
         convolution, norm = self
-        return norm(convolution(features, kernel_map), activate=True)
+        return norm(convolution(input, kernel_map), activate=True)
 
 
 class ResidualBlock(nn.Module):

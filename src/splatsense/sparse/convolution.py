@@ -66,15 +66,18 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         features, weight = ctx.saved_tensors
-        library, of_features, of_weight = _library(gradient), None, None
-        if weight is not None and library is None:
-            of_features = input_gradient_reference(gradient, weight, ctx.kernel_map)
-        elif weight is not None:
-            of_features = native.input_gradient(library, gradient, weight, ctx.kernel_map)
-        if features is not None and library is None:
-            of_weight = weight_gradient_reference(features, gradient, ctx.kernel_map)
-        elif features is not None:
-            of_weight = native.weight_gradient(library, features, gradient, ctx.kernel_map)
+        library, kernel_map = _library(gradient), ctx.kernel_map
+        of_features = of_weight = None
+        if library is None:
+            if weight is not None:
+                of_features = input_gradient_reference(gradient, weight, kernel_map)
+            if features is not None:
+                of_weight = weight_gradient_reference(features, gradient, kernel_map)
+        else:
+            if weight is not None:
+                of_features = native.input_gradient(library, gradient, weight, kernel_map)
+            if features is not None:
+                of_weight = native.weight_gradient(library, features, gradient, kernel_map)
         return of_features, of_weight, None
 
 
