@@ -1,4 +1,4 @@
-"""Augmentation of scenes in training: the transforms of the released GaussianCross configs (arXiv 2508.02172), which are Pointcept's.
+"""Augmentation of scenes in training: the transforms of the released GaussianCross configs (arXiv 2508.02172) and Pointcept's.
 
 Everything is drawn from a generator, in a fixed order, so a sample is a function of its seed.
 """
@@ -56,9 +56,9 @@ class AugmentConfig:
         chances = {name: value for name, value in vars(self).items() if name.endswith("chance") or name == "dropout"}
         wrong = [name for name, value in chances.items() if not 0 <= value <= 1]
         if wrong:
-            raise DataError(f"--augment.{wrong[0].replace('_', '-')}: must lie in [0, 1], got {chances[wrong[0]]}.")
+            raise DataError(f"AugmentConfig.{wrong[0]}: must lie in [0, 1], got {chances[wrong[0]]}.")
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise DataError(f"--augment.scale: needs two factors above 0 in order, got {self.scale}.")
+            raise DataError(f"AugmentConfig.scale: needs two factors above 0 in order, got {self.scale}.")
 
 
 def augment(points: Points, config: AugmentConfig, generator: torch.Generator, keep_labelled: bool = False) -> Points:

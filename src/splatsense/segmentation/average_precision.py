@@ -1,4 +1,4 @@
-"""Average precision of instances, exactly as the ScanNet benchmark counts (Dai et al. 2017, arXiv 1702.04405; its 3D evaluation).
+"""Average precision of instances, exactly as the ScanNet benchmark counts it (Dai et al. 2017, arXiv 1702.04405).
 
 What decides the figures, beyond the definition:
 - AP is the mean over the IoU thresholds 0.50, 0.55 ... 0.90 (0.95 is not among them); AP50 and AP25 have one threshold each.

@@ -1,4 +1,4 @@
-"""Clusters of points by class and distance, which become instances (PointGroup, Jiang et al. 2020, arXiv 2004.01658, section 4).
+"""Clusters of points by class and distance, which become instances (PointGroup, arXiv 2004.01658, section 4).
 
 Two points are joined when they have the same class and lie at most a radius apart; clusters are the connected components, which
 is what a breadth-first search over ball queries finds. Native code finds them among cells rather than points; the reference is
