@@ -98,8 +98,8 @@ def load_segmentation_model(name_or_path: str | Path) -> SegmentationModel:
     try:
         if card.get("kind") != KIND:
             raise CheckpointError(
-                f"{folder}: is no segmentation model but {card.get('kind') or card.get('name')!r}. A backbone needs a head first: "
-                "`splatsense train segmentation --protocol probe --backbone ...`."
+                f"{folder}: is no segmentation model but {card.get('kind') or card.get('name')!r}. A backbone needs a head: "
+                "`splatsense train segmentation --backbone ...`."
             )
         labels_name = card["labels"]
         known = LABEL_SETS.get(labels_name)

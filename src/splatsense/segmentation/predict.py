@@ -3,8 +3,8 @@
 Design
 - The network sees the mean of the points in each voxel; every point of a voxel gets its prediction. Votes are mean
   probabilities on the points that were given, over four turns x scales {1, 0.95, 1.05} and a mirrored view (arXiv 2508.02172).
-- A scene of many voxels is cut in tiles, each run with a margin around it, so memory does not grow with the scene and time grows
-  with it linearly.
+- A scene of many voxels is cut in tiles, each run with a margin around it, so memory does not grow with the scene and
+  time grows with it linearly.
 - Instances come from one pass: voxels that are no wall or floor move by their offset and are clustered by class and
   distance; a cluster's score is the mean probability of its class (the released PointGroup).
 

@@ -50,8 +50,12 @@ class ScanSettings:
     """of the coordinates: m, cm, mm, ft, in, or metres per unit as a number; auto tells it by the size"""
     up: Up = "auto"
     """axis that points up; auto tells it by the planes of the scan"""
-    recording: RecordingSettings = RecordingSettings()
-    """how RGB-D recordings are fused"""
+    frames: int = 300
+    """the most frames to take of an RGB-D recording"""
+    intrinsics: tuple[float, float, float, float] | None = None
+    """focal lengths and principal point fx fy cx cy of an RGB-D recording, in pixels of the colour image"""
+    depth_scale: float | None = None
+    """metres in one unit of a recording's depth files; by default 0.001, and 0.0002 in the form of TUM"""
 
     def metres(self) -> float | None:
         """Metres in a unit; None for auto. Raises DataError when it is no unit."""
@@ -64,6 +68,9 @@ class ScanSettings:
         if not 0 < value < float("inf"):
             raise DataError(f"--unit {self.unit}: give auto, {', '.join(UNITS)}, or metres per unit as a number above 0.")
         return value
+
+
+DEFAULT = ScanSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +88,7 @@ class Scan:
     matrix: Float[np.ndarray, "3 3"]
 
 
-def read_scan(path: Path, settings: ScanSettings = ScanSettings()) -> Scan:
+def read_scan(path: Path, settings: ScanSettings = DEFAULT) -> Scan:
     """Read a scan of any kind.
 
     Args:
@@ -148,9 +155,9 @@ def _recording(path: Path, settings: ScanSettings) -> PointCloud:
         )
     if settings.unit != "auto":
         raise DataError("--unit: a recording's unit is that of its depth; give --depth-scale instead.")
-    recording = settings.recording
-    if settings.up != "auto":
-        recording = RecordingSettings(**(vars(recording) | {"up": settings.up}))
+    recording = RecordingSettings(
+        settings.frames, intrinsics=settings.intrinsics, depth_scale=settings.depth_scale, up=settings.up
+    )
     with tempfile.TemporaryDirectory() as scratch:
         scene = read_recording(path, Path(scratch), recording)
     assert scene.color is not None

@@ -39,6 +39,7 @@ HEAT = np.array([[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64], [2
 ScanPath = Annotated[Path, tyro.conf.arg(metavar="SCAN")]
 OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 MODEL = "rooms20-tiny"
+DEFAULT = ScanSettings()
 
 
 def segment(
@@ -46,7 +47,7 @@ def segment(
     out: OutputFolder = None,
     model: str = MODEL,
     views: Views = "one",
-    settings: ScanSettings = ScanSettings(),
+    settings: ScanSettings = DEFAULT,
 ) -> str:
     """Say what every point of a scan belongs to: classes, and instances with boxes where the model has them.
 
@@ -79,7 +80,7 @@ def similar(
     point: tuple[float, float, float],
     out: OutputFolder = None,
     model: str = MODEL,
-    settings: ScanSettings = ScanSettings(),
+    settings: ScanSettings = DEFAULT,
 ) -> str:
     """Show what is like a point of a scan to a backbone: a heat map of the cosine similarity of features.
 
@@ -107,7 +108,8 @@ def similar(
     x, y, z = read.coord[row].tolist()
     return (
         f"compared with the point at {x:.3f} {y:.3f} {z:.3f}, {away:.2f} m from the one given; similarity "
-        f"{np.quantile(likeness, 0.05):.2f} to {np.quantile(likeness, 0.95):.2f} (5 to 95 % of the points); results are in {folder}."
+        f"{np.quantile(likeness, 0.05):.2f} to {np.quantile(likeness, 0.95):.2f} (5 to 95 % of the points). "
+        f"Results are in {folder}."
     )
 
 

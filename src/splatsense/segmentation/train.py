@@ -3,7 +3,8 @@
 Design
 - Three protocols: from scratch, fine-tuning of a pre-trained backbone, and a linear probe of a frozen one. They differ in
   where the weights come from and what is trained, and in nothing else.
-- A step draws scenes, augmentation and crops from (seed, step): a resumed run equals an uninterrupted one, bit for bit on a CPU.
+- A step draws scenes, augmentation and crops from (seed, step): a resumed run equals an uninterrupted one, bit for bit on
+  a CPU.
 - The model of the last step is saved. Pointcept keeps the best on the validation split, which its tables then report.
 """
 
