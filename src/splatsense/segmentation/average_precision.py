@@ -246,7 +246,7 @@ class InstanceReport:
         }  # fmt: skip
 
     def __str__(self) -> str:
-        rows = [("class", "AP", "AP50", "AP25", "instances")]
+        rows: list[tuple[str, ...]] = [("class", "AP", "AP50", "AP25", "instances")]
         for name, values, count in zip(self.labels.names, self.by_class.tolist(), self.counts, strict=True):
             if count:
                 rows.append((name, *map(percent, values), f"{count:,}"))

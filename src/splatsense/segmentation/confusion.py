@@ -100,7 +100,7 @@ class SemanticReport:
         }
 
     def __str__(self) -> str:
-        rows = [("class", "IoU", "accuracy", "points")]
+        rows: list[tuple[str, ...]] = [("class", "IoU", "accuracy", "points")]
         points = self.matrix.sum(1)
         for name, iou, accuracy, count in zip(self.labels.names, self.iou, self.accuracy, points, strict=True):
             if count or np.isfinite(iou):

@@ -21,10 +21,10 @@ def lovasz_softmax(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], igno
         A scalar in [0, 1]; 0 when no point counts.
     """
     counted = labels != ignore
-    probabilities, labels = logits[counted].float().softmax(1), labels[counted]
+    probabilities, labels = logits[counted].softmax(1), labels[counted]
     losses = []
     for label in labels.unique().tolist():
-        truth = (labels == label).float()
+        truth = (labels == label).to(probabilities)
         errors, order = (truth - probabilities[:, label]).abs().sort(descending=True)
         losses.append(errors @ _jaccard_gradient(truth[order]))
     return torch.stack(losses).mean() if losses else logits.sum() * 0

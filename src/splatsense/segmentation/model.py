@@ -65,9 +65,10 @@ class SegmentationModel:
 
 
 def save_segmentation_model(folder: Path, model: SegmentationModel) -> None:
-    """Write a model folder; the card gets name, label set, backbone and hash beside what `model.card` holds."""
+    """Write a model folder, weights in half precision; the card gets name, label set, backbone and hash beside what `model.card` holds."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+    state = model.network.state_dict().items()
+    weights = {name: (value.half() if value.is_floating_point() else value).cpu().contiguous() for name, value in state}
     with atomic_write(folder / WEIGHTS) as temporary:
         save_file(weights, temporary)
     described = {
@@ -77,7 +78,7 @@ def save_segmentation_model(folder: Path, model: SegmentationModel) -> None:
         "labels": model.labels_name,
         "classes": list(model.labels.names),
         "voxel": model.voxel,
-        "unet": asdict(model.network.backbone.config),
+        "backbone": asdict(model.network.backbone.config),
         "cluster": asdict(model.cluster),
         "leave_out": list(model.leave_out),
         **{key: value for key, value in model.card.items() if key not in ("kind", "sha256")},
@@ -108,14 +109,12 @@ def load_segmentation_model(name_or_path: str | Path) -> SegmentationModel:
                 f"{folder / CONFIG}: its head has {len(card['classes'])} classes called {labels_name}, which do not match the "
                 "label set of that name here; use the version of splatsense that trained it."
             )
-        network = Segmenter(unet_config(card["unet"], folder / CONFIG), len(known), card["task"] == "instance")
+        network = Segmenter(unet_config(card["backbone"], folder / CONFIG), len(known), card["task"] == "instance")
         cluster = ClusterConfig(**card["cluster"])
         voxel, leave_out = float(card["voxel"]), tuple(card["leave_out"])
     except (KeyError, TypeError, ValueError, DataError) as error:
         raise CheckpointError(f"{folder / CONFIG}: is damaged or of another version ({error!r}).") from error
-    if sha256(folder / WEIGHTS) != card.get("sha256"):
-        raise CheckpointError(f"{folder / WEIGHTS}: sha256 is not the one in {CONFIG}; copy the model folder again.")
-    load_weights(network, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    load_weights(network, read_weights(folder, card), folder / WEIGHTS)
     network.eval().requires_grad_(False)
     return SegmentationModel(network, labels_name, voxel, cluster, leave_out, card)
 
@@ -127,10 +126,11 @@ def load_backbone(name_or_path: str | Path) -> tuple[UNetConfig, dict[str, Tenso
         CheckpointError: it is missing or damaged, or holds no such backbone.
     """
     folder = find_model(name_or_path)
-    card, weights = read_card(folder), read_weights(folder / WEIGHTS)
-    if "unet" not in card:
-        raise CheckpointError(f'{folder / CONFIG}: describes no backbone ("unet"); give a model of `train gaussian-cross`.')
-    config = unet_config(card["unet"], folder / CONFIG)
+    card = read_card(folder)
+    weights = read_weights(folder, card)
+    if not isinstance(card.get("backbone"), dict):
+        raise CheckpointError(f"{folder / CONFIG}: describes no backbone; give a model of `train gaussian-cross`.")
+    config = unet_config(card["backbone"], folder / CONFIG)
     prefixed = {name.removeprefix(BACKBONE): value for name, value in weights.items() if name.startswith(BACKBONE)}
     return config, prefixed or weights
 
@@ -156,9 +156,12 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file. Raises CheckpointError when it cannot be read."""
+def read_weights(folder: Path, card: dict[str, Any]) -> dict[str, Tensor]:
+    """Tensors of a model folder. Raises CheckpointError when they cannot be read or are not those of the card."""
+    path = folder / WEIGHTS
     try:
+        if sha256(path) != card.get("sha256"):
+            raise CheckpointError(f"{path}: sha256 is not the one in {CONFIG}; copy the model folder again.")
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); copy the model folder again.") from error
@@ -176,7 +179,8 @@ def load_weights(network: torch.nn.Module, weights: dict[str, Tensor], path: Pat
 def unet_config(entry: dict[str, Any], where: Path) -> UNetConfig:
     """A `UNetConfig` from a card. Raises CheckpointError when it does not fit this version."""
     names = {field.name for field in fields(UNetConfig)}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
     try:
-        return UNetConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
+        return UNetConfig(**values)
     except (TypeError, AttributeError, DataError) as error:
         raise CheckpointError(f"{where}: its backbone has other settings than {', '.join(sorted(names))} ({error}).") from error
