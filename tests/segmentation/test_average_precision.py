@@ -237,5 +237,5 @@ def test_bad_input():
         evaluation.add(proposals((0, 200, 20, 0.9)), *truth)
     with pytest.raises(DataError, match="finite"):
         proposals((0, 200, CHAIR, float("nan")))
-    with pytest.raises(DataError, match="1 masks, 2 labels"):
-        Proposals(np.zeros((1, 5), bool), np.zeros(2, np.int64), np.zeros(1))
+    with pytest.raises(DataError, match="1 masks, 1 labels, 2 scores"):
+        Proposals(np.zeros((1, 5), bool), np.zeros(1, np.int64), np.zeros(2))

@@ -65,7 +65,7 @@ class SegmentationModel:
 
 
 def save_segmentation_model(folder: Path, model: SegmentationModel) -> None:
-    """Write a model folder, weights in half precision; the card gets name, label set, backbone and hash beside what `model.card` holds."""
+    """Write a model folder, weights in half precision; the card gets label set, backbone and hash beside `model.card`."""
     folder.mkdir(parents=True, exist_ok=True)
     state = model.network.state_dict().items()
     weights = {name: (value.half() if value.is_floating_point() else value).cpu().contiguous() for name, value in state}
