@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from splatsense.gaussian_cross.unet import UNetConfig
 from splatsense.labels import SCANNET20
 from splatsense.scenes import Scene, save_scene
 
 WALL, FLOOR, CHAIR, TABLE = (SCANNET20.index(name) for name in ("wall", "floor", "chair", "table"))
 SPACING = 0.05
+SMALL = UNetConfig(stem_channels=8, stem_kernel=3, channels=(12, 12), layers=(1, 1))
 
 
 def plane(u, v, origin, normal):

@@ -77,7 +77,7 @@ def test_colours_stay_in_range_and_a_stretched_contrast_widens_them(points):
     result = augment(
         points, replace(NOTHING, color_shift_chance=1, color_shift=0.6, color_jitter_chance=1, color_jitter=0.3), generator()
     )
-    assert 0 <= float(result.color.min())
+    assert float(result.color.min()) >= 0
     assert float(result.color.max()) <= 1
     stretched = augment(points, replace(NOTHING, contrast_chance=1), generator(5)).color
     assert (stretched.amax(0) - stretched.amin(0) > points.color.amax(0) - points.color.amin(0)).all()

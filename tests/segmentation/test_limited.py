@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ NAMES = [f"train/scene{number:04d}_00" for number in range(200)]
 def test_shares_of_scenes_contain_smaller_ones_and_depend_on_the_seed():
     drawn = [set(draw_scenes(NAMES, share, 0)) for share in (0.01, 0.05, 0.1, 0.2, 1.0)]
     assert [len(names) for names in drawn] == [2, 10, 20, 40, 200]
-    assert all(a < b for a, b in zip(drawn, drawn[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(drawn))
     assert draw_scenes(NAMES, 0.1, 0) == [name for name in NAMES if name in drawn[2]]
     assert set(draw_scenes(NAMES, 0.1, 1)) != drawn[2]
     assert len(draw_scenes(NAMES[:5], 0.01, 0)) == 1
