@@ -55,7 +55,7 @@ def test_bad_input(rooms, predicted, untrained, tmp_path):
         evaluate_semantic(EvaluateConfig(rooms, "train"))
     with pytest.raises(DataError, match="give --labels"):
         evaluate_semantic(EvaluateConfig(rooms, "train", predictions=predicted))
-    with pytest.raises(FormatError, match="val_0000.npz: does not exist"):
+    with pytest.raises(FormatError, match=r"val_0000\.npz: does not exist"):
         evaluate_semantic(EvaluateConfig(rooms, "val", predictions=predicted, labels="scannet20"))
     with pytest.raises(FormatError, match="other classes than S3DIS"):
         evaluate_semantic(EvaluateConfig(rooms, "train", predictions=predicted, labels="s3dis"))

@@ -27,7 +27,7 @@ def test_missing_colours_are_grey_and_missing_normals_estimated():
     assert (points.color == 0.5).all()
     assert (points.semantic == -1).all()
     floor = (scene.coord[:, 2] < 0.03) & (scene.coord[:, :2] > 0.3).all(1)
-    assert np.median(np.abs(points.normal[floor, 2])) > 0.99
+    assert np.median(np.abs(points.normal.numpy()[floor, 2])) > 0.99
 
 
 def test_each_voxel_has_one_point_and_each_point_its_voxel():
@@ -59,3 +59,5 @@ def test_centred():
     assert (low + high)[:2].abs().max() < 1e-5
     assert float(low[2]) == 0
     assert torch.equal(points.centered(vertically=False).coord[:, 2], points.coord[:, 2])
+    kept = points[sample_grid(points.coord, 0.1).chosen].centered(step=0.1)
+    assert len(sample_grid(kept.coord, 0.1).chosen) == len(kept)  # none has come into another's voxel

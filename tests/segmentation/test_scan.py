@@ -14,10 +14,11 @@ from splatsense.segmentation.export import write_points
 from splatsense.segmentation.scan import ScanSettings, detect_up, points_of_gaussians, read_scan
 
 SCENE = room()
+STRAIGHT = np.eye(3)
 Y_UP = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float)  # z becomes y
 
 
-def write(path, coord, normals=True, color=None, turn=np.eye(3)):
+def write(path, coord, normals=True, color=None, turn=STRAIGHT):
     columns = dict(zip(("nx", "ny", "nz"), (SCENE.normal @ turn.T).T, strict=True)) if normals else {}
     write_points(path, np.asarray(coord, np.float32), SCENE.color if color is None else color, columns)
     return path
@@ -79,7 +80,7 @@ def test_no_colours_and_no_normals_are_said(tmp_path, caplog):
     assert "has no normals" in caplog.text
     assert (scan.points.color == 0.5).all()
     floor = (SCENE.coord[:, 2] < 0.03) & (SCENE.coord[:, :2] > 0.3).all(1)
-    assert np.median(np.abs(scan.points.normal[floor, 2])) > 0.99
+    assert np.median(np.abs(scan.points.normal.numpy()[floor, 2])) > 0.99
 
 
 def test_a_splat_gives_centres_colours_and_shortest_axes(tmp_path):
@@ -113,7 +114,7 @@ def test_a_posed_recording_is_fused(tmp_path, caplog):
     assert np.isfinite(scan.points.normal.numpy()).all()
     with pytest.raises(DataError, match="--depth-scale"):
         read_scan(tmp_path / "seq", ScanSettings(unit="mm"))
-    with pytest.raises(FormatError, match="it holds .*seq, name that"):
+    with pytest.raises(FormatError, match=r"it holds .*seq, name that"):
         read_scan(tmp_path)
 
 

@@ -52,8 +52,9 @@ def test_a_model_without_instances_writes_classes_only(scan, untrained, tmp_path
 
 def test_similar_takes_points_of_the_file(scan, untrained, tmp_path, capsys):
     out, (x, y, z) = tmp_path / "out", (SCENE.coord[500] * 1000).tolist()
-    point = ["--point", str(x), str(y), str(z)]
-    assert main(["similar", str(scan), *point, "--model", str(untrained["semantic"]), "--out", str(out)]) == 0
+    assert (
+        main(["similar", str(scan), "--point", f"{x},{y},{z}", "--model", str(untrained["semantic"]), "--out", str(out)]) == 0
+    )
     assert "0.00 m from the one given" in capsys.readouterr().out
     data = (out / "similar.ply").read_bytes().split(b"end_header\n")[1]
     values = np.frombuffer(data, [("xyz", "<f4", 3), ("rgb", "u1", 3), ("similarity", "<f4")])
@@ -84,7 +85,8 @@ def test_heat_rises_with_likeness():
         (["segment", "SCAN", "--model", "nothing"], "neither a folder"),
         (["segment", "SCAN", "--model", "MODEL", "--unit", "league"], "--unit league"),
         (["segment", "missing.ply", "--model", "MODEL"], "does not exist"),
-        (["similar", "SCAN", "--model", "MODEL", "--point", "nan", "0", "0"], "--point"),
+        (["similar", "SCAN", "--model", "MODEL", "--point", "nan,0,0"], "--point"),
+        (["similar", "SCAN", "--model", "MODEL", "--point", "1,2"], "--point 1,2"),
     ],
 )
 def test_errors_are_said(scan, untrained, capsys, command, message):

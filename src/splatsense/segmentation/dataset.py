@@ -110,7 +110,7 @@ class TrainingScenes:
         points = points[sample_grid(points.coord, config.voxel, priority).chosen]
         most = int(config.crop_share * len(points)) if config.crop_share else config.crop_points
         points = sphere_crop(points, most, generator) if most else points
-        return points.centered(vertically=False)
+        return points.centered(vertically=False, step=config.voxel)
 
 
 def only_counted(points: Points, config: SegmentationConfig) -> Int64[Tensor, " n"]:

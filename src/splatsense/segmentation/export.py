@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -32,11 +33,11 @@ def load_prediction(path: Path, labels: LabelSet) -> Prediction:
         FormatError: the file is missing or damaged, or its classes are not those of `labels`.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in (*FIELDS, "classes")}
     except FileNotFoundError as error:
         raise FormatError(f"{path}: does not exist; every scene of the split needs a prediction of that name.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, BadZipFile) as error:
         raise FormatError(f"{path}: is no prediction of splatsense, or damaged ({error}).") from error
     if arrays.pop("classes").tolist() != list(labels.names):
         raise FormatError(f"{path}: was made with other classes than {labels.name}; give the label set it was made with.")

@@ -9,6 +9,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int64
@@ -76,11 +77,11 @@ class PointLists(Mapping[str, np.ndarray]):
             self._files = {file.stem: file for file in sorted(path.glob("*.npy"))}
             return
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with open_to_read(path) as handle, np.load(handle, allow_pickle=False) as archive:
                 if not isinstance(archive, np.lib.npyio.NpzFile):
                     raise ValueError("no .npz")
                 self._files = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+        except (OSError, ValueError, EOFError, AttributeError, TypeError, BadZipFile) as error:
             raise FormatError(
                 f"{path}: is no .npz or folder of .npy files with the annotated points of each scene. Published lists are "
                 "pickles; docs/segmentation.md says how to convert them."
@@ -92,7 +93,7 @@ class PointLists(Mapping[str, np.ndarray]):
         try:
             values = self._files[name]
             rows = np.load(values, allow_pickle=False) if isinstance(values, Path) else values
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise FormatError(f"{self.path}: the list of {name} cannot be read ({error}).") from error
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise FormatError(f"{self.path}: the list of {name} is no array of indices.")

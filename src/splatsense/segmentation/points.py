@@ -54,11 +54,18 @@ class Points:
         """What the network sees: colour in [-1, 1] and normal."""
         return torch.cat([self.color * 2 - 1, self.normal], dim=1)
 
-    def centered(self, vertically: bool = True) -> "Points":
-        """Moved so that the box's centre is at x = y = 0 and, if `vertically`, its bottom at z = 0."""
-        low, high = self.coord.amin(0), self.coord.amax(0)
-        bottom = low[2] if vertically else torch.zeros(())
-        return replace(self, coord=self.coord - torch.stack([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, bottom]))
+    def centered(self, vertically: bool = True, step: float = 0.0) -> "Points":
+        """Moved so that the box's centre is at x = y = 0 and, if `vertically`, its bottom at z = 0.
+
+        Args:
+            vertically: move along z too.
+            step: move by multiples of it, so that points stay in voxels of that side.
+        """
+        low, high = self.coord.double().amin(0), self.coord.double().amax(0)
+        shift = torch.stack([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2] * vertically])
+        if step:
+            shift = (shift / step).floor() * step
+        return replace(self, coord=(self.coord - shift).float())
 
 
 def label_set(name: str) -> LabelSet:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Float64, UInt8
 from PIL import Image
 from torch.nn.functional import normalize
 
@@ -77,7 +77,7 @@ def segment(
 
 def similar(
     scan: ScanPath,
-    point: tuple[float, float, float],
+    point: Annotated[str, tyro.conf.arg(metavar="X,Y,Z")],
     out: OutputFolder = None,
     model: str = MODEL,
     settings: ScanSettings = DEFAULT,
@@ -88,16 +88,15 @@ def similar(
 
     Args:
         scan: A point cloud, splat or mesh; or the folder of a scene or of a posed RGB-D recording.
-        point: x y z in the axes and units of the file; the nearest point of the scan is taken.
+        point: In the axes and units of the file; the nearest point of the scan is taken. Write --point=-1,2,3 when it starts
+            with a minus.
         out: Folder for the results; by default SCAN's name with -similar, beside where you are.
         model: A segmentation model or a pre-trained backbone: a bundled one's name, or a folder.
         settings: How the scan is read.
     """
+    target = _numbers(point)
     network, voxel = _backbone(model)
     read = read_scan(scan, settings)
-    target = np.array(point, np.float64)
-    if not np.isfinite(target).all():
-        raise DataError(f"--point: must be three numbers, got {point}.")
     row = int(np.square(read.coord - target).sum(1).argmin())
     away = float(np.linalg.norm((read.coord[row] - target) @ read.matrix.T))
     likeness = similarity(network, read.points, voxel, row)
@@ -126,6 +125,16 @@ def heat_colors(values: Float32[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3"]:
     place = np.clip((values.astype(np.float64) - low) / max(1 - low, 1e-6), 0, 1) * (len(HEAT) - 1)
     channels = [np.interp(place, np.arange(len(HEAT)), HEAT[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=1).round().astype(np.uint8)
+
+
+def _numbers(point: str) -> Float64[np.ndarray, "3"]:
+    try:
+        target = np.array([float(part) for part in point.split(",")])
+    except ValueError:
+        target = np.empty(0)
+    if target.shape != (3,) or not np.isfinite(target).all():
+        raise DataError(f"--point {point}: must be three numbers with commas between them, such as 1.5,0.2,0.9.")
+    return target
 
 
 def _backbone(model: str) -> tuple[Segmenter, float]:
