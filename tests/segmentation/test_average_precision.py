@@ -108,7 +108,7 @@ def test_tiny_instances_neither_count_nor_are_missed():
 
 
 def test_a_prediction_of_a_tiny_instance_is_ignored_and_a_tiny_prediction_does_not_exist():
-    # 100 points, 70 of them on a tiny chair: IoU with it 70/100, matched up to 0.65; above, 70 % ignored is at most the threshold
+    # 100 points, 70 of them on a tiny chair: matched up to 0.65; above, the 70 % that are ignored do not exceed the threshold
     truth = scene((200, CHAIR, 1), (70, CHAIR, 2), (200, CABINET, 3))
     found = proposals((0, 200, CHAIR, 0.5), (200, 300, CHAIR, 0.9))
     assert chair_ap((found, truth)) == pytest.approx([(4 * 1 + 5 * 0.25) / 9, 1, 1])

@@ -49,7 +49,11 @@ def test_crops_are_the_nearest_points(root):
 
 
 def one_per_voxel(points, voxel=0.1):
-    return points[sample_grid(points.coord, voxel).chosen].centered()
+    return points[sample_grid(points.coord, voxel).chosen].centered(step=voxel)
+
+
+def cells(points, voxel=0.1):
+    return set(map(tuple, (points.coord.double() / voxel).floor().long().tolist()))
 
 
 def test_mixing_lays_pairs_over_each_other_and_the_first_wins(root):
@@ -58,15 +62,18 @@ def test_mixing_lays_pairs_over_each_other_and_the_first_wins(root):
     apart, mixed = collate(samples, 0.1, mixed=False), collate(samples, 0.1, mixed=True)
     assert apart.coordinates[:, 0].unique().tolist() == [0, 1, 2]
     assert mixed.coordinates[:, 0].unique().tolist() == [0, 1]
-    rows = mixed.coordinates[:, 0] == 0
-    assert len(samples[0]) < int(rows.sum()) < len(samples[0]) + len(samples[1])
-    assert torch.equal(mixed.features[rows][: len(samples[0])], samples[0].features)
+    assert int((mixed.coordinates[:, 0] == 0).sum()) == len(cells(samples[0]) | cells(samples[1]))
+    assert int((mixed.coordinates[:, 0] == 1).sum()) == len(samples[2])
+    gray = replace(samples[0], color=samples[0].color * 0)
+    first, alone = collate([samples[0], gray], 0.1, mixed=True), collate([samples[0]], 0.1, mixed=False)
+    assert torch.equal(first.features, alone.features)
     assert len(mixed.coordinates.unique(dim=0)) == len(mixed.coordinates)
 
 
 def test_offsets_lead_to_the_centroids(root):
     points = one_per_voxel(TrainingScenes(config(root, task="instance")).points(0))
     batch = collate([points], 0.1, mixed=False)
+    points = points[sample_grid(points.coord, 0.1).chosen]  # in the order of the batch
     assert torch.equal(batch.counted, points.instance != NONE)
     for number in range(3):
         own = points.instance == number
