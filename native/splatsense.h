@@ -5,7 +5,7 @@
 
 #define SS_API extern "C" __attribute__((visibility("default")))
 
-#define SS_ABI_VERSION 3
+#define SS_ABI_VERSION 4
 
 SS_API int ss_abi_version();
 // Which build this is, and the best one this CPU can run: 0 baseline, 1 AVX2, 2 AVX-512.
@@ -109,3 +109,48 @@ SS_API int ss_photometric_loss(const float* color, const float* alpha, const flo
 // points; `found` of them. Returns 0, 1 when out of memory, or 2 when the points span over two million cells of about radius / 2.
 SS_API int ss_cluster_points(const float* points, const int32_t* labels, int32_t count, double radius, int32_t least,
                              int32_t* clusters, int32_t* found);
+
+// ---- sparse.cpp: sparse 3D convolution (splatsense/sparse/convolution.py) along lists of pairs, offset after offset -----------
+struct SsSparseConvolution {
+  const float* features;             // (input_count, in_channels)
+  const float* weight;               // (out_channels, offsets, in_channels); transposed: (in_channels, offsets, out_channels)
+  const int32_t *inputs, *outputs;   // rows of each pair; outputs ascend within an offset
+  const int64_t* bounds;             // (offsets * tiles + 1): where the pairs of each offset and tile of outputs begin
+  int64_t in_channels, out_channels, offsets, output_count;
+  int64_t tile;                      // outputs of a tile
+  int32_t transposed, reversed;      // flags: the weight's axes are exchanged; offset k has the weight of offset K - 1 - k
+  int32_t threads;
+};
+// out (output_count, out_channels). Returns 0, or 1 when out of memory.
+SS_API int ss_sparse_convolution(const SsSparseConvolution* input, float* out);
+// out (out_channels, offsets, in_channels) from gradient (output_count, out_channels); `weight` and the flags are not used.
+SS_API int ss_sparse_weight_gradient(const SsSparseConvolution* input, const float* gradient, float* out);
+
+// ---- voxel_maps.cpp: which voxels meet along a kernel (splatsense/sparse/kernel_map.py); keys ascend and are distinct
+// Pairs of a submanifold convolution of odd kernel size <= 7, offset after offset, outputs ascending. Call it with null `inputs` and
+// `outputs` for bounds[k * tiles] alone, where offset k's pairs begin (bounds[kernel^3 * tiles]: how many there are), then
+// with room for them, for all bounds (kernel^3 * tiles + 1) too. Returns 0, or 1 when out of memory.
+SS_API int ss_submanifold_map(const int64_t* keys, int64_t count, int32_t kernel, int64_t tile, int32_t threads,
+                              int64_t* bounds, int32_t* inputs, int32_t* outputs);
+// Keys of the voxels of twice the size (at most `count`), and the pairs (count) of a convolution of kernel 2 and stride 2, with
+// starts (9) of its offsets. Returns how many keys.
+SS_API int64_t ss_strided_map(const int64_t* keys, int64_t count, int64_t* parents, int32_t* inputs, int32_t* outputs,
+                              int64_t* starts);
+
+// ---- batch_norm.cpp: batch normalisation of rows, then addition and ReLU (splatsense/sparse/normalization.py)
+struct SsBatchNorm {
+  const float *input, *residual;  // (rows, channels); residual may be null
+  const float *weight, *bias;     // (channels)
+  float *mean, *variance;         // (channels), biased; given, unless the forward pass is to measure them (training)
+  int64_t rows, channels;
+  float epsilon;
+  int32_t relu, training, threads;
+};
+struct SsBatchNormGradients {
+  float *input, *residual;  // (rows, channels); residual may be null
+  float *weight, *bias;     // (channels)
+};
+// Both return 0, or 1 when out of memory.
+SS_API int ss_batch_norm(const SsBatchNorm* input, float* out);
+SS_API int ss_batch_norm_backward(const SsBatchNorm* input, const float* output, const float* gradient,
+                                  const SsBatchNormGradients* to);
