@@ -34,11 +34,11 @@ def box(low, size):
 
 
 def room(name="room", seed=0):
-    """About 4,000 points in 3.2 x 2.4 x 2.2 m; chairs are red, tables blue."""
+    """About 10,000 points in 3.2 x 3.0 x 2.2 m; chairs are red, tables blue."""
     rng = np.random.default_rng(seed)
-    parts = [(*plane(3.2, 2.4, (0, 0, 0), (0, 0, 1)), FLOOR, -1, (120, 110, 100)),
+    parts = [(*plane(3.2, 3.0, (0, 0, 0), (0, 0, 1)), FLOOR, -1, (120, 110, 100)),
              (*plane(3.2, 2.2, (0, 0, 0), (0, 1, 0)), WALL, -1, (220, 220, 210)),
-             (*plane(2.4, 2.2, (0, 0, 0), (1, 0, 0)), WALL, -1, (220, 220, 210))]  # fmt: skip
+             (*plane(3.0, 2.2, (0, 0, 0), (1, 0, 0)), WALL, -1, (220, 220, 210))]  # fmt: skip
     for number, (label, color) in enumerate([(CHAIR, (200, 30, 30)), (CHAIR, (200, 30, 30)), (TABLE, (30, 30, 200))]):
         corner = (0.5 + number * 0.9 + rng.uniform(0, 0.2), rng.uniform(0.5, 1.4), 0.05)
         parts.append((*box(corner, (0.5, 0.5, 0.6 if label == CHAIR else 0.8)), label, number, color))

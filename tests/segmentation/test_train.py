@@ -25,7 +25,8 @@ GENTLE = AugmentConfig(dropout_chance=0, elastic_chance=0, tilt_chance=0)
 
 def config(rooms, out, **changes):
     settings = {"voxel": 0.1, "batch_size": 2, "crop_points": 0, "steps": 3, "checkpoint_every": 100,
-                "log_every": 1, "augment": GENTLE, "cluster": ClusterConfig(1.5, 5, 20), "learning_rate": 0.01, "val_split": "none"}  # fmt: skip
+                "log_every": 1, "augment": GENTLE, "cluster": ClusterConfig(1.5, 5, 20), "learning_rate": 0.01,
+                "val_split": "none"}  # fmt: skip
     return SegmentationConfig(str(rooms), str(out), **(settings | changes))
 
 

@@ -36,7 +36,7 @@ OUTLIERS = 0.005  # of the points at both ends of an axis do not count for a sca
 LOWEST, HIGHEST = 1.2, 30.0  # metres that scans of rooms and buildings are high
 LARGE_IN_CM, LARGE_IN_MM = 60.0, 600.0  # smallest side of the box from which coordinates must be cm, and mm
 PLANE, ALIGNED = 0.05, 0.9  # thickness of a floor in sides of the box; cosine of a normal along an axis
-CLEARLY = 1.3  # how much larger the floor must be across another axis than z to turn the scan
+CLEARLY = 1.2  # how much larger the floor must be across another axis than z to turn the scan
 AXES: dict[str, tuple[int, float]] = {
     "x": (0, 1.0), "y": (1, 1.0), "z": (2, 1.0), "-x": (0, -1.0), "-y": (1, -1.0), "-z": (2, -1.0),
 }  # fmt: skip
@@ -221,9 +221,8 @@ def detect_up(coord: Float[np.ndarray, "n 3"], normal: Float[np.ndarray, "n 3"])
     side = np.maximum(high - low, 1e-9)
     place = (coord - low) / side
     aligned = np.abs(normal) > ALIGNED
-    planes = np.stack([
-        (aligned & (place < PLANE) & (normal > 0)).sum(0), (aligned & (place > 1 - PLANE) & (normal < 0)).sum(0),
-    ]).sum(0).astype(np.float64)  # fmt: skip
+    ends = [(aligned & (place < PLANE) & (normal > 0)).sum(0), (aligned & (place > 1 - PLANE) & (normal < 0)).sum(0)]
+    planes = np.max(ends, axis=0).astype(np.float64)  # scans often lack the ceiling, or a wall
     best = int(planes.argmax())
     if best == 2 or planes[best] < CLEARLY * planes[2] or side[best] > CLEARLY * side.min():
         best = 2
