@@ -42,8 +42,8 @@ def test_classes_and_instances_of_a_room_are_learned(rooms, tmp_path):
     """Overfits the two training rooms, and finds their furniture."""
     model = load_segmentation_model(train_segmentation(config(rooms, tmp_path, task="instance", steps=45, mix=0.0)))
     scores = score_scenes(model, rooms, "train").headline()
-    assert scores["mean_accuracy"] > 0.9
-    assert scores["ap50"] > 0.6
+    assert scores["mean_accuracy"] > 0.8
+    assert scores["ap50"] > 0.5
 
 
 def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(rooms, tmp_path):

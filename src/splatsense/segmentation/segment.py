@@ -34,7 +34,7 @@ from splatsense.tables import counted, table
 
 DRAWN = 150_000  # points of a picture
 PICTURE = (960, 720)
-ABOVE, TOP = 1.1, 0.8  # how far the picture's camera stands in radii; share of the height that is drawn, to look inside
+AWAY, TOP = 2.6, 0.8  # how far the picture's camera stands in radii; share of the height that is drawn, to look inside
 HEAT = np.array([[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]], np.float64)
 ScanPath = Annotated[Path, tyro.conf.arg(metavar="SCAN")]
 OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
@@ -77,7 +77,7 @@ def segment(
 
 def similar(
     scan: ScanPath,
-    point: Annotated[str, tyro.conf.arg(metavar="X,Y,Z")],
+    point: Annotated[str, tyro.conf.arg(metavar="X,Y,Z")] = "",
     out: OutputFolder = None,
     model: str = MODEL,
     settings: ScanSettings = DEFAULT,
@@ -196,12 +196,14 @@ def _draw(path: Path, points: Points, colors: UInt8[np.ndarray, "n 3"]) -> None:
         shown = np.sort(np.random.default_rng(0).choice(shown, DRAWN, replace=False))
     if not len(shown):
         shown = np.arange(len(coord))
-    gaussians = point_cloud_to_gaussians(PointCloud(coord[shown], colors[shown].astype(np.float32) / 255))
+    gaussians = point_cloud_to_gaussians(
+        PointCloud(coord[shown], colors[shown].astype(np.float32) / 255, points.normal.numpy()[shown])
+    )
     center = torch.from_numpy((low + high) / 2).float()
     radius = float(np.linalg.norm(high - low)) / 2 or 1.0
-    eye = center + ABOVE * 1.9 * radius * normalize(torch.tensor([-0.55, -0.75, 1.0]), dim=0)
+    eye = center + AWAY * radius * normalize(torch.tensor([-0.55, -0.75, 1.0]), dim=0)
     camera = Cameras.look_at(eye[None], center, torch.tensor([0.0, 0.0, 1.0]), *PICTURE, 40.0)
     with torch.no_grad():
-        picture = draw(gaussians, camera).over((255, 255, 255))
+        picture = draw(gaussians, camera, shaded=True).over((255, 255, 255))
     with atomic_write(path) as temporary:
         Image.fromarray(picture).save(temporary, "PNG")
