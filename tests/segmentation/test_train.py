@@ -40,7 +40,7 @@ def same(first, second):
 
 def test_classes_and_instances_of_a_room_are_learned(rooms, tmp_path):
     """Overfits the two training rooms, and finds their furniture."""
-    model = load_segmentation_model(train_segmentation(config(rooms, tmp_path, task="instance", steps=45, mix=0.0)))
+    model = load_segmentation_model(train_segmentation(config(rooms, tmp_path, task="instance", steps=30, mix=0.0)))
     scores = score_scenes(model, rooms, "train").headline()
     assert scores["mean_accuracy"] > 0.8
     assert scores["ap50"] > 0.5
