@@ -63,9 +63,8 @@ def main() -> None:
     start = time.perf_counter()
     predict(model, scan)
     seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(
-        f"{len(scan):,} points segmented in {seconds:.1f} s, {peak:.1f} GB at most ({options.size}, {torch.get_num_threads()} threads)"
-    )
+    print(f"native: {native_level()}, {torch.get_num_threads()} threads, size {options.size}")
+    print(f"{len(scan):,} points segmented in {seconds:.1f} s, {peak:.1f} GB at most")
 
     rng = np.random.default_rng(0)
     centers, spread = rng.normal(size=(60, 3)) * 40, rng.choice([0.3, 1.0, 4.0], (200_000, 1))
