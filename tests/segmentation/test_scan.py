@@ -83,6 +83,12 @@ def test_no_colours_and_no_normals_are_said(tmp_path, caplog):
     assert np.median(np.abs(scan.points.normal.numpy()[floor, 2])) > 0.99
 
 
+def test_normals_of_a_scan_in_millimetres_are_those_of_the_scan_in_metres(tmp_path):
+    found = [read_scan(write(tmp_path / f"{factor}.ply", SCENE.coord * factor, normals=False)) for factor in (1, 1000)]
+    along = np.abs((found[0].points.normal * found[1].points.normal).sum(1).numpy())
+    assert np.quantile(along, 0.05) > 0.999
+
+
 def test_a_splat_gives_centres_colours_and_shortest_axes(tmp_path):
     cloud = PointCloud(SCENE.coord, SCENE.color.astype(np.float32) / 255, SCENE.normal)
     splat = point_cloud_to_gaussians(cloud)

@@ -99,15 +99,17 @@ def read_scan(path: Path, settings: ScanSettings = DEFAULT) -> Scan:
         FormatError: it is missing, damaged, or none of these.
         DataError: nothing in it is usable, or a setting is out of range.
     """
-    settings.metres()
+    given = settings.metres()
     cloud, is_metric = _read(path, settings)
     if cloud.colors is None:
         log.warning("%s: has no colours; every point is grey, and labels will be less sure.", path)
     coord = np.ascontiguousarray(cloud.points, np.float32)
-    normal = _unit_normals(cloud, path)
+    scale = 1.0 if is_metric else given or _detected_unit(coord, path)
+    normal = _unit_normals(cloud, scale, path)
     turn = np.eye(3) if is_metric else _upright(coord, normal, settings.up, path)
-    scale = 1.0 if is_metric else _unit(coord @ turn.T, settings.metres(), path)
     upright = (coord.astype(np.float64) @ turn.T * scale).astype(np.float32)
+    if not is_metric and given is None:
+        _warn_of_height(upright, path)
     color = np.full(coord.shape, GREY, np.float32) if cloud.colors is None else cloud.colors.astype(np.float32)
     none = torch.full((len(coord),), NONE)
     turned = (normal @ turn.T.astype(np.float32)).astype(np.float32)
@@ -178,21 +180,13 @@ def points_of_gaussians(gaussians: Gaussians, path: Path | str = "splat") -> Poi
     return PointCloud(seen.means.numpy(), seen.rgb.numpy(), normal.numpy())
 
 
-def _unit_normals(cloud: PointCloud, path: Path) -> Float32[np.ndarray, "n 3"]:
-    coord = cloud.points
+def _unit_normals(cloud: PointCloud, scale: float, path: Path) -> Float32[np.ndarray, "n 3"]:
     if cloud.normals is None:
         log.warning("%s: has no normals; they are estimated from neighbouring points.", path)
-        return _estimated(coord)
+        return normals_towards_middle((cloud.points * np.float32(scale)).astype(np.float32))
     length = np.linalg.norm(cloud.normals, axis=1, keepdims=True)
     known = np.isfinite(length) & (length > 1e-12)
     return np.divide(cloud.normals, length, out=np.zeros_like(cloud.normals, np.float32), where=known).astype(np.float32)
-
-
-def _estimated(coord: np.ndarray) -> Float32[np.ndarray, "n 3"]:
-    """Normals in voxels whose side suits the unit, which is not known yet."""
-    side = np.median(np.ptp(coord, axis=0))
-    scale = 0.02 / (side / 5) if side > 60 or side < 0.5 else 1.0  # rooms are about 5 m wide
-    return normals_towards_middle((coord * np.float32(scale)).astype(np.float32))
 
 
 def _upright(coord: np.ndarray, normal: np.ndarray, up: Up, path: Path) -> Float[np.ndarray, "3 3"]:
@@ -232,18 +226,25 @@ def detect_up(coord: Float[np.ndarray, "n 3"], normal: Float[np.ndarray, "n 3"])
     return names.get((best, upside_down), "z")
 
 
-def _unit(upright: np.ndarray, given: float | None, path: Path) -> float:
-    """Metres in a unit of coordinates with z up."""
-    low, high = np.quantile(upright[:: max(1, len(upright) // 200_000)], [OUTLIERS, 1 - OUTLIERS], axis=0)
-    side = high - low
-    metres = given if given is not None else 0.001 if side.min() > LARGE_IN_MM else 0.01 if side.min() > LARGE_IN_CM else 1.0
-    if given is None and metres != 1:
-        name = "millimetres" if metres == 0.001 else "centimetres"
-        log.warning("%s: spans %.0f x %.0f x %.0f; it was taken for %s. Say --unit m if it is not.", path, *side, name)
-    height = side[2] * metres
-    if given is None and not LOWEST <= height <= HIGHEST:
+def _sides(coord: np.ndarray) -> Float[np.ndarray, "3"]:
+    low, high = np.quantile(coord[:: max(1, len(coord) // 200_000)], [OUTLIERS, 1 - OUTLIERS], axis=0)
+    return high - low
+
+
+def _detected_unit(coord: np.ndarray, path: Path) -> float:
+    """Metres in a unit, by the smallest side of the scan: metres unless no room or building is that high."""
+    side = _sides(coord)
+    if side.min() <= LARGE_IN_CM:
+        return 1.0
+    metres, name = (0.001, "millimetres") if side.min() > LARGE_IN_MM else (0.01, "centimetres")
+    log.warning("%s: spans %.0f x %.0f x %.0f; it was taken for %s. Say --unit m if it is not.", path, *side, name)
+    return metres
+
+
+def _warn_of_height(upright: np.ndarray, path: Path) -> None:
+    height = _sides(upright)[2]
+    if not LOWEST <= height <= HIGHEST:
         log.warning(
             "%s: would be %.2f m high; rooms are %.1f m to %.0f m. Give --unit (m, cm, mm, ft, in, or metres per unit).",
             path, height, LOWEST, HIGHEST,
         )  # fmt: skip
-    return metres
