@@ -41,7 +41,8 @@ def test_segment_writes_labels_instances_and_pictures(scan, untrained, tmp_path,
         assert found["box"]["low"] == pytest.approx(own.min(0), rel=1e-4, abs=1e-2)
         assert found["size_in_metres"] == pytest.approx(np.ptp(own, axis=0) / 1000, abs=1e-2)
     for name in ("semantic.png", "instances.png"):
-        assert len(np.unique(np.asarray(Image.open(out / name)).reshape(-1, 3), axis=0)) > 20
+        with Image.open(out / name) as picture:
+            assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 20
 
 
 def test_a_model_without_instances_writes_classes_only(scan, untrained, tmp_path):
@@ -60,7 +61,8 @@ def test_similar_takes_points_of_the_file(scan, untrained, tmp_path, capsys):
     values = np.frombuffer(data, [("xyz", "<f4", 3), ("rgb", "u1", 3), ("similarity", "<f4")])
     assert values["similarity"][500] == pytest.approx(1, abs=1e-5)
     assert values["similarity"].max() <= 1
-    assert Image.open(out / "similar.png").size == (960, 720)
+    with Image.open(out / "similar.png") as picture:
+        assert picture.size == (960, 720)
 
 
 def test_similarity_is_the_cosine_of_features(untrained):
