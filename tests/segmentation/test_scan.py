@@ -86,7 +86,7 @@ def test_no_colours_and_no_normals_are_said(tmp_path, caplog):
 def test_normals_of_a_scan_in_millimetres_are_those_of_the_scan_in_metres(tmp_path):
     found = [read_scan(write(tmp_path / f"{factor}.ply", SCENE.coord * factor, normals=False)) for factor in (1, 1000)]
     along = np.abs((found[0].points.normal * found[1].points.normal).sum(1).numpy())
-    assert np.quantile(along, 0.05) > 0.999
+    assert np.quantile(along, 0.1) > 0.999
 
 
 def test_a_splat_gives_centres_colours_and_shortest_axes(tmp_path):
