@@ -104,6 +104,12 @@ SS_API int ss_photometric_loss(const float* color, const float* alpha, const flo
                                int64_t views, int64_t height, int64_t width, float ssim_weight, int32_t threads, float* loss,
                                float* color_gradient, float* alpha_gradient);
 
+// ---- clustering.cpp: connected components of points (count, 3) with labels (count): two points are joined when their labels are
+// equal and they are at most `radius` apart. clusters (count): numbered by their first points, -1 in those of fewer than `least`
+// points; `found` of them. Returns 0, 1 when out of memory, or 2 when the points span over two million cells of about radius / 2.
+SS_API int ss_cluster_points(const float* points, const int32_t* labels, int32_t count, double radius, int32_t least,
+                             int32_t* clusters, int32_t* found);
+
 // ---- sparse.cpp: sparse 3D convolution (splatsense/sparse/convolution.py) along lists of pairs, offset after offset -----------
 struct SsSparseConvolution {
   const float* features;             // (input_count, in_channels)

@@ -60,6 +60,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "classify objects by a linear classifier fitted to another split",
     ),
     "evaluate all": ("splatsense.clip_gs.evaluate:evaluate_all", "these four, embedding every object once"),
+    "train segmentation": ("splatsense.segmentation.command:train_command", "train a model that segments scenes"),
+    "train s3dis-folds": ("splatsense.segmentation.command:train_s3dis_folds", "the six models of S3DIS's 6-fold protocol"),
+    "evaluate semantic": (
+        "splatsense.segmentation.evaluate:evaluate_semantic",
+        "score the classes of points of labelled scenes",
+    ),
+    "evaluate instance": (
+        "splatsense.segmentation.evaluate:evaluate_instance",
+        "score instances by ScanNet's AP, AP50 and AP25",
+    ),
+    "segment": ("splatsense.segmentation.segment:segment", "say what every point of a scan belongs to"),
+    "similar": ("splatsense.segmentation.segment:similar", "show what in a scan is like a given point of it"),
 }
 """Command -> ("module:function", help). A command of two words shares its first word with others."""
 

@@ -107,7 +107,7 @@ class Job:
             if self._cancelled.is_set():
                 return "cancelled"
             self._change(current=printable(portion[0].name))
-            report = library.add(portion, progress=False)
+            report = library.add(portion, progress=False, draw=True)
             self.failed += report.failed
             self._change(indexed=self._indexed + report.indexed, skipped=self._skipped + report.skipped)
         return "done"

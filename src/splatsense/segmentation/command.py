@@ -1,0 +1,132 @@
+"""`splatsense train segmentation` and `train s3dis-folds`: a recipe, with what is given on the command line in its place."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splatsense.errors import DataError
+from splatsense.files import atomic_write
+from splatsense.segmentation.config import SegmentationConfig, Task
+from splatsense.segmentation.confusion import SemanticReport, percent
+from splatsense.segmentation.evaluate import score_scenes
+from splatsense.segmentation.model import load_segmentation_model
+from splatsense.segmentation.points import LABEL_SETS
+from splatsense.segmentation.predict import Views
+from splatsense.segmentation.recipes import RECIPES, S3DIS_AREAS, Limits, RecipeName, protocol_of
+from splatsense.segmentation.train import train_segmentation
+from splatsense.tables import table
+
+OVERRIDES = (
+    "size", "steps", "epochs", "batch_size", "learning_rate", "crop_points", "mix", "precision", "val_split", "name", "seed",
+    "evaluate_every", "checkpoint_every", "tensorboard",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """A recipe and what replaces its settings; None keeps the recipe's."""
+
+    scenes: str
+    """folder of splits of labelled scenes (docs/scenes.md)"""
+    out: str
+    """folder of the run; the model is saved in its sub-folder `model`"""
+    recipe: RecipeName = "rooms20"
+    """settings to start from"""
+    task: Task = "semantic"
+    """classes of points, or instances by PointGroup"""
+    backbone: str = ""
+    """pre-trained model to fine-tune; none given means training from scratch"""
+    probe: bool = False
+    """train a linear layer on the frozen backbone only"""
+    area: int = 5
+    """of S3DIS that is tested on"""
+    size: str | None = None
+    """of a backbone that is trained from scratch: tiny, small or base"""
+    steps: int | None = None
+    """length of the run in steps; 0 goes by epochs"""
+    epochs: int | None = None
+    """length of the run in passes over the scenes"""
+    batch_size: int | None = None
+    """scenes per step, of all processes together"""
+    learning_rate: float | None = None
+    """peak of the one-cycle schedule"""
+    crop_points: int | None = None
+    """voxels of a scene that are trained on at once"""
+    mix: float | None = None
+    """chance of Mix3D"""
+    precision: str | None = None
+    """float32 or bfloat16"""
+    val_split: str | None = None
+    """split whose scores go into the metrics"""
+    name: str | None = None
+    """written into the saved model"""
+    seed: int | None = None
+    """of weights, data order and augmentation"""
+    evaluate_every: int | None = None
+    """steps between evaluations"""
+    checkpoint_every: int | None = None
+    """steps between checkpoints"""
+    tensorboard: bool | None = None
+    """also write TensorBoard's events"""
+    limits: Limits = field(default_factory=Limits)
+    """limited data"""
+
+    def config(self) -> SegmentationConfig:
+        """The settings of the run. Raises DataError when some are out of range or contradict each other."""
+        if self.precision not in (None, "float32", "bfloat16"):
+            raise DataError(f"--precision {self.precision}: choose float32 or bfloat16.")
+        if self.backbone and self.size is not None:
+            raise DataError("--size: a pre-trained backbone has its own; leave it out.")
+        own = {"area": self.area} if self.recipe == "s3dis" else {}
+        protocol = protocol_of(self.backbone, self.probe)
+        config = RECIPES[self.recipe](
+            self.scenes, self.out, self.task, self.limits, backbone=self.backbone, protocol=protocol, **own
+        )
+        given: dict[str, Any] = {name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None}
+        if self.epochs is not None and self.steps is None:
+            given["steps"] = 0
+        return replace(config, **given)
+
+
+def train_command(options: TrainOptions) -> str:
+    """Train a segmentation model on labelled scenes: from scratch, from a pre-trained backbone, or as a linear probe.
+
+    A run that was interrupted goes on with the same command.
+
+    Args:
+        options: A recipe and changes to it.
+    """
+    return f"saved {train_segmentation(options.config())}"
+
+
+def train_s3dis_folds(options: TrainOptions, views: Views = "all") -> str:
+    """S3DIS's 6-fold protocol: six models, each tested on the area it was not trained on, scored together.
+
+    Folds that are done are passed over; the points of all areas go into one confusion matrix, as is usual.
+
+    Args:
+        options: Settings of every fold; the recipe is s3dis.
+        views: One pass or all test-time augmentations in the tests.
+    """
+    total, rows = None, [("area", "mean IoU", "mean accuracy")]
+    for area, name in enumerate(S3DIS_AREAS, 1):
+        out = Path(options.out) / name
+        result = out / "matrix.npy"
+        if not result.is_file():
+            model = train_segmentation(replace(options, recipe="s3dis", area=area, out=str(out)).config())
+            scores = score_scenes(load_segmentation_model(model), options.scenes, name, views, progress=True)
+            with atomic_write(result) as temporary, temporary.open("wb") as handle:
+                np.save(handle, scores.matrix)
+        matrix = np.load(result, allow_pickle=False)
+        report = SemanticReport(LABEL_SETS["s3dis"], matrix)
+        rows.append((name, percent(report.mean_iou), percent(report.mean_accuracy)))
+        total = matrix if total is None else total + matrix
+    assert total is not None
+    report = SemanticReport(LABEL_SETS["s3dis"], total)
+    rows.append(("6-fold", percent(report.mean_iou), percent(report.mean_accuracy)))
+    with atomic_write(Path(options.out) / "6-fold.json") as temporary:
+        temporary.write_text(json.dumps(report.figures(), indent=1) + "\n", "utf-8")
+    return f"{table(rows, '<>>')}\n\n{report}"

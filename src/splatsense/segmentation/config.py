@@ -1,0 +1,145 @@
+"""Settings of downstream training: `SegmentationConfig`; `recipes.py` has those of the benchmarks."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from splatsense.errors import DataError
+from splatsense.gaussian_cross.unet import UNET_SIZES, UNetConfig
+from splatsense.segmentation.augment import AugmentConfig
+from splatsense.segmentation.points import label_set
+
+Task = Literal["semantic", "instance"]
+Protocol = Literal["scratch", "finetune", "probe"]
+
+# What changes nothing in the result.
+HOW_IT_RUNS = ("out", "checkpoint_every", "log_every", "evaluate_every", "tensorboard", "prefetch")
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """How offsets become instances (PointGroup, arXiv 2004.01658, section 4, with the settings of the released configs)."""
+
+    radius: float = 1.5
+    """points are joined up to that far apart after they moved, in voxels"""
+    least: int = 50
+    """points of a cluster"""
+    least_proposal: int = 100
+    """a cluster becomes a proposal when it has more points"""
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0 or self.least < 1 or self.least_proposal < 0:
+            raise DataError("ClusterConfig: needs radius > 0, least >= 1 and least_proposal >= 0.")
+
+
+@dataclass(frozen=True)
+class SegmentationConfig:
+    """Settings of a run."""
+
+    scenes: str
+    """folder of splits of scenes (docs/scenes.md)"""
+    out: str
+    """folder of the run: checkpoints, metrics.jsonl and at the end the model"""
+    labels: str = "scannet20"
+    """label set: scannet20, scannet200 or s3dis"""
+    task: Task = "semantic"
+    """classes of points, or instances by PointGroup"""
+    protocol: Protocol = "scratch"
+    """train everything from random weights; everything from a pre-trained backbone; or a linear layer on a frozen one"""
+    backbone: str = ""
+    """pre-trained backbone: the folder of a model; needed to fine-tune and to probe"""
+    size: str = "tiny"
+    """of a backbone that is trained from scratch"""
+    name: str = "segmentation"
+    """name written into the saved model"""
+    train_splits: tuple[str, ...] = ("train",)
+    """splits that are trained on"""
+    val_split: str = "val"
+    """split whose scores go into the metrics; never choose by the one you report on"""
+    leave_out: tuple[str, ...] = ("wall", "floor")
+    """classes that are no instances"""
+    voxel: float = 0.02
+    """side of a voxel in metres"""
+    crop_points: int = 102_400
+    """of more voxels, those nearest to a random one are trained on; 0 keeps all"""
+    crop_share: float = 0.0
+    """instead of that, the share of voxels nearest to a random one; 0 for none"""
+    mix: float = 0.8
+    """chance that the scenes of a batch are laid over each other in pairs (Mix3D, arXiv 2110.02210)"""
+    lovasz: float = 1.0
+    """weight of the Lovasz loss beside cross-entropy; semantic segmentation only"""
+    epochs: int = 800
+    """passes over the scenes"""
+    steps: int = 0
+    """length of the run in steps instead of epochs; 0 goes by epochs"""
+    batch_size: int = 32
+    """scenes per step, of all processes together"""
+    learning_rate: float = 5e-3
+    """peak of the one-cycle schedule"""
+    weight_decay: float = 0.05
+    """of AdamW, on matrices only"""
+    clip_gradient: float = 10.0
+    """norm that gradients are clipped to"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of matrix products in training"""
+    scene_share: float = 1.0
+    """share of the training scenes that are used, drawn by --limit-seed"""
+    scene_list: str = ""
+    """file that names the training scenes that are used, one a line"""
+    points: int = 0
+    """annotated points of each scene that keep their labels, drawn by --limit-seed; 0 keeps all labels"""
+    point_lists: str = ""
+    """folder of .npy files, or .npz, with the annotated points of each scene"""
+    limit_seed: int = 0
+    """of the draws of limited data; the same data for every --seed"""
+    checkpoint_every: int = 100
+    """steps"""
+    log_every: int = 10
+    """steps between lines of metrics.jsonl"""
+    evaluate_every: int = 0
+    """steps between evaluations on --val-split; 0 evaluates at the end"""
+    tensorboard: bool = False
+    """also write TensorBoard's events; needs the extra `train`"""
+    prefetch: int = 1
+    """batches made ahead in the background; 0 makes each when it is needed"""
+    seed: int = 0
+    """of weights, data order and augmentation"""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """chances and ranges of augmentation"""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """how instances are found"""
+
+    def __post_init__(self) -> None:
+        label_set(self.labels)
+        if self.size not in UNET_SIZES:
+            raise DataError(f"--size {self.size}: no size of the backbone; choose one of {', '.join(UNET_SIZES)}.")
+        for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise DataError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
+        for name in ("steps", "crop_points", "points", "evaluate_every", "prefetch"):
+            if getattr(self, name) < 0:
+                raise DataError(f"--{name.replace('_', '-')}: must not be negative, got {getattr(self, name)}.")
+        if not (self.voxel > 0 and self.learning_rate > 0 and self.clip_gradient > 0):
+            raise DataError("--voxel, --learning-rate and --clip-gradient must be above 0.")
+        if not (0 <= self.mix <= 1 and 0 <= self.crop_share <= 1 and 0 < self.scene_share <= 1 and self.lovasz >= 0):
+            raise DataError("--mix and --crop-share must lie in [0, 1], --scene-share in (0, 1], --lovasz at 0 or above.")
+        if (self.protocol == "scratch") == bool(self.backbone):
+            raise DataError(
+                f"--protocol {self.protocol}: "
+                + ("starts from random weights; leave out --backbone." if self.backbone else "needs --backbone.")
+            )
+        if self.protocol == "probe" and self.task == "instance":
+            raise DataError("--protocol probe: is a linear layer for semantic segmentation; use --task semantic.")
+        if self.points and self.point_lists:
+            raise DataError("--points and --point-lists: give one of them.")
+        if self.scene_list and self.scene_share < 1:
+            raise DataError("--scene-share and --scene-list: give one of them.")
+
+    @property
+    def network(self) -> UNetConfig:
+        """Of a backbone that is trained from scratch."""
+        return UNET_SIZES[self.size]
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the result, JSON-able: a run that is resumed must have the same."""
+        plain = {name: value for name, value in asdict(self).items() if name not in HOW_IT_RUNS}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}

@@ -1,0 +1,194 @@
+"""`splatsense evaluate semantic` and `evaluate instance`: scores of a model, or of predictions on disk, on labelled scenes.
+
+Truth and predictions are those of the scenes' own points, before any voxels. Make choices on a validation split.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splatsense import __version__
+from splatsense.errors import DataError
+from splatsense.files import atomic_write
+from splatsense.scenes import Scene, list_scenes, load_scene
+from splatsense.segmentation.average_precision import InstanceEvaluation, InstanceReport, Proposals
+from splatsense.segmentation.confusion import SemanticReport, confusion_matrix
+from splatsense.segmentation.export import load_prediction, save_prediction
+from splatsense.segmentation.model import SegmentationModel, load_segmentation_model
+from splatsense.segmentation.points import ARRAYS, label_set, points_of_scene
+from splatsense.segmentation.predict import Prediction, Views, predict
+from splatsense.tables import counted
+from splatsense.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is evaluated."""
+
+    scenes: Path
+    """folder of splits of labelled scenes"""
+    split: str = "test"
+    """which of them"""
+    model: str = ""
+    """folder of a segmentation model, or the name of a bundled one"""
+    views: Views = "one"
+    """one pass, or the votes of all test-time augmentations"""
+    predictions: Path | None = None
+    """score the predictions in this folder, <scene>.npz, instead of running a model; with --model: keep them there"""
+    labels: str = ""
+    """label set of predictions without a model"""
+    leave_out: tuple[str, ...] = ("wall", "floor")
+    """classes that are no instances, of predictions without a model"""
+    json: Path | None = None
+    """also write the figures to this file"""
+
+
+@dataclass
+class Scores:
+    """Collected over scenes.
+
+    Attributes:
+        matrix: points by true and predicted class.
+        instances: matched instances; None when only classes are scored.
+    """
+
+    labels_name: str
+    matrix: np.ndarray
+    instances: InstanceEvaluation | None
+
+    @classmethod
+    def empty(cls, labels_name: str, leave_out: tuple[str, ...] | None) -> "Scores":
+        """Nothing yet; `leave_out` is None when there are no instances."""
+        labels = label_set(labels_name)
+        instances = None if leave_out is None else InstanceEvaluation(labels, leave_out)
+        return cls(labels_name, np.zeros((len(labels), len(labels)), np.int64), instances)
+
+    def add(self, scene: Scene, prediction: Prediction) -> None:
+        """One scene. Raises DataError when it lacks labels, or the prediction is of other points or classes."""
+        truth = getattr(scene, ARRAYS[self.labels_name])
+        if truth is None:
+            raise DataError(f"scene {scene.name}: has no labels of {self.labels_name}; choose scenes or a model that match.")
+        if len(prediction.semantic) != len(scene):
+            raise DataError(f"scene {scene.name}: has {len(scene)} points, its prediction {len(prediction.semantic)}.")
+        self.matrix += confusion_matrix(truth, prediction.semantic, len(self.matrix))
+        if self.instances is not None:
+            if scene.instance is None:
+                raise DataError(f"scene {scene.name}: has no instances (instance.npy).")
+            proposals = Proposals(prediction.masks(), prediction.instance_labels, prediction.instance_scores)
+            self.instances.add(proposals, truth, scene.instance)
+
+    @property
+    def semantic(self) -> SemanticReport:
+        """Scores of the classes."""
+        return SemanticReport(label_set(self.labels_name), self.matrix)
+
+    @property
+    def instance(self) -> InstanceReport | None:
+        """Scores of the instances."""
+        return None if self.instances is None else self.instances.report()
+
+    def headline(self) -> dict[str, float]:
+        """The figures that go into a run's metrics."""
+        values = {"mean_iou": self.semantic.mean_iou, "mean_accuracy": self.semantic.mean_accuracy}
+        report = self.instance
+        if report is not None:
+            values |= {"ap": report.ap, "ap50": report.ap50, "ap25": report.ap25}
+        return {name: value for name, value in values.items() if not np.isnan(value)}
+
+
+def score_scenes(
+    model: SegmentationModel, scenes: str | Path, split: str, views: Views = "one", keep: Path | None = None,
+    progress: bool = False,
+) -> Scores:  # fmt: skip
+    """Run a model over a split.
+
+    Args:
+        model: in evaluation mode.
+        scenes: folder of splits.
+        split: which of them.
+        views: one pass or all.
+        keep: folder for the predictions.
+        progress: show it on stderr.
+
+    Raises:
+        FormatError, DataError: scenes are missing, damaged, or lack the model's labels.
+    """
+    folders = list_scenes(scenes, split)
+    scores = Scores.empty(model.labels_name, model.leave_out if model.has_instances else None)
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+    shown = Progress("evaluating", len(folders)) if progress else None
+    try:
+        for folder in folders:
+            scene = load_scene(folder)
+            prediction = predict(model, points_of_scene(scene, model.labels_name), views)
+            scores.add(scene, prediction)
+            if keep is not None:
+                save_prediction(keep / f"{scene.name}.npz", prediction, model.labels)
+            if shown:
+                shown.advance(1, f"mean IoU {scores.semantic.mean_iou:.3f}")
+    finally:
+        if shown:
+            shown.close()
+    return scores
+
+
+def score_predictions(folder: Path, scenes: Path, split: str, labels_name: str, leave_out: tuple[str, ...] | None) -> Scores:
+    """Score predictions on disk, one `<scene>.npz` for every scene of a split.
+
+    Raises:
+        FormatError, DataError: a scene or its prediction is missing, damaged, or of another label set.
+    """
+    scores = Scores.empty(labels_name, leave_out)
+    for path in list_scenes(scenes, split):
+        prediction = load_prediction(folder / f"{path.name}.npz", label_set(labels_name))
+        scores.add(load_scene(path), prediction)
+    return scores
+
+
+def evaluate_semantic(config: EvaluateConfig) -> str:
+    """Score classes of points: IoU and accuracy by class, their means, head, common and tail where the label set has them.
+
+    Args:
+        config: What to evaluate.
+    """
+    scores = _scores(config, instances=False)
+    return _report(config, scores.semantic.figures(), str(scores.semantic))
+
+
+def evaluate_instance(config: EvaluateConfig) -> str:
+    """Score instances by ScanNet's AP, AP50 and AP25.
+
+    Args:
+        config: What to evaluate.
+    """
+    scores = _scores(config, instances=True)
+    report = scores.instance
+    if report is None:
+        raise DataError(f"--model {config.model}: predicts classes only; train one with --task instance.")
+    return _report(config, report.figures(), str(report))
+
+
+def _scores(config: EvaluateConfig, instances: bool) -> Scores:
+    if config.model:
+        model = load_segmentation_model(config.model)
+        return score_scenes(model, config.scenes, config.split, config.views, config.predictions, progress=True)
+    if config.predictions is None:
+        raise DataError("evaluate: give --model, or --predictions with --labels.")
+    if not config.labels:
+        raise DataError("--predictions: give --labels too, the label set they are of.")
+    leave_out = config.leave_out if instances else None
+    return score_predictions(config.predictions, config.scenes, config.split, config.labels, leave_out)
+
+
+def _report(config: EvaluateConfig, figures: dict[str, Any], text: str) -> str:
+    scenes = len(list_scenes(config.scenes, config.split))
+    if config.json:
+        about = {"version": __version__, "scenes": str(config.scenes), "split": config.split, "count": scenes}
+        source = {"model": config.model} if config.model else {"predictions": str(config.predictions)}
+        with atomic_write(config.json) as temporary:
+            temporary.write_text(json.dumps({**about, **source, "views": config.views, **figures}, indent=1) + "\n", "utf-8")
+    return f"{counted(scenes, 'scene')} of {config.split}\n{text}"

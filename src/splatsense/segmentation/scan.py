@@ -1,0 +1,250 @@
+"""A user's scan for segmentation: point clouds, splats, meshes, scene folders and posed RGB-D recordings become `Points`.
+
+Design
+- A splat's Gaussian is a point at its centre, with its colour, and its shortest axis as the normal; those that are hardly seen
+  are left out. Of a mesh the vertices are taken.
+- The network was trained on metres with z up. Another unit is told by the size of the scan, y up by the planes that its normals
+  show; both are warned about and can be given (`--unit`, `--up`). Results go back into the axes and units of the file.
+- Without normals they are estimated; without colours points are grey. Both are said.
+"""
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+
+from splatsense.corpora.recordings import RecordingSettings, Up, find_recordings, read_recording
+from splatsense.errors import DataError, FormatError
+from splatsense.gaussians import Gaussians, quaternion_to_matrix
+from splatsense.io import PointCloud, load, load_mesh, load_point_cloud
+from splatsense.io._ply_container import read_header
+from splatsense.io._sniffing import sniff
+from splatsense.io.compressed_ply import is_compressed
+from splatsense.io.ply import is_splat
+from splatsense.scenes import load_scene
+from splatsense.segmentation.points import GREY, NONE, Points, normals_towards_middle
+
+log = logging.getLogger("splatsense")
+
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "ft": 0.3048, "in": 0.0254}
+LEAST_OPACITY = 0.1  # of a Gaussian that counts as a point of the scene
+OUTLIERS = 0.005  # of the points at both ends of an axis do not count for a scan's size
+LOWEST, HIGHEST = 1.2, 30.0  # metres that scans of rooms and buildings are high
+LARGE_IN_CM, LARGE_IN_MM = 60.0, 600.0  # smallest side of the box from which coordinates must be cm, and mm
+PLANE, ALIGNED = 0.05, 0.9  # thickness of a floor in sides of the box; cosine of a normal along an axis
+CLEARLY = 1.2  # how much larger the floor must be across another axis than z to turn the scan
+AXES: dict[str, tuple[int, float]] = {
+    "x": (0, 1.0), "y": (1, 1.0), "z": (2, 1.0), "-x": (0, -1.0), "-y": (1, -1.0), "-z": (2, -1.0),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """How a scan is read."""
+
+    unit: str = "auto"
+    """of the coordinates: m, cm, mm, ft, in, or metres per unit as a number; auto tells it by the size"""
+    up: Up = "auto"
+    """axis that points up; auto tells it by the planes of the scan"""
+    frames: int = 300
+    """the most frames to take of an RGB-D recording"""
+    intrinsics: tuple[float, float, float, float] | None = None
+    """focal lengths and principal point fx fy cx cy of an RGB-D recording, in pixels of the colour image"""
+    depth_scale: float | None = None
+    """metres in one unit of a recording's depth files; by default 0.001, and 0.0002 in the form of TUM"""
+
+    def metres(self) -> float | None:
+        """Metres in a unit; None for auto. Raises DataError when it is no unit."""
+        if self.unit == "auto":
+            return None
+        try:
+            value = UNITS.get(self.unit) or float(self.unit)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < float("inf"):
+            raise DataError(f"--unit {self.unit}: give auto, {', '.join(UNITS)}, or metres per unit as a number above 0.")
+        return value
+
+
+DEFAULT = ScanSettings()
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A scan as the network wants it, and where it came from.
+
+    Attributes:
+        points: z up, metres, without labels.
+        coord: (N, 3) the same points in the axes and units of the file.
+        matrix: (3, 3) with `points.coord = coord @ matrix.T`.
+    """
+
+    points: Points
+    coord: Float32[np.ndarray, "n 3"]
+    matrix: Float[np.ndarray, "3 3"]
+
+
+def read_scan(path: Path, settings: ScanSettings = DEFAULT) -> Scan:
+    """Read a scan of any kind.
+
+    Args:
+        path: a point cloud, splat or mesh; the folder of a scene, or of a posed RGB-D recording.
+        settings: see there.
+
+    Raises:
+        FormatError: it is missing, damaged, or none of these.
+        DataError: nothing in it is usable, or a setting is out of range.
+    """
+    given = settings.metres()
+    cloud, is_metric = _read(path, settings)
+    if cloud.colors is None:
+        log.warning("%s: has no colours; every point is grey, and labels will be less sure.", path)
+    coord = np.ascontiguousarray(cloud.points, np.float32)
+    scale = 1.0 if is_metric else given or _detected_unit(coord, path)
+    normal = _unit_normals(cloud, scale, path)
+    turn = np.eye(3) if is_metric else _upright(coord, normal, settings.up, path)
+    upright = (coord.astype(np.float64) @ turn.T * scale).astype(np.float32)
+    if not is_metric and given is None:
+        _warn_of_height(upright, path)
+    color = np.full(coord.shape, GREY, np.float32) if cloud.colors is None else cloud.colors.astype(np.float32)
+    none = torch.full((len(coord),), NONE)
+    turned = (normal @ turn.T.astype(np.float32)).astype(np.float32)
+    points = Points(torch.from_numpy(upright), torch.from_numpy(color), torch.from_numpy(turned), none, none)
+    return Scan(points, coord, turn * scale)
+
+
+def _read(path: Path, settings: ScanSettings) -> tuple[PointCloud, bool]:
+    """Points with colours and normals, and whether they are known to be z up and in metres."""
+    if path.is_dir() and (path / "coord.npy").is_file():
+        scene = load_scene(path)
+        color = None if scene.color is None else scene.color.astype(np.float32) / 255
+        return PointCloud(scene.coord, color, scene.normal), settings.unit == "auto" and settings.up in ("auto", "z")
+    if path.is_dir() and not (path / "meta.json").is_file():
+        return _recording(path, settings), True
+    kind = sniff(path)
+    if kind == "ply":
+        header = read_header(path)
+        if not (is_compressed(header) or is_splat(header)):
+            return load_point_cloud(path), False
+    if kind in ("pcd", "las", "e57", "text"):
+        return load_point_cloud(path), False
+    if kind in ("obj", "stl") or (kind in ("glb", "gltf") and not _holds_splats(path)):
+        mesh = load_mesh(path, kind)
+        log.warning(
+            "%s: is a mesh; its %d vertices are segmented. Sample points on it for a finer result.", path, len(mesh.vertices)
+        )
+        return PointCloud(np.unique(mesh.vertices.astype(np.float32), axis=0)), False
+    return points_of_gaussians(load(path), path), False
+
+
+def _holds_splats(path: Path) -> bool:
+    from splatsense.io.gltf_splat import is_gltf_splat
+
+    return is_gltf_splat(path)
+
+
+def _recording(path: Path, settings: ScanSettings) -> PointCloud:
+    found = find_recordings(path)
+    if path not in found:
+        inside = f"; it holds {found[0]}, name that" if found else ""
+        raise FormatError(
+            f"{path}: is no scan: a folder needs coord.npy (a scene), transforms.json, *.pose.txt or groundtruth.txt (a posed "
+            f"RGB-D recording){inside}."
+        )
+    if settings.unit != "auto":
+        raise DataError("--unit: a recording's unit is that of its depth; give --depth-scale instead.")
+    recording = RecordingSettings(
+        settings.frames, intrinsics=settings.intrinsics, depth_scale=settings.depth_scale, up=settings.up
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        scene = read_recording(path, Path(scratch), recording)
+    assert scene.color is not None
+    return PointCloud(scene.coord, scene.color.astype(np.float32) / 255, scene.normal)
+
+
+def points_of_gaussians(gaussians: Gaussians, path: Path | str = "splat") -> PointCloud:
+    """Centres, colours and shortest axes of the Gaussians that are seen. Raises DataError when none is."""
+    seen = gaussians[gaussians.opacities >= LEAST_OPACITY]
+    if not len(seen):
+        raise DataError(f"{path}: none of its {len(gaussians)} Gaussians has an opacity of {LEAST_OPACITY} or more.")
+    axes = quaternion_to_matrix(seen.quats)
+    shortest = seen.scales.argmin(1)[:, None, None].expand(-1, 3, 1)
+    normal = axes.gather(2, shortest)[:, :, 0]
+    middle = seen.means.median(0).values
+    away = (normal * (middle - seen.means)).sum(1, keepdim=True) < 0
+    normal = torch.where(away, -normal, normal)
+    return PointCloud(seen.means.numpy(), seen.rgb.numpy(), normal.numpy())
+
+
+def _unit_normals(cloud: PointCloud, scale: float, path: Path) -> Float32[np.ndarray, "n 3"]:
+    if cloud.normals is None:
+        log.warning("%s: has no normals; they are estimated from neighbouring points.", path)
+        return normals_towards_middle((cloud.points * np.float32(scale)).astype(np.float32))
+    length = np.linalg.norm(cloud.normals, axis=1, keepdims=True)
+    known = np.isfinite(length) & (length > 1e-12)
+    return np.divide(cloud.normals, length, out=np.zeros_like(cloud.normals, np.float32), where=known).astype(np.float32)
+
+
+def _upright(coord: np.ndarray, normal: np.ndarray, up: Up, path: Path) -> Float[np.ndarray, "3 3"]:
+    """The quarter turns that bring the axis that points up to z."""
+    if up == "auto":
+        up = detect_up(coord, normal)
+        if up != "z":
+            log.warning("%s: %s seems to point up; the scan was turned for the network. Say --up z if it does not.", path, up)
+    axis, sign = AXES[up]
+    turn = np.zeros((3, 3))
+    turn[2, axis] = sign
+    turn[0, (axis + 1) % 3] = sign
+    turn[1, (axis + 2) % 3] = 1
+    return turn
+
+
+def detect_up(coord: Float[np.ndarray, "n 3"], normal: Float[np.ndarray, "n 3"]) -> Up:
+    """Which axis points up: z, unless floors and ceilings are clearly across y or x.
+
+    A floor is a plane across an axis near an end of the box, whose normals point inwards; rooms are wider than high, so it is
+    larger than the walls. Furniture stands on it, so most of what is no plane is on its side of the middle.
+    """
+    rows = slice(None, None, max(1, len(coord) // 200_000))
+    coord, normal = coord[rows].astype(np.float64), normal[rows]
+    low, high = np.quantile(coord, [OUTLIERS, 1 - OUTLIERS], axis=0)
+    side = np.maximum(high - low, 1e-9)
+    place = (coord - low) / side
+    aligned = np.abs(normal) > ALIGNED
+    ends = [(aligned & (place < PLANE) & (normal > 0)).sum(0), (aligned & (place > 1 - PLANE) & (normal < 0)).sum(0)]
+    planes = np.max(ends, axis=0).astype(np.float64)  # scans often lack the ceiling, or a wall
+    best = int(planes.argmax())
+    if best == 2 or planes[best] < CLEARLY * planes[2] or side[best] > CLEARLY * side.min():
+        best = 2
+    between = (place[:, best] > PLANE) & (place[:, best] < 1 - PLANE)
+    upside_down = best != 2 and bool(between.any()) and np.median(place[between, best]) > 0.5
+    names: dict[tuple[int, bool], Up] = {(0, False): "x", (1, False): "y", (0, True): "-x", (1, True): "-y"}
+    return names.get((best, upside_down), "z")
+
+
+def _sides(coord: np.ndarray) -> Float[np.ndarray, "3"]:
+    low, high = np.quantile(coord[:: max(1, len(coord) // 200_000)], [OUTLIERS, 1 - OUTLIERS], axis=0)
+    return high - low
+
+
+def _detected_unit(coord: np.ndarray, path: Path) -> float:
+    """Metres in a unit, by the smallest side of the scan: metres unless no room or building is that high."""
+    side = _sides(coord)
+    if side.min() <= LARGE_IN_CM:
+        return 1.0
+    metres, name = (0.001, "millimetres") if side.min() > LARGE_IN_MM else (0.01, "centimetres")
+    log.warning("%s: spans %.0f x %.0f x %.0f; it was taken for %s. Say --unit m if it is not.", path, *side, name)
+    return metres
+
+
+def _warn_of_height(upright: np.ndarray, path: Path) -> None:
+    height = _sides(upright)[2]
+    if not LOWEST <= height <= HIGHEST:
+        log.warning(
+            "%s: would be %.2f m high; rooms are %.1f m to %.0f m. Give --unit (m, cm, mm, ft, in, or metres per unit).",
+            path, height, LOWEST, HIGHEST,
+        )  # fmt: skip

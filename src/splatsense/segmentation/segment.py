@@ -1,0 +1,209 @@
+"""`splatsense segment` and `splatsense similar`: labels, instances and likeness for the points of a user's own scan."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Float32, Float64, UInt8
+from PIL import Image
+from torch.nn.functional import normalize
+
+from splatsense.cameras import Cameras
+from splatsense.errors import CheckpointError, DataError, FormatError
+from splatsense.files import atomic_write
+from splatsense.io.point_cloud import PointCloud, point_cloud_to_gaussians
+from splatsense.pictures import draw
+from splatsense.segmentation.export import (
+    describe_instances,
+    instance_colors,
+    save_prediction,
+    semantic_colors,
+    write_json,
+    write_points,
+)  # fmt: skip
+from splatsense.segmentation.model import SegmentationModel, find_model, load_backbone, load_segmentation_model, load_weights
+from splatsense.segmentation.network import Segmenter
+from splatsense.segmentation.points import Points
+from splatsense.segmentation.predict import Prediction, Views, predict, voxel_features
+from splatsense.segmentation.scan import Scan, ScanSettings, read_scan
+from splatsense.tables import counted, table
+
+DRAWN = 150_000  # points of a picture
+PICTURE = (960, 720)
+AWAY, TOP = 2.6, 0.8  # how far the picture's camera stands in radii; share of the height that is drawn, to look inside
+HEAT = np.array([[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]], np.float64)
+ScanPath = Annotated[Path, tyro.conf.arg(metavar="SCAN")]
+OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+MODEL = "rooms20-tiny"
+DEFAULT = ScanSettings()
+
+
+def segment(
+    scan: ScanPath,
+    out: OutputFolder = None,
+    model: str = MODEL,
+    views: Views = "one",
+    settings: ScanSettings = DEFAULT,
+) -> str:
+    """Say what every point of a scan belongs to: classes, and instances with boxes where the model has them.
+
+    Writes semantic.ply, coloured by class, semantic.png and prediction.npz; with instances also instances.ply, instances.png
+    and instances.json.
+
+    Args:
+        scan: A point cloud, splat or mesh; or the folder of a scene or of a posed RGB-D recording.
+        out: Folder for the results; by default SCAN's name with -segments, beside where you are.
+        model: A bundled model's name, or the folder of one.
+        views: One pass, or the votes of all test-time augmentations, 13 times slower.
+        settings: How the scan is read.
+    """
+    start = time.monotonic()
+    loaded = load_segmentation_model(model)
+    read = read_scan(scan, settings)
+    prediction = predict(loaded, read.points, views)
+    folder = _folder(out, scan, "segments")
+    _write_classes(folder, read, prediction, loaded)
+    lines = [_class_table(prediction, loaded)]
+    if loaded.has_instances:
+        found = _write_instances(folder, read, prediction, loaded)
+        lines.append(f"{counted(len(found), 'instance')} in {folder / 'instances.json'}")
+    lines.append(f"{len(read.coord):,} points in {time.monotonic() - start:.1f} s; results are in {folder}.")
+    return "\n".join(lines)
+
+
+def similar(
+    scan: ScanPath,
+    point: Annotated[str, tyro.conf.arg(metavar="X,Y,Z")] = "",
+    out: OutputFolder = None,
+    model: str = MODEL,
+    settings: ScanSettings = DEFAULT,
+) -> str:
+    """Show what is like a point of a scan to a backbone: a heat map of the cosine similarity of features.
+
+    Writes similar.ply, with the similarity as a property of each point, and similar.png.
+
+    Args:
+        scan: A point cloud, splat or mesh; or the folder of a scene or of a posed RGB-D recording.
+        point: In the axes and units of the file; the nearest point of the scan is taken. Write --point=-1,2,3 when it starts
+            with a minus.
+        out: Folder for the results; by default SCAN's name with -similar, beside where you are.
+        model: A segmentation model or a pre-trained backbone: a bundled one's name, or a folder.
+        settings: How the scan is read.
+    """
+    target = _numbers(point)
+    network, voxel = _backbone(model)
+    read = read_scan(scan, settings)
+    row = int(np.square(read.coord - target).sum(1).argmin())
+    away = float(np.linalg.norm((read.coord[row] - target) @ read.matrix.T))
+    likeness = similarity(network, read.points, voxel, row)
+    folder = _folder(out, scan, "similar")
+    colors = heat_colors(likeness)
+    write_points(folder / "similar.ply", read.coord, colors, {"similarity": likeness})
+    _draw(folder / "similar.png", read.points, colors)
+    x, y, z = read.coord[row].tolist()
+    return (
+        f"compared with the point at {x:.3f} {y:.3f} {z:.3f}, {away:.2f} m from the one given; similarity "
+        f"{np.quantile(likeness, 0.05):.2f} to {np.quantile(likeness, 0.95):.2f} (5 to 95 % of the points). "
+        f"Results are in {folder}."
+    )
+
+
+def similarity(network: Segmenter, points: Points, voxel: float, row: int) -> Float32[np.ndarray, " n"]:
+    """Cosine between the backbone's features of a point's voxel and those of every point's voxel, in [-1, 1]."""
+    features, inverse = voxel_features(network, points, voxel)
+    features = normalize(features, dim=1)
+    return (features @ features[inverse[row]]).clamp(-1, 1)[inverse].numpy()
+
+
+def heat_colors(values: Float32[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3"]:
+    """Dark blue over red to yellow, from the 5 % of the lowest values to 1."""
+    low = float(np.quantile(values, 0.05))
+    place = np.clip((values.astype(np.float64) - low) / max(1 - low, 1e-6), 0, 1) * (len(HEAT) - 1)
+    channels = [np.interp(place, np.arange(len(HEAT)), HEAT[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=1).round().astype(np.uint8)
+
+
+def _numbers(point: str) -> Float64[np.ndarray, "3"]:
+    try:
+        target = np.array([float(part) for part in point.split(",")])
+    except ValueError:
+        target = np.empty(0)
+    if target.shape != (3,) or not np.isfinite(target).all():
+        raise DataError(f"--point {point}: must be three numbers with commas between them, such as 1.5,0.2,0.9.")
+    return target
+
+
+def _backbone(model: str) -> tuple[Segmenter, float]:
+    """A network whose backbone is that of a segmentation model or of a pre-trained one, and its voxel."""
+    card = json.loads((find_model(model) / "config.json").read_text("utf-8"))
+    config, weights = load_backbone(model)
+    network = Segmenter(config, 1)
+    load_weights(network.backbone, weights, model)
+    try:
+        voxel = float(card.get("voxel", 0.02))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{model}: its card gives no side of voxels ({error}).") from error
+    return network.eval().requires_grad_(False), voxel
+
+
+def _folder(out: Path | None, scan: Path, what: str) -> Path:
+    folder = out or Path(f"{scan.absolute().name.removesuffix(scan.suffix) if scan.is_file() else scan.absolute().name}-{what}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FormatError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out.") from error
+    return folder
+
+
+def _write_classes(folder: Path, read: Scan, prediction: Prediction, model: SegmentationModel) -> None:
+    colors = semantic_colors(prediction, model.labels)
+    write_points(
+        folder / "semantic.ply", read.coord, colors, {"label": prediction.semantic, "confidence": prediction.confidence}
+    )
+    save_prediction(folder / "prediction.npz", prediction, model.labels)
+    _draw(folder / "semantic.png", read.points, colors)
+
+
+def _write_instances(folder: Path, read: Scan, prediction: Prediction, model: SegmentationModel) -> list[dict[str, Any]]:
+    colors = instance_colors(prediction)
+    write_points(folder / "instances.ply", read.coord, colors, {"instance": prediction.instance, "label": prediction.semantic})
+    found = describe_instances(prediction, model.labels, read.coord, read.points.coord.numpy())
+    write_json(folder / "instances.json", {"model": model.name, "labels": model.labels_name, "instances": found})
+    _draw(folder / "instances.png", read.points, colors)
+    return found
+
+
+def _class_table(prediction: Prediction, model: SegmentationModel) -> str:
+    counts = np.bincount(prediction.semantic, minlength=len(model.labels))
+    rows = [("class", "points", "share", "mean confidence")]
+    for label in np.argsort(-counts, kind="stable").tolist():
+        if counts[label]:
+            sure = prediction.confidence[prediction.semantic == label].mean()
+            rows.append((model.labels.names[label], f"{counts[label]:,}", f"{counts[label] / counts.sum():.1%}", f"{sure:.2f}"))
+    return table(rows, "<>>>")
+
+
+def _draw(path: Path, points: Points, colors: UInt8[np.ndarray, "n 3"]) -> None:
+    """A view from above one corner, without the ceiling."""
+    coord = points.coord.numpy()
+    low, high = np.quantile(coord[:: max(1, len(coord) // DRAWN)], [0.002, 0.998], axis=0)
+    shown = np.flatnonzero((coord[:, 2] <= low[2] + TOP * (high[2] - low[2])) & ((coord >= low) & (coord <= high)).all(1))
+    if len(shown) > DRAWN:
+        shown = np.sort(np.random.default_rng(0).choice(shown, DRAWN, replace=False))
+    if not len(shown):
+        shown = np.arange(len(coord))
+    gaussians = point_cloud_to_gaussians(
+        PointCloud(coord[shown], colors[shown].astype(np.float32) / 255, points.normal.numpy()[shown])
+    )
+    center = torch.from_numpy((low + high) / 2).float()
+    radius = float(np.linalg.norm(high - low)) / 2 or 1.0
+    eye = center + AWAY * radius * normalize(torch.tensor([-0.55, -0.75, 1.0]), dim=0)
+    camera = Cameras.look_at(eye[None], center, torch.tensor([0.0, 0.0, 1.0]), *PICTURE, 40.0)
+    with torch.no_grad():
+        picture = draw(gaussians, camera, shaded=True).over((255, 255, 255))
+    with atomic_write(path) as temporary:
+        Image.fromarray(picture).save(temporary, "PNG")

@@ -1,0 +1,153 @@
+"""Downstream training: `splatsense train segmentation`, on the loop that all runs share, also under torchrun.
+
+Design
+- Three protocols: from scratch, fine-tuning of a pre-trained backbone, and a linear probe of a frozen one. They differ in
+  where the weights come from and what is trained, and in nothing else.
+- A step draws scenes, augmentation and crops from (seed, step): a resumed run equals an uninterrupted one, bit for bit on
+  a CPU.
+- The model of the last step is saved. Pointcept keeps the best on the validation split, which its tables then report.
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from splatsense.segmentation.config import SegmentationConfig
+from splatsense.segmentation.dataset import SeedOf, TrainingScenes, VoxelBatch, batch_of_step
+from splatsense.segmentation.evaluate import score_scenes
+from splatsense.segmentation.model import SegmentationModel, load_backbone, load_weights, save_segmentation_model
+from splatsense.segmentation.network import Segmenter, segmentation_loss
+from splatsense.segmentation.points import label_set
+from splatsense.training.loop import LoopConfig, train
+from splatsense.training.optimizer import parameter_groups, update
+from splatsense.training.processes import Processes, autocast_type
+from splatsense.training.schedules import OneCycle
+from splatsense.training.shares import Share
+
+
+def train_segmentation(config: SegmentationConfig) -> Path:
+    """Train, or go on training, and save the model.
+
+    Returns:
+        The folder of the saved model, `<out>/model`.
+
+    Raises:
+        DataError, FormatError, CheckpointError: what is wrong with settings, scenes, backbone or an existing run.
+    """
+    processes = Processes()
+    try:
+        return _train(config, processes)
+    finally:
+        processes.close()
+
+
+def _train(config: SegmentationConfig, processes: Processes) -> Path:
+    out = Path(config.out)
+    run = SegmentationRun(config, processes)
+    loop = LoopConfig(
+        folder=out,
+        settings=config.settings() | {"data": run.fingerprint},
+        label=f"{config.task} {config.protocol}",
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+        evaluate_every=config.evaluate_every,
+        prefetch=config.prefetch,
+        tensorboard=config.tensorboard,
+    )
+    has_validation = (Path(config.scenes) / config.val_split).is_dir()
+    train(run, processes, loop, run.validate if has_validation else None)
+    if processes.is_first:
+        save_segmentation_model(out / "model", run.model())
+    processes.wait()
+    return out / "model"
+
+
+class SegmentationRun:
+    """The moving parts of a run. See `training.loop.Run`."""
+
+    def __init__(self, config: SegmentationConfig, processes: Processes | None = None) -> None:
+        self.config, self.processes = config, processes or Processes()
+        self.device = self.processes.device
+        self.autocast = autocast_type(config.precision, self.device)
+        self.scenes = TrainingScenes(config)
+        self.batch_size = config.batch_size
+        self.steps = config.steps or max(1, config.epochs * len(self.scenes) // config.batch_size)
+        self.share = self.processes.share_of(Share.whole(self.batch_size))
+        self.schedule = OneCycle(self.steps)
+        self.generator_of = SeedOf(config.seed)
+        torch.manual_seed(config.seed)
+        self.network, backbone = _network(config)
+        self.network.to(self.device)
+        self.fingerprint = _fingerprint(self.scenes, backbone)
+        self.modules: dict[str, nn.Module] = {"network": self.network}
+        self.trained = [(name, value) for name, value in self.network.named_parameters() if value.requires_grad]
+        groups = parameter_groups(self.trained, lambda name: config.learning_rate, config.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        self.parallel = self.processes.data_parallel(self.network)
+
+    def load(self, step: int) -> VoxelBatch:
+        """This process's part of a batch."""
+        return batch_of_step(self.scenes, self._rows(step), step, range(self.share.start, self.share.stop), self.generator_of)
+
+    def step(self, step: int, batch: VoxelBatch) -> dict[str, float]:
+        """One update; its losses."""
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        batch = batch.to(self.device)
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            output = self.parallel(batch.voxels)
+        losses = segmentation_loss(output, batch.semantic, batch.offsets, batch.counted, self.lovasz)
+        losses["loss"].backward()
+        updated = update(self.optimizer, self.schedule, step, [value for _, value in self.trained], self.config.clip_gradient)
+        return {name: float(value.detach()) for name, value in losses.items()} | updated
+
+    @property
+    def lovasz(self) -> float:
+        """Weight of the Lovasz loss: PointGroup has none."""
+        return self.config.lovasz if self.config.task == "semantic" else 0.0
+
+    def model(self) -> SegmentationModel:
+        """The network as it is, for use."""
+        config = self.config
+        card = {"name": config.name, "training": config.settings(), "scenes": len(self.scenes), "steps": self.steps}
+        return SegmentationModel(self.network, config.labels, config.voxel, config.cluster, config.leave_out, card)
+
+    def validate(self) -> dict[str, float]:
+        """Scores on the validation split, from one pass over each scene."""
+        was_training = self.network.training
+        self.network.eval()
+        report = score_scenes(self.model(), self.config.scenes, self.config.val_split)
+        self.network.train(was_training)
+        return {f"{self.config.val_split}_{name}": value for name, value in report.headline().items()}
+
+    def _rows(self, step: int) -> list[int]:
+        """Scenes of a step: permutations of all of them, one after the other."""
+        rows, count = [], len(self.scenes)
+        for place in range(step * self.batch_size, (step + 1) * self.batch_size):
+            epoch, position = divmod(place, count)
+            rows.append(int(self._order(epoch)[position]))
+        return rows
+
+    def _order(self, epoch: int) -> Tensor:
+        return torch.randperm(len(self.scenes), generator=torch.Generator().manual_seed(self.config.seed * 7919 + epoch))
+
+
+def _network(config: SegmentationConfig) -> tuple[Segmenter, dict[str, Tensor]]:
+    """The network at the start of a run, and the pre-trained weights in it."""
+    unet, weights = load_backbone(config.backbone) if config.backbone else (config.network, {})
+    network = Segmenter(unet, len(label_set(config.labels)), config.task == "instance")
+    if weights:
+        load_weights(network.backbone, weights, config.backbone)
+    if config.protocol == "probe":
+        network.freeze_backbone()
+    return network, weights
+
+
+def _fingerprint(scenes: TrainingScenes, backbone: dict[str, Tensor]) -> str:
+    """Changes when a run is resumed with other scenes or another backbone."""
+    digest = hashlib.sha256("\n".join(f"{folder.parent.name}/{folder.name}" for folder in scenes.folders).encode())
+    for name in sorted(backbone):
+        digest.update(name.encode() + backbone[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
