@@ -1,0 +1,117 @@
+"""Sparse 3D convolution along a neighbour map: gather, matrix product, scatter, in plain PyTorch on any device.
+
+Design
+- Submanifold, strided and inverse convolution differ in their `KernelMap` only.
+- A weight has spconv's layout, (out, kx, ky, kz, in), so state dicts of spconv 2.x fit as they are.
+- Within an offset an output occurs once, and offsets follow one another: sums have one order on every device.
+- Backward keeps the input where the weight needs a gradient, the weight where the input needs one, and nothing else.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from splatsense.errors import DataError
+from splatsense.sparse.kernel_map import KernelMap
+
+
+def sparse_convolution(
+    features: Float[Tensor, "m c"], weight: Float[Tensor, "d kx ky kz c2"], kernel_map: KernelMap
+) -> Float[Tensor, "n d"]:
+    """Sum over a kernel's offsets of each output's neighbour times that offset's weight; differentiable in both.
+
+    Args:
+        features: of the map's input voxels.
+        weight: spconv's layout, outputs first, inputs last.
+        kernel_map: `VoxelLevel.submanifold(kernel)`, `VoxelLevel.strided`, or the latter's `inverse`.
+
+    Raises:
+        DataError: features, weight and map do not fit together.
+    """
+    if features.shape[0] != kernel_map.input_count:
+        raise DataError(f"sparse_convolution: features of {len(features)} voxels, the map is for {kernel_map.input_count}.")
+    if features.shape[1] != weight.shape[-1]:
+        raise DataError(f"sparse_convolution: features have {features.shape[1]} channels, the weight takes {weight.shape[-1]}.")
+    if math.prod(weight.shape[1:4]) != kernel_map.volume:
+        raise DataError(
+            f"sparse_convolution: a kernel of {tuple(weight.shape[1:4])} has not the map's {kernel_map.volume} offsets."
+        )
+    if torch.is_autocast_enabled(features.device.type) and features.device.type == "cuda":
+        dtype = torch.get_autocast_dtype("cuda")
+        features, weight = features.to(dtype), weight.to(dtype)
+    return _Convolution.apply(features.to(weight.dtype), weight.flatten(1, 3), kernel_map)  # type: ignore[return-value]
+
+
+class _Convolution(torch.autograd.Function):
+    """Weights come as (out, K, in)."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        ctx.kernel_map = kernel_map
+        of_features, of_weight = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(features if of_weight else None, weight if of_features else None)
+        return _gather_scatter(features, weight.permute(1, 2, 0), kernel_map)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        features, weight = ctx.saved_tensors
+        of_features = None if weight is None else _input_gradient(gradient, weight, ctx.kernel_map)
+        of_weight = None if features is None else _weight_gradient(features, gradient, ctx.kernel_map)
+        return of_features, of_weight, None
+
+
+def _gather_scatter(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """Weights (K, in, out)."""
+    starts, volume = kernel_map.starts.tolist(), kernel_map.volume
+    if kernel_map.submanifold:
+        result = features @ weight[volume // 2]
+    else:
+        result = features.new_zeros(kernel_map.output_count, weight.shape[2])
+    for offset in range(volume):
+        pairs = slice(starts[offset], starts[offset + 1])
+        if pairs.start == pairs.stop or (kernel_map.submanifold and offset == volume // 2):
+            continue
+        result.index_add_(0, kernel_map.outputs[pairs], features.index_select(0, kernel_map.inputs[pairs]) @ weight[offset])
+    return result
+
+
+def _input_gradient(gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """Weights (out, K, in). In a submanifold map, offset k seen from the output is offset K - 1 - k."""
+    by_offset = weight.transpose(0, 1)
+    if kernel_map.submanifold:
+        return _gather_scatter(gradient, by_offset.flip(0), kernel_map)
+    return _gather_scatter(gradient, by_offset, kernel_map.inverse)
+
+
+def _weight_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap) -> Tensor:
+    starts, volume = kernel_map.starts.tolist(), kernel_map.volume
+    result = features.new_zeros(gradient.shape[1], volume, features.shape[1])
+    for offset in range(volume):
+        pairs = slice(starts[offset], starts[offset + 1])
+        outputs = gradient.index_select(0, kernel_map.outputs[pairs])
+        result[:, offset] = outputs.T @ features.index_select(0, kernel_map.inputs[pairs])
+    return result
+
+
+class SparseConv3d(nn.Module):
+    """A convolution's weight; which convolution it is, the map says.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel: side of the kernel, in voxels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, kernel, kernel, kernel, in_channels))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+
+    def forward(self, features: Float[Tensor, "m c"], kernel_map: KernelMap) -> Float[Tensor, "n d"]:
+        """Features of the map's output voxels."""
+        return sparse_convolution(features, self.weight, kernel_map)
