@@ -1,7 +1,7 @@
 """The unit cuboid that a scene is normalised to before it becomes Gaussians (GaussianCross, arXiv 2508.02172, section 3.2).
 
 Design
-- x and y lie in [-0.5, 0.5]; z in [-0.5, -0.5 + height], with the lowest point at the bottom. `height` is 1 for the paper's cube.
+- x and y lie in [-0.5, 0.5]; z in [-0.5, -0.5 + height], the lowest point at the bottom. `height` is 1 for the paper's cube.
 - One similarity moves everything: points, extrinsics and depth. So images of the normalised scene are those of the scene, and
   only lengths differ, by the factor `scale`.
 

@@ -92,8 +92,7 @@ class TrainingBatch:
     def to(self, device: torch.device) -> "TrainingBatch":
         """The same batch on another device."""
         moved = [part.to(device) for part in (self.coordinates, self.features, self.hidden, self.positions, self.cameras)]
-        targets = Targets(*(None if part is None else part.to(device) for part in self.targets))
-        return TrainingBatch(*moved, self.views, targets, self.names)  # pyright: ignore[reportArgumentType]
+        return TrainingBatch(*moved, self.views, self.targets.to(device), self.names)  # pyright: ignore[reportArgumentType]
 
 
 @dataclass
@@ -213,8 +212,8 @@ def collate(samples: Sequence[TrainingBatch]) -> TrainingBatch:
     sizes = sorted({tuple(part.shape[1:3]) for part in given})
     if len(sizes) > 1:
         raise DataError(
-            f"scenes {', '.join(sample.names[0] for sample in samples)} have images of several sizes, to which the teacher gives "
-            f"{sizes} features; train with --batch-size 1 or bring the frames to one size."
+            f"scenes {', '.join(sample.names[0] for sample in samples)} have images of several sizes, to which the teacher "
+            f"gives {sizes} features; train with --batch-size 1 or bring the frames to one size."
         )
     first = samples[0].cameras
     cameras = Cameras(

@@ -109,7 +109,8 @@ class GaussianDecoder(nn.Module):
         self.config = config
         same = config.volume_channels == in_channels
         self.reduce = nn.Identity() if same else nn.Linear(in_channels, config.volume_channels, bias=False)
-        self.refine = DenseUNet(config.volume_channels, config.refined_channels, config.base_maps, config.levels)
+        self.refine = DenseUNet(config.volume_channels, config.base_maps, config.levels)
+        self.refined = nn.Linear(config.base_maps, config.refined_channels)  # the U-Net's last layer, at the anchors only
         widths = {"offset": 3, "quaternion": 4, "scale": 3, "color": 3, "opacity": 1, "feature": config.feature_channels}
         self.heads = nn.ModuleDict({name: _head(config.refined_channels, config.hidden, n) for name, n in widths.items()})
         with torch.no_grad():
@@ -135,7 +136,7 @@ class GaussianDecoder(nn.Module):
         volume, occupied = self.pool(self.reduce(features), cells, scenes)
         refined = self.refine(volume)
         anchors = self.anchors(occupied).nonzero()  # (A, 4): scene, x, y, z
-        rows = refined.movedim(1, -1)[tuple(anchors.T)]
+        rows = self.refined(refined.movedim(1, -1)[anchors.unbind(1)])
         return self.decode(rows, anchors, scenes)
 
     def cells(self, positions: Float[Tensor, "m 3"], scene: Int64[Tensor, " m"]) -> Int64[Tensor, " m"]:
@@ -191,7 +192,7 @@ class GaussianDecoder(nn.Module):
         return parts
 
     def _kept(self, opacity: Float[Tensor, " a"], scene: Int64[Tensor, " a"], scenes: int) -> Bool[Tensor, " a"]:
-        best = opacity.new_zeros(scenes).index_reduce(0, scene, opacity, "amax")
+        best = torch.stack([part.max() for part in opacity.split(torch.bincount(scene, minlength=scenes).tolist())])
         return (opacity > self.config.threshold) | (opacity >= best[scene])
 
 

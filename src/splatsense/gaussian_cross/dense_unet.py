@@ -16,11 +16,12 @@ GROUPS = 8
 
 
 class DenseUNet(nn.Module):
-    """(B, in, X, Y, Z) to (B, out, X, Y, Z).
+    """(B, in, X, Y, Z) to (B, base_maps, X, Y, Z).
+
+    The 1x1x1 convolution that ends a 3D U-Net is left to the caller, who may need its result in few cells only.
 
     Args:
         in_channels: of the volume.
-        out_channels: of the result.
         base_maps: channels of the finest level.
         levels: of resolution, the finest included.
 
@@ -28,17 +29,16 @@ class DenseUNet(nn.Module):
         DataError: a number is below 1.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, base_maps: int = 32, levels: int = 4) -> None:
+    def __init__(self, in_channels: int, base_maps: int = 32, levels: int = 4) -> None:
         super().__init__()
-        if min(in_channels, out_channels, base_maps, levels) < 1:
+        if min(in_channels, base_maps, levels) < 1:
             raise DataError("DenseUNet: channels, maps and levels must be at least 1.")
         self.levels = levels
         maps = [base_maps << level for level in range(levels)]
         self.down = nn.ModuleList(_double(before, after) for before, after in zip([in_channels, *maps], maps, strict=False))
         self.up = nn.ModuleList(_double(maps[level] + maps[level + 1], maps[level]) for level in range(levels - 1))
-        self.head = nn.Conv3d(base_maps, out_channels, 1)
 
-    def forward(self, volume: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b d x y z"]:
+    def forward(self, volume: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b maps x y z"]:
         """Refined volume. Raises DataError when a side does not halve `levels - 1` times."""
         if any(side % (1 << (self.levels - 1)) for side in volume.shape[2:]):
             raise DataError(
@@ -52,7 +52,7 @@ class DenseUNet(nn.Module):
         skips.pop()
         for block in reversed(self.up):
             volume = block(torch.cat([skips.pop(), interpolate(volume, scale_factor=2)], dim=1))
-        return self.head(volume)
+        return volume
 
 
 def _double(in_channels: int, out_channels: int) -> nn.Sequential:

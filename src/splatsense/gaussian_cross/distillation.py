@@ -1,7 +1,7 @@
 """Tri-attribute adaptive distillation splatting (GaussianCross, arXiv 2508.02172, section 3.3).
 
-Colour, depth and features of all views of all scenes are rendered in one packed pass (`render_batch`) and compared with the real
-images, their measured depth, and a frozen 2D model's features of them:
+Colour, depth and features of all views of all scenes are rendered in one packed pass (`render_batch`) and compared with the
+real images, their measured depth, and a frozen 2D model's features of them:
 
     L = l1 * |C - C*| + l2 * |D - D*| where D* is valid + l3 * (1 - cos(P_psi(F), F*))
 
@@ -17,7 +17,6 @@ Differs from the paper: its weights are not public. The teacher's features may b
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -49,7 +48,8 @@ class LossWeights:
             raise DataError(f"loss weights must be at least 0 and not all 0, got {self}.")
 
 
-class Targets(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Targets:
     """What V views should show.
 
     Attributes:
@@ -61,6 +61,11 @@ class Targets(NamedTuple):
     color: Float[Tensor, "v h w 3"]
     depth: Float[Tensor, "v h w"]
     features: Float[Tensor, "v h2 w2 d"] | None
+
+    def to(self, device: torch.device) -> "Targets":
+        """The same on another device."""
+        features = None if self.features is None else self.features.to(device)
+        return Targets(self.color.to(device), self.depth.to(device), features)
 
 
 class ProjectionHead(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from splatsense.gaussian_cross.collapse import effective_rank, feature_spread
 from splatsense.gaussian_cross.dataset import INPUT_CHANNELS, TrainingBatch
 from splatsense.gaussian_cross.decoder import Decoded, DecoderConfig, GaussianDecoder
 from splatsense.gaussian_cross.distillation import (
@@ -23,6 +24,8 @@ from splatsense.gaussian_cross.masking import MaskToken
 from splatsense.gaussian_cross.unet import SpUNet, UNetConfig
 from splatsense.render import Rendering
 from splatsense.sparse import SparseTensor
+
+WATCHED = 4096  # voxels of a batch whose features are watched for a collapse
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,8 @@ class GaussianCross(nn.Module):
             pixel is close, and which would leave little of the cosine to learn. None without a teacher.
     """
 
+    teacher_center: Tensor
+
     def __init__(
         self, backbone: UNetConfig, decoder: DecoderConfig, weights: LossWeights, teacher_center: Tensor | None
     ) -> None:
@@ -81,8 +86,12 @@ class GaussianCross(nn.Module):
         return Prediction(backbone, decoded, rendering, lifted)
 
     def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Losses, "loss" their weighted sum, and what else is worth a curve, detached."""
-        return self.losses(batch, self.predict(batch))
+        """Losses, "loss" their weighted sum; and without gradient, what tells a collapse and how many Gaussians there were."""
+        prediction = self.predict(batch)
+        some = prediction.backbone.detach()[:WATCHED]
+        count = sum(len(one.gaussians) for one in prediction.decoded) / len(prediction.decoded)
+        watched = {"feature_std": feature_spread(some), "effective_rank": effective_rank(some), "gaussians_kept": count}
+        return self.losses(batch, prediction) | {name: some.new_tensor(value) for name, value in watched.items()}
 
     def losses(self, batch: TrainingBatch, prediction: Prediction) -> dict[str, Tensor]:
         """Losses of a prediction; see `forward`."""

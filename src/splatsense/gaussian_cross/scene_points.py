@@ -1,8 +1,8 @@
-"""The points of a scene as the backbone is to see them: thinned, with colours in [-1, 1], normals, and what is not known marked.
+"""The points of a scene as the backbone is to see them: thinned, with colours in [-1, 1] and normals.
 
 Design
-- Points are averaged in voxels half as large as the backbone's, once a scene, so that a scan of 20 million points costs no more
-  memory or time per step than one that was sampled.
+- Points are averaged in voxels half as large as the backbone's, once a scene, so that a scan of 20 million points
+  costs no more memory or time per step than one that was sampled.
 - A scene without normals gets estimated ones, turned to its cameras; one without colours has none, and the learned token stands
   for them. Both are said in the log.
 - Cameras and depth are checked against the points once, which finds wrong units and swapped matrices before they are trained on.
@@ -67,8 +67,8 @@ def load_points(folder: Path, voxel: float) -> ScenePoints:
     frames = scene.frames
     if frames is None:
         raise DataError(
-            f"{folder}: has no frames (transforms.json with colour and depth), which pre-training renders. Import the recording "
-            "with `splatsense scenes`, or leave the scene out."
+            f"{folder}: has no frames (transforms.json with colour and depth), which pre-training renders. Import the "
+            "recording with `splatsense scenes`, or leave the scene out."
         )
     coord = torch.from_numpy(scene.coord)
     columns = torch.cat([coord, _colors(scene), torch.from_numpy(_normals(scene, frames))], dim=1)
@@ -77,8 +77,8 @@ def load_points(folder: Path, voxel: float) -> ScenePoints:
     count = len(torch.unique((position / voxel).floor(), dim=0))
     if count < LEAST_VOXELS:
         raise DataError(
-            f"{folder}: its {len(scene):,} points fill {count} voxels of {voxel} m; at least {LEAST_VOXELS} are needed. Leave the "
-            "scene out, or check that its coordinates are metres."
+            f"{folder}: its {len(scene):,} points fill {count} voxels of {voxel} m; at least {LEAST_VOXELS} are needed. Leave "
+            "the scene out, or check that its coordinates are metres."
         )
     _check_depth(folder, scene, frames)
     return ScenePoints(scene.name, position, features, scene.color is not None, frames)

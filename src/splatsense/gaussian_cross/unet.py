@@ -18,6 +18,7 @@ from torch.nn.functional import batch_norm, relu
 
 from splatsense.errors import DataError
 from splatsense.sparse import KernelMap, SparseConv3d, SparseTensor, VoxelLevel
+from splatsense.training.batch_norm import BatchNorm1d
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ UNET_SIZES: dict[str, UNetConfig] = {
 }
 
 
-class VoxelNorm(nn.BatchNorm1d):
-    """Batch normalisation over voxels, with Pointcept's constants; a single voxel gets the running statistics."""
+class VoxelNorm(BatchNorm1d):
+    """Batch normalisation over the voxels of all processes, with Pointcept's constants; a single voxel gets the running statistics."""
 
     def __init__(self, channels: int):
         super().__init__(channels, eps=1e-3, momentum=0.01)

@@ -1,8 +1,8 @@
 """Dense features of images, computed once and kept on disk in half precision, within a bound.
 
 Design
-- A file holds one image's features and is named after the hash of its pixels, in a folder named after the teacher's: it is never
-  stale, and scenes that are moved or copied find theirs.
+- A file holds one image's features and is named after the hash of its pixels, in a folder named after the teacher's: it is
+  never stale, and scenes that are moved or copied find theirs.
 - Files appear when they are complete, so processes may share a folder.
 - Beyond the bound those used longest ago go first, and what is gone is computed again.
 """
