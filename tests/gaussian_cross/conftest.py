@@ -34,8 +34,7 @@ def scene_folder(recording, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def small(monkeypatch):
+def make_small(monkeypatch) -> None:
     """Makes size "tiny" smaller still: a step takes tens of milliseconds."""
     original = sizes.recipe
 
@@ -49,6 +48,11 @@ def small(monkeypatch):
         return replace(base, backbone=SMALL_UNET, decoder=decoder, sample=sample)
 
     monkeypatch.setattr(pretrain_config, "recipe", recipe)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    make_small(monkeypatch)
 
 
 @pytest.fixture

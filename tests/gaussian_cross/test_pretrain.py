@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,3 +130,20 @@ def test_the_mean_feature_is_that_of_the_images(config):
     frames = data.points(0).frames
     expected = data.teacher.teacher.encode_dense(torch.from_numpy(frames.frame(len(frames) // 2)[0])[None])
     assert torch.allclose(center, expected.flatten(0, 2).mean(0), atol=1e-2)
+
+
+def test_two_processes_take_the_steps_of_one(config, scene_folder, tmp_path):
+    whole = replace(config, batch_size=2, steps=4)
+    pretrain(whole)
+    script = Path(__file__).with_name("two_processes.py")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)]
+    source = script.parents[2] / "src"
+    paths = [str(source), str(script.parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(
+        [*launcher, str(scene_folder), str(tmp_path / "two")], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = metrics_of(whole), read_metrics(tmp_path / "two" / METRICS)
+    for ours, theirs in zip(one[:3], two[:3], strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-3, abs=1e-5)

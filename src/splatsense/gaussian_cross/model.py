@@ -97,7 +97,9 @@ def load_backbone(name_or_path: str | Path = "gaussian-cross-tiny") -> Backbone:
         card = json.loads((folder / CONFIG).read_text("utf-8"))
         if card.get("method") != METHOD:
             raise CheckpointError(f"{folder}: is a model of another method; a GaussianCross backbone is needed.")
-        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in card["backbone"].items()}
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in card["backbone"].items()
+        }
         network = SpUNet(UNetConfig(**fields))
         if _sha256(folder / WEIGHTS) != card["sha256"]:
             raise CheckpointError(f"{folder / WEIGHTS}: sha256 is not the one in {CONFIG}; copy the model folder again.")
