@@ -5,7 +5,7 @@
 
 #define SS_API extern "C" __attribute__((visibility("default")))
 
-#define SS_ABI_VERSION 3
+#define SS_ABI_VERSION 4
 
 SS_API int ss_abi_version();
 // Which build this is, and the best one this CPU can run: 0 baseline, 1 AVX2, 2 AVX-512.
@@ -103,3 +103,19 @@ SS_API int64_t ss_lzf_decompress(const uint8_t* input, int64_t input_size, uint8
 SS_API int ss_photometric_loss(const float* color, const float* alpha, const float* target, const float* background,
                                int64_t views, int64_t height, int64_t width, float ssim_weight, int32_t threads, float* loss,
                                float* color_gradient, float* alpha_gradient);
+
+// ---- sparse.cpp: sparse 3D convolution (splatsense/sparse/convolution.py) along lists of pairs, offset after offset -----------
+struct SsSparseConvolution {
+  const float* features;             // (input_count, in_channels)
+  const float* weight;               // (out_channels, offsets, in_channels); transposed: (in_channels, offsets, out_channels)
+  const int32_t *inputs, *outputs;   // rows of each pair; outputs ascend within an offset
+  const int64_t* bounds;             // (offsets * tiles + 1): where the pairs of each offset and tile of outputs begin
+  int64_t in_channels, out_channels, offsets, output_count;
+  int64_t tile;                      // outputs of a tile
+  int32_t transposed, reversed;      // flags: the weight's axes are exchanged; offset k has the weight of offset K - 1 - k
+  int32_t threads;
+};
+// out (output_count, out_channels). Returns 0, or 1 when out of memory.
+SS_API int ss_sparse_convolution(const SsSparseConvolution* input, float* out);
+// out (out_channels, offsets, in_channels) from gradient (output_count, out_channels); `weight` and the flags are not used.
+SS_API int ss_sparse_weight_gradient(const SsSparseConvolution* input, const float* gradient, float* out);

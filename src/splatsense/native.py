@@ -17,7 +17,7 @@ from splatsense.errors import SplatSenseError
 
 log = logging.getLogger("splatsense")
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 LEVELS = ("baseline", "avx2", "avx512")
 LIBRARY_DIR = Path(__file__).parent / "_native"
 

@@ -1,4 +1,4 @@
-"""Sparse 3D convolution along a neighbour map: gather, matrix product, scatter, in plain PyTorch on any device.
+"""Sparse 3D convolution along a neighbour map: native for float32 on a CPU, otherwise gather, matrix product and scatter.
 
 Design
 - Submanifold, strided and inverse convolution differ in their `KernelMap` only.
@@ -7,6 +7,7 @@ Design
 - Backward keeps the input where the weight needs a gradient, the weight where the input needs one, and nothing else.
 """
 
+import ctypes
 import math
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from splatsense.errors import DataError
+from splatsense.native import load_native
+from splatsense.sparse import native
 from splatsense.sparse.kernel_map import KernelMap
 
 
@@ -54,15 +57,59 @@ class _Convolution(torch.autograd.Function):
         ctx.kernel_map = kernel_map
         of_features, of_weight = ctx.needs_input_grad[:2]
         ctx.save_for_backward(features if of_weight else None, weight if of_features else None)
-        return _gather_scatter(features, weight.permute(1, 2, 0), kernel_map)
+        library = _library(features)
+        if library is None:
+            return convolve_reference(features, weight, kernel_map)
+        return native.convolve(library, features, weight, kernel_map)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         features, weight = ctx.saved_tensors
-        of_features = None if weight is None else _input_gradient(gradient, weight, ctx.kernel_map)
-        of_weight = None if features is None else _weight_gradient(features, gradient, ctx.kernel_map)
+        library, of_features, of_weight = _library(gradient), None, None
+        if weight is not None and library is None:
+            of_features = input_gradient_reference(gradient, weight, ctx.kernel_map)
+        elif weight is not None:
+            of_features = native.input_gradient(library, gradient, weight, ctx.kernel_map)
+        if features is not None and library is None:
+            of_weight = weight_gradient_reference(features, gradient, ctx.kernel_map)
+        elif features is not None:
+            of_weight = native.weight_gradient(library, features, gradient, ctx.kernel_map)
         return of_features, of_weight, None
+
+
+def _library(tensor: Tensor) -> ctypes.CDLL | None:
+    return load_native() if tensor.device.type == "cpu" and tensor.dtype == torch.float32 else None
+
+
+def convolve_reference(
+    features: Float[Tensor, "m c"], weight: Float[Tensor, "d k c"], kernel_map: KernelMap
+) -> Float[Tensor, "n d"]:
+    """`sparse_convolution` by gathering, multiplying and scattering, an offset at a time."""
+    return _gather_scatter(features, weight.permute(1, 2, 0), kernel_map)
+
+
+def input_gradient_reference(
+    gradient: Float[Tensor, "n d"], weight: Float[Tensor, "d k c"], kernel_map: KernelMap
+) -> Float[Tensor, "m c"]:
+    """Gradient of the features: the convolution back. In a submanifold map, offset k is offset K - 1 - k of the way back."""
+    by_offset = weight.transpose(0, 1)
+    if kernel_map.submanifold:
+        return _gather_scatter(gradient, by_offset.flip(0), kernel_map)
+    return _gather_scatter(gradient, by_offset, kernel_map.inverse)
+
+
+def weight_gradient_reference(
+    features: Float[Tensor, "m c"], gradient: Float[Tensor, "n d"], kernel_map: KernelMap
+) -> Float[Tensor, "d k c"]:
+    """Gradient of the weight: for each offset, the products of its pairs."""
+    starts, volume = kernel_map.starts.tolist(), kernel_map.volume
+    result = features.new_zeros(gradient.shape[1], volume, features.shape[1])
+    for offset in range(volume):
+        pairs = slice(starts[offset], starts[offset + 1])
+        outputs = gradient.index_select(0, kernel_map.outputs[pairs])
+        result[:, offset] = outputs.T @ features.index_select(0, kernel_map.inputs[pairs])
+    return result
 
 
 def _gather_scatter(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -77,24 +124,6 @@ def _gather_scatter(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> 
         if pairs.start == pairs.stop or (kernel_map.submanifold and offset == volume // 2):
             continue
         result.index_add_(0, kernel_map.outputs[pairs], features.index_select(0, kernel_map.inputs[pairs]) @ weight[offset])
-    return result
-
-
-def _input_gradient(gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """Weights (out, K, in). In a submanifold map, offset k seen from the output is offset K - 1 - k."""
-    by_offset = weight.transpose(0, 1)
-    if kernel_map.submanifold:
-        return _gather_scatter(gradient, by_offset.flip(0), kernel_map)
-    return _gather_scatter(gradient, by_offset, kernel_map.inverse)
-
-
-def _weight_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap) -> Tensor:
-    starts, volume = kernel_map.starts.tolist(), kernel_map.volume
-    result = features.new_zeros(gradient.shape[1], volume, features.shape[1])
-    for offset in range(volume):
-        pairs = slice(starts[offset], starts[offset + 1])
-        outputs = gradient.index_select(0, kernel_map.outputs[pairs])
-        result[:, offset] = outputs.T @ features.index_select(0, kernel_map.inputs[pairs])
     return result
 
 

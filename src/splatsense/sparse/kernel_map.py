@@ -14,6 +14,8 @@ from torch import Tensor
 
 from splatsense.sparse.morton import spread
 
+TILE = 512  # outputs that the native convolution sums at a time
+
 
 @dataclass(frozen=True, eq=False)
 class KernelMap:
@@ -40,6 +42,15 @@ class KernelMap:
     def volume(self) -> int:
         """Offsets of the kernel."""
         return len(self.starts) - 1
+
+    @cached_property
+    def bounds(self) -> Int64[Tensor, " bounds"]:
+        """Where the pairs of each offset and each tile of outputs begin, for the native convolution."""
+        tiles = -(-self.output_count // TILE)
+        offset = torch.arange(self.volume).repeat_interleave(self.starts.diff())
+        begin = torch.arange(self.volume)[:, None] * self.output_count + torch.arange(tiles) * TILE
+        bounds = torch.searchsorted(offset * self.output_count + self.outputs, begin.flatten())
+        return torch.cat([bounds, self.starts[-1:]])
 
     @cached_property
     def inverse(self) -> "KernelMap":
