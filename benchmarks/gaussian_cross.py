@@ -2,7 +2,8 @@
 
 python benchmarks/gaussian_cross.py SCENE [--size tiny] [--voxels 30000] [--repeats 3] [--scaling OUT.png]
 
-Each stage is differentiated on its own (its input is cut off from what came before), so that its share of the backward pass is seen.
+Each stage is differentiated on its own (its input is cut off from what came before), so that its share of the backward pass is
+seen.
 """
 
 import argparse
@@ -147,8 +148,8 @@ def main() -> None:
     step = sum(seconds.values()) - seconds["data"]
     height, width = batch.targets.depth.shape[1:]
     print(
-        f"{options.size}: {len(batch.coordinates):,} voxels, {sum(batch.views)} views of {width} x {height}, {anchors:,} anchors, "
-        f"{gaussians:,} Gaussians: {step:.3f} s a step"
+        f"{options.size}: {len(batch.coordinates):,} voxels, {sum(batch.views)} views of {width} x {height}, {anchors:,} "
+        f"anchors, {gaussians:,} Gaussians: {step:.3f} s a step"
     )
     for name, value in seconds.items():
         print(f"  {name:<24}{value * 1e3:>8,.0f} ms" + ("  (in the background)" if name == "data" else f"{value / step:>8.0%}"))

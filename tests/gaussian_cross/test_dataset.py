@@ -1,6 +1,5 @@
 import logging
 import math
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -108,7 +107,8 @@ def test_scenes_without_colour_or_normals_say_so(changed, caplog):
         batch = data.sample(0, seeded(), HEIGHT)
     assert "has no colours" in caplog.text
     assert "has no normals; they are estimated" in caplog.text
-    assert bool(batch.hidden[:, :3].all()) and not bool(batch.hidden[:, 3:].all())
+    assert bool(batch.hidden[:, :3].all())
+    assert not bool(batch.hidden[:, 3:].all())
     assert float(batch.features[:, 3:].norm(dim=1).median()) == pytest.approx(1, abs=1e-3)
 
 
@@ -118,7 +118,7 @@ def test_scenes_without_frames_or_with_few_points_are_refused(changed, scene_fol
         load_points(changed(frames=None), 0.1)
     few = tmp_path / "few" / "scene"
     save_scene(replace(scene, coord=scene.coord[:3], color=scene.color[:3], normal=scene.normal[:3]), few)
-    with pytest.raises(DataError, match="3 points fill 3 voxels|3 points fill 1 voxels"):
+    with pytest.raises(DataError, match=r"3 points fill [13] voxels"):
         load_points(few, 0.1)
 
 

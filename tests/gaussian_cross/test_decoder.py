@@ -62,7 +62,7 @@ def test_all_anchors_give_the_same_gaussians_as_those_near_wherever_both_have_so
     near, every = (decoder_of(replace(CONFIG, anchors=kind))(*inputs) for kind in ("occupied", "all"))
     for some, more in zip(near, every, strict=True):
         assert some.anchors < more.anchors == 8 * 8 * 4
-        distance = torch.cdist(some.gaussians.means, more.gaussians.means)
+        distance = (some.gaussians.means[:, None] - more.gaussians.means).abs().amax(2)
         match = distance.argmin(1)
         assert float(distance.amin(1).max()) < 1e-6
         for name in ("quats", "scales", "opacities", "sh"):
@@ -76,7 +76,8 @@ def test_gaussians_stay_within_their_bounds_and_begin_near_their_anchors():
         gaussians = one.gaussians
         assert len(gaussians) == one.anchors  # before training every anchor is above the threshold
         assert torch.allclose(gaussians.quats.norm(dim=1), torch.ones(len(gaussians)), atol=1e-5)
-        assert bool((gaussians.scales > 0).all()) and float(gaussians.scales.max()) <= CONFIG.largest_scale / 8 + 1e-6
+        assert float(gaussians.scales.min()) > 0
+        assert float(gaussians.scales.max()) <= CONFIG.largest_scale / 8 + 1e-6
         nearest = torch.cartesian_prod(*[(torch.arange(8) + 0.5) / 8 - 0.5] * 2, BOTTOM + (torch.arange(4) + 0.5) / 8)
         offsets = (gaussians.means[:, None] - nearest).abs().amax(2).amin(1)
         assert float(offsets.max()) <= CONFIG.offset / 8 + 1e-6
@@ -87,7 +88,7 @@ def test_gaussians_stay_within_their_bounds_and_begin_near_their_anchors():
 def test_faint_anchors_are_pruned_and_a_scene_keeps_its_best():
     decoder = decoder_of(replace(CONFIG, threshold=0.3))
     with torch.no_grad():
-        decoder.heads["opacity"][2].weight.normal_(std=3, generator=torch.Generator().manual_seed(0))
+        decoder.heads["opacity"][2].weight.normal_(std=100, generator=torch.Generator().manual_seed(0))
     inputs = voxels(300)
     for one in decoder(*inputs):
         assert 1 < len(one.gaussians) < one.anchors
@@ -119,7 +120,7 @@ def test_gradients_reach_every_parameter_and_are_right():
             torch.cat([getattr(one.gaussians, name).flatten() for one in parts]) for name in ("means", "quats", "scales", "sh")
         )
 
-    torch.autograd.gradcheck(gaussians, features, atol=1e-6, nondet_tol=1e-9)
+    torch.autograd.gradcheck(gaussians, features, atol=1e-5, fast_mode=True)
     total = sum(
         one.features.sum() + sum(getattr(one.gaussians, n).square().sum() for n in ("means", "scales", "opacities", "sh"))
         + one.gaussians.quats[:, 0].sum()

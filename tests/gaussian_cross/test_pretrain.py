@@ -51,7 +51,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config, monkeypat
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert metrics_of(config) == metrics_of(broken)
-    with pytest.raises(CheckpointError, match="mask_ratio was None and is 0.25"):
+    with pytest.raises(CheckpointError, match=r"mask_ratio was None and is 0\.25"):
         pretrain(replace(config, mask_ratio=0.25))
 
 

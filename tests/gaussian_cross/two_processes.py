@@ -1,4 +1,4 @@
-"""What `test_pretrain` starts in two processes: `two_processes.py SCENE OUT` trains four steps of two scenes as the fixture `config`."""
+"""What `test_pretrain` starts in two processes: `two_processes.py SCENE OUT` trains four steps as the fixture `config` says."""
 
 import sys
 

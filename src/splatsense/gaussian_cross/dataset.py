@@ -7,7 +7,7 @@ only saves time.
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -91,8 +91,8 @@ class TrainingBatch:
 
     def to(self, device: torch.device) -> "TrainingBatch":
         """The same batch on another device."""
-        moved = [part.to(device) for part in (self.coordinates, self.features, self.hidden, self.positions, self.cameras)]
-        return TrainingBatch(*moved, self.views, self.targets.to(device), self.names)  # pyright: ignore[reportArgumentType]
+        names = ("coordinates", "features", "hidden", "positions", "cameras", "targets")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 @dataclass
@@ -227,7 +227,9 @@ def collate(samples: Sequence[TrainingBatch]) -> TrainingBatch:
     )
     return TrainingBatch(
         torch.cat(coordinates),
-        *(torch.cat([getattr(sample, name) for sample in samples]) for name in ("features", "hidden", "positions")),
+        torch.cat([sample.features for sample in samples]),
+        torch.cat([sample.hidden for sample in samples]),
+        torch.cat([sample.positions for sample in samples]),
         cameras,
         [count for sample in samples for count in sample.views],
         targets,

@@ -1,8 +1,8 @@
 """The points of a scene as the backbone is to see them: thinned, with colours in [-1, 1] and normals.
 
 Design
-- Points are averaged in voxels half as large as the backbone's, once a scene, so that a scan of 20 million points
-  costs no more memory or time per step than one that was sampled.
+- Points are averaged in voxels half as large as the backbone's, once a scene, so that a step costs as much for a scan of
+  20 million points as for one that was sampled.
 - A scene without normals gets estimated ones, turned to its cameras; one without colours has none, and the learned token stands
   for them. Both are said in the log.
 - Cameras and depth are checked against the points once, which finds wrong units and swapped matrices before they are trained on.

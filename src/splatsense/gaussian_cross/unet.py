@@ -61,7 +61,9 @@ UNET_SIZES: dict[str, UNetConfig] = {
 
 
 class VoxelNorm(BatchNorm1d):
-    """Batch normalisation over the voxels of all processes, with Pointcept's constants; a single voxel gets the running statistics."""
+    """Batch normalisation over the voxels of all processes, with Pointcept's constants; a single voxel gets the running
+    statistics.
+    """
 
     def __init__(self, channels: int):
         super().__init__(channels, eps=1e-3, momentum=0.01)
