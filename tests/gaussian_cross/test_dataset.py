@@ -118,7 +118,7 @@ def test_scenes_without_frames_or_with_few_points_are_refused(changed, scene_fol
         load_points(changed(frames=None), 0.1)
     few = tmp_path / "few" / "scene"
     save_scene(replace(scene, coord=scene.coord[:3], color=scene.color[:3], normal=scene.normal[:3]), few)
-    with pytest.raises(DataError, match=r"3 points fill [13] voxels"):
+    with pytest.raises(DataError, match=r"3 points fill [123] voxels"):
         load_points(few, 0.1)
 
 
@@ -160,7 +160,7 @@ def test_left_handed_and_scaled_cameras_are_refused(changed, scene_folder):
         frame.pop("world_to_camera")
         frame["transform_matrix"] = (np.array(frame["transform_matrix"]) @ np.diag([1, 1, -1, 1])).tolist()
     (folder / "transforms.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="mirrored"):
+    with pytest.raises(FormatError, match="mirrored"):
         samples_of(folder).sample(0, seeded(), HEIGHT)
 
 

@@ -21,6 +21,7 @@ from splatsense.gaussian_cross.model import save_backbone
 from splatsense.gaussian_cross.pretrain_config import PretrainConfig
 from splatsense.gaussian_cross.pretrain_model import GaussianCross
 from splatsense.gaussian_cross.report import Evaluation
+from splatsense.scenes import CAMERAS, load_frames
 from splatsense.teachers.dense import load_dense_teacher
 from splatsense.teachers.feature_cache import FeatureCache
 from splatsense.training.loop import LoopConfig, train
@@ -112,7 +113,7 @@ def mean_features(data: SceneSet) -> Tensor | None:
     count = min(CENTERED_OVER, len(data))
     total = torch.zeros(data.teacher.teacher.dim, dtype=torch.float64)
     for index in range(count):
-        frames = data.points((2 * index + 1) * len(data) // (2 * count)).frames
+        frames = load_frames(data.folders[(2 * index + 1) * len(data) // (2 * count)] / CAMERAS)
         color = torch.from_numpy(frames.frame(len(frames) // 2)[0])
         total += data.teacher.features([color]).double().flatten(0, -2).mean(0)
     return (total / count).float()

@@ -25,7 +25,7 @@ from splatsense.gaussian_cross.unet import SpUNet, UNetConfig
 from splatsense.render import Rendering
 from splatsense.sparse import SparseTensor
 
-WATCHED = 4096  # voxels of a batch whose features are watched for a collapse
+WATCHED = 4096  # voxels of a scene whose features are watched for a collapse
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +88,7 @@ class GaussianCross(nn.Module):
     def forward(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Losses, "loss" their weighted sum; and without gradient, what tells a collapse and how many Gaussians there were."""
         prediction = self.predict(batch)
-        some = prediction.backbone.detach()[:WATCHED]
-        count = sum(len(one.gaussians) for one in prediction.decoded) / len(prediction.decoded)
-        watched = {"feature_std": feature_spread(some), "effective_rank": effective_rank(some), "gaussians_kept": count}
-        return self.losses(batch, prediction) | {name: some.new_tensor(value) for name, value in watched.items()}
+        return self.losses(batch, prediction) | _watch(batch, prediction)
 
     def losses(self, batch: TrainingBatch, prediction: Prediction) -> dict[str, Tensor]:
         """Losses of a prediction; see `forward`."""
@@ -105,3 +102,13 @@ class GaussianCross(nn.Module):
             losses["semantic"] = semantic_loss(prediction.features, targets.features - self.teacher_center)
         total = torch.stack([getattr(weights, name) * value for name, value in losses.items()]).sum()
         return {"loss": total} | losses
+
+
+def _watch(batch: TrainingBatch, prediction: Prediction) -> dict[str, Tensor]:
+    """Means over the scenes of what tells a collapse, and of how many Gaussians there are."""
+    rows = []
+    for scene, one in enumerate(prediction.decoded):
+        some = prediction.backbone.detach()[batch.coordinates[:, 0] == scene][:WATCHED]
+        rows.append([feature_spread(some), effective_rank(some), float(len(one.gaussians))])
+    means = torch.tensor(rows, device=batch.features.device).mean(0)
+    return dict(zip(("feature_std", "effective_rank", "gaussians_kept"), means, strict=True))

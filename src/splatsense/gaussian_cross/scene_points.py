@@ -1,11 +1,11 @@
 """The points of a scene as the backbone is to see them: thinned, with colours in [-1, 1] and normals.
 
 Design
-- Points are averaged in voxels half as large as the backbone's, once a scene, so that a step costs as much for a scan of
-  20 million points as for one that was sampled.
-- A scene without normals gets estimated ones, turned to its cameras; one without colours has none, and the learned token stands
-  for them. Both are said in the log.
-- Cameras and depth are checked against the points once, which finds wrong units and swapped matrices before they are trained on.
+- Points are averaged in voxels half as large as the backbone's, once a scene: a step costs as much for a scan of 20 million
+  points as for one that was sampled.
+- A scene without normals gets estimated ones, turned to its cameras; one without colours has none, and the learned token
+  stands for them. Both are said in the log.
+- Cameras and depth are checked against the points once: wrong units and swapped matrices are found before they are trained on.
 """
 
 import logging

@@ -8,7 +8,7 @@
 
 import hashlib
 from functools import cached_property
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,6 @@ from splatsense.errors import CheckpointError, DataError
 from splatsense.teachers import efficientnet, minilm
 from splatsense.teachers.mini import MiniTeacher
 
-Layer = Literal["block", "head", "classes"]
 LAYER_DIMS = {"block": efficientnet.BLOCK_DIM, "head": efficientnet.FEATURE_DIM, "classes": minilm.DIM}
 STRIDES = (8, 16, 32)
 
@@ -58,8 +57,8 @@ class MiniDenseTeacher:
         DataError: there is no such layer or stride.
     """
 
-    def __init__(self, layer: Layer = "block", stride: int = 16) -> None:
-        if layer not in get_args(Layer) or stride not in STRIDES:
+    def __init__(self, layer: str = "block", stride: int = 16) -> None:
+        if layer not in LAYER_DIMS or stride not in STRIDES:
             raise DataError(f"mini:{layer}:{stride}: the layer must be block, head or classes, the stride 8, 16 or 32.")
         self.layer, self.stride = layer, stride
         self.name, self.dim = f"mini:{layer}:{stride}", LAYER_DIMS[layer]
@@ -99,4 +98,4 @@ def load_dense_teacher(name: str = "mini") -> DenseTeacher:
     kind, *options = name.split(":")
     if kind != "mini" or len(options) not in (0, 2) or (options and not options[1].isdigit()):
         raise CheckpointError(f"There is no dense teacher {name!r}; choose mini or mini:LAYER:STRIDE, such as mini:block:16.")
-    return MiniDenseTeacher(options[0], int(options[1])) if options else MiniDenseTeacher()  # pyright: ignore[reportArgumentType]
+    return MiniDenseTeacher(options[0], int(options[1])) if options else MiniDenseTeacher()

@@ -83,7 +83,8 @@ class FeatureCache:
             return
         with atomic_write(path) as temporary, temporary.open("wb") as opened:
             np.save(opened, array, allow_pickle=False)
-        self._bytes += array.nbytes
+            size = opened.tell()
+        self._bytes += size
         if self._bytes > self.limit:
             self._shrink()
 
