@@ -24,6 +24,10 @@ constexpr int rows_at_once(int vectors) { return std::min(12, ACCUMULATORS / vec
 SS_INLINE Floats load_any(const float* p) { return *reinterpret_cast<const FloatsUnaligned*>(p); }
 SS_INLINE void store_any(float* p, Floats x) { *reinterpret_cast<FloatsUnaligned*>(p) = x; }
 
+SS_INLINE void prefetch_row(const float* row, int64_t columns) {
+  for (int64_t c = 0; c < columns; c += 16) __builtin_prefetch(row + c);
+}
+
 // Columns in blocks of at most MAX_VECTORS vectors, of nearly the same size.
 struct Blocks {
   explicit Blocks(int64_t columns)
@@ -82,7 +86,7 @@ void multiply_pairs(const float* features, int64_t in_stride, const float* weigh
     for (int r = 0; r < R; r++) {
       rows[r] = features + inputs[std::min(p + r, count - 1)] * in_stride;
       const float* next = features + inputs[std::min(p + R + r, count - 1)] * in_stride;
-      for (int64_t c = 0; c < depth; c += 16) __builtin_prefetch(next + c);
+      prefetch_row(next, depth);
     }
     Floats sum[R][V]{};
     const float* w = weight;
@@ -131,24 +135,36 @@ void convolve_tile(const SsSparseConvolution& in, const Blocks& blocks, const fl
   }
 }
 
-constexpr int64_t PAIRS = 64, ROWS = 48;  // gathered at a time; of the gradient, a multiple of every rows_at_once
+constexpr int64_t PAIRS = 32, ROWS = 96;  // gathered at a time; of the gradient, a multiple of every rows_at_once
+constexpr int64_t TILES = 8;              // whose rows the cache that cores share should hold
 
-// Rows [first, first + rows) and V vectors of columns of one offset's (out, in) gradient.
+SS_INLINE void copy_row(const float* from, int64_t columns, float* to) {
+  int64_t c = 0;
+  for (; c + LANES <= columns; c += LANES) store(to + c, load_any(from + c));
+  for (; c < columns; c++) to[c] = from[c];
+}
+
+// Adds what pairs [p, end) contribute to rows [first, first + ROWS) and V vectors of columns of one offset's gradient.
 template <int V>
 void weight_block(const SsSparseConvolution& in, const float* gradient, const Blocks& blocks, int64_t k, int64_t first,
-                  int64_t b, float* out) {
+                  int64_t b, int64_t p, int64_t end, float* out) {
   constexpr int R = rows_at_once(V);
-  const int64_t tiles = (in.output_count + in.tile - 1) / in.tile;
   const int64_t rows = std::min(ROWS, in.out_channels - first), column = blocks.first(b) * LANES, valid = blocks.columns_of(b);
+  float* const gradients = out + (first * in.offsets + k) * in.in_channels + column;
+  const int64_t row_step = in.offsets * in.in_channels;
   alignas(64) float sums[ROWS][V * LANES]{}, x[PAIRS][V * LANES], g[PAIRS][ROWS];
   if (valid < V * LANES) std::memset(x, 0, sizeof x);
   if (rows < ROWS) std::memset(g, 0, sizeof g);
-  const int64_t end = in.bounds[(k + 1) * tiles];
-  for (int64_t p = in.bounds[k * tiles]; p < end; p += PAIRS) {
+  for (int64_t r = 0; r < rows; r++) copy_row(gradients + r * row_step, valid, sums[r]);
+  for (; p < end; p += PAIRS) {
     const int64_t count = std::min(PAIRS, end - p);
     for (int64_t i = 0; i < count; i++) {
-      std::memcpy(x[i], in.features + in.inputs[p + i] * in.in_channels + column, valid * sizeof(float));
-      std::memcpy(g[i], gradient + in.outputs[p + i] * in.out_channels + first, rows * sizeof(float));
+      copy_row(in.features + in.inputs[p + i] * in.in_channels + column, valid, x[i]);
+      copy_row(gradient + in.outputs[p + i] * in.out_channels + first, rows, g[i]);
+    }
+    for (int64_t q = p + PAIRS; q < std::min(end, p + 2 * PAIRS); q++) {
+      prefetch_row(in.features + in.inputs[q] * in.in_channels + column, valid);
+      prefetch_row(gradient + in.outputs[q] * in.out_channels + first, rows);
     }
     for (int64_t r0 = 0; r0 < rows; r0 += R) {
       Floats sum[R][V];
@@ -171,9 +187,7 @@ void weight_block(const SsSparseConvolution& in, const float* gradient, const Bl
       }
     }
   }
-  for (int64_t r = 0; r < rows; r++) {
-    std::memcpy(out + ((first + r) * in.offsets + k) * in.in_channels + column, sums[r], valid * sizeof(float));
-  }
+  for (int64_t r = 0; r < rows; r++) std::memcpy(gradients + r * row_step, sums[r], valid * sizeof(float));
 }
 
 }  // namespace
@@ -199,11 +213,18 @@ SS_API int ss_sparse_weight_gradient(const SsSparseConvolution* input, const flo
   const SsSparseConvolution& in = *input;
   const Blocks blocks(in.in_channels);
   const int64_t row_blocks = (in.out_channels + ROWS - 1) / ROWS, items = row_blocks * blocks.count;
-  parallel_for(in.threads, in.offsets * items, [&](int64_t item) {
-    const int64_t b = item % blocks.count, first = item % items / blocks.count * ROWS;
-    with_vectors(blocks.size(b), [&](auto vectors) {
-      weight_block<decltype(vectors)::value>(in, gradient, blocks, item / items, first, b, out);
+  const int64_t tiles = (in.output_count + in.tile - 1) / in.tile;
+  std::memset(out, 0, in.out_channels * in.offsets * in.in_channels * sizeof(float));
+  for (int64_t tile = 0; tile < tiles; tile += TILES) {
+    parallel_for(in.threads, in.offsets * items, [&](int64_t item) {
+      const int64_t k = item / items, b = item % blocks.count, first = item % items / blocks.count * ROWS;
+      const int64_t* bounds = in.bounds + k * tiles;
+      const int64_t begin = bounds[tile], end = bounds[std::min(tile + TILES, tiles)];
+      if (begin == end) return;
+      with_vectors(blocks.size(b), [&](auto vectors) {
+        weight_block<decltype(vectors)::value>(in, gradient, blocks, k, first, b, begin, end, out);
+      });
     });
-  });
+  }
   return 0;
 }
