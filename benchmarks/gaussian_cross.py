@@ -10,6 +10,7 @@ import argparse
 import datetime
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -153,6 +154,7 @@ def main() -> None:
     )
     for name, value in seconds.items():
         print(f"  {name:<24}{value * 1e3:>8,.0f} ms" + ("  (in the background)" if name == "data" else f"{value / step:>8.0%}"))
+    print(f"largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB")
 
 
 if __name__ == "__main__":

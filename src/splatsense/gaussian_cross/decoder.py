@@ -192,8 +192,11 @@ class GaussianDecoder(nn.Module):
         return parts
 
     def _kept(self, opacity: Float[Tensor, " a"], scene: Int64[Tensor, " a"], scenes: int) -> Bool[Tensor, " a"]:
-        best = torch.stack([part.max() for part in opacity.split(torch.bincount(scene, minlength=scenes).tolist())])
-        return (opacity > self.config.threshold) | (opacity >= best[scene])
+        kept, start = opacity > self.config.threshold, 0
+        for part in opacity.split(torch.bincount(scene, minlength=scenes).tolist()):
+            kept[start + int(part.argmax())] = True
+            start += len(part)
+        return kept
 
 
 def _head(in_channels: int, hidden: int, out_channels: int) -> nn.Sequential:
