@@ -119,3 +119,32 @@ struct SsSparseConvolution {
 SS_API int ss_sparse_convolution(const SsSparseConvolution* input, float* out);
 // out (out_channels, offsets, in_channels) from gradient (output_count, out_channels); `weight` and the flags are not used.
 SS_API int ss_sparse_weight_gradient(const SsSparseConvolution* input, const float* gradient, float* out);
+
+// ---- voxel_maps.cpp: which voxels meet along a kernel (splatsense/sparse/kernel_map.py); keys ascend and are distinct
+// Pairs of a submanifold convolution of odd kernel size <= 7, offset after offset, outputs ascending. Call it with null `inputs` and
+// `outputs` for bounds[k * tiles] alone, where offset k's pairs begin (bounds[kernel^3 * tiles]: how many there are), then
+// with room for them, for all bounds (kernel^3 * tiles + 1) too. Returns 0, or 1 when out of memory.
+SS_API int ss_submanifold_map(const int64_t* keys, int64_t count, int32_t kernel, int64_t tile, int32_t threads,
+                              int64_t* bounds, int32_t* inputs, int32_t* outputs);
+// Keys of the voxels of twice the size (at most `count`), and the pairs (count) of a convolution of kernel 2 and stride 2, with
+// starts (9) of its offsets. Returns how many keys.
+SS_API int64_t ss_strided_map(const int64_t* keys, int64_t count, int64_t* parents, int32_t* inputs, int32_t* outputs,
+                              int64_t* starts);
+
+// ---- batch_norm.cpp: batch normalisation of rows, then addition and ReLU (splatsense/sparse/normalization.py)
+struct SsBatchNorm {
+  const float *input, *residual;  // (rows, channels); residual may be null
+  const float *weight, *bias;     // (channels)
+  float *mean, *variance;         // (channels), biased; given, unless the forward pass is to measure them (training)
+  int64_t rows, channels;
+  float epsilon;
+  int32_t relu, training, threads;
+};
+struct SsBatchNormGradients {
+  float *input, *residual;  // (rows, channels); residual may be null
+  float *weight, *bias;     // (channels)
+};
+// Both return 0, or 1 when out of memory.
+SS_API int ss_batch_norm(const SsBatchNorm* input, float* out);
+SS_API int ss_batch_norm_backward(const SsBatchNorm* input, const float* output, const float* gradient,
+                                  const SsBatchNormGradients* to);

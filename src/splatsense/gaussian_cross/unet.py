@@ -4,7 +4,7 @@ Design
 - A stem on the finest level, then stages that halve the resolution, then as many that double it again; every stage is one
   strided or inverse convolution and some residual blocks. Skips are concatenated.
 - Parts, names and weight layout are those of Pointcept on spconv 2.x, so its state dicts fit as they are (`unet_weights.py`).
-- Rows are computed in the order of `VoxelLevel`, so the order of the input's voxels changes nothing but the order of the output.
+- Rows are computed in the order of `VoxelLevel`, so the order of the input's voxels does not change what each of them gets.
 - Differs from Pointcept: no classifier at the end, and a level of a single voxel is normalised by running statistics, because
   one voxel has no variance.
 """
@@ -14,11 +14,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, relu
 
 from splatsense.errors import DataError
-from splatsense.sparse import KernelMap, SparseConv3d, SparseTensor, VoxelLevel
-from splatsense.training.batch_norm import BatchNorm1d
+from splatsense.sparse import KernelMap, SparseConv3d, SparseTensor, VoxelLevel, VoxelNorm
 
 
 @dataclass(frozen=True)
@@ -60,21 +58,6 @@ UNET_SIZES: dict[str, UNetConfig] = {
 }
 
 
-class VoxelNorm(BatchNorm1d):
-    """Batch normalisation over the voxels of all processes, with Pointcept's constants; a single voxel gets the running
-    statistics.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__(channels, eps=1e-3, momentum=0.01)
-
-    def forward(self, input: Float[Tensor, "m c"]) -> Float[Tensor, "m c"]:
-        """Normalised features."""
-        if self.training and len(input) == 1:
-            return batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return super().forward(input)
-
-
 class ConvNormRelu(nn.Sequential):
     """A convolution, normalisation and ReLU."""
 
@@ -84,7 +67,7 @@ class ConvNormRelu(nn.Sequential):
     def forward(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
         """Features of the map's output voxels."""
         convolution, norm = self
-        return relu(norm(convolution(features, kernel_map)))
+        return norm(convolution(features, kernel_map), activate=True)
 
 
 class ResidualBlock(nn.Module):
@@ -105,8 +88,8 @@ class ResidualBlock(nn.Module):
         if self.proj is not None:
             convolution, norm = self.proj
             beside = norm(convolution(features, level.submanifold(1)))
-        features = relu(self.bn1(self.conv1(features, level.submanifold(3))))
-        return relu(self.bn2(self.conv2(features, level.submanifold(3))) + beside)
+        features = self.bn1(self.conv1(features, level.submanifold(3)), activate=True)
+        return self.bn2(self.conv2(features, level.submanifold(3)), beside, activate=True)
 
 
 class SpUNet(nn.Module):

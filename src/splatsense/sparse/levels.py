@@ -2,13 +2,11 @@
 
 from functools import cached_property
 
-import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from splatsense.errors import DataError
-from splatsense.sparse.kernel_map import KernelMap, strided_map_reference, submanifold_map_reference
-from splatsense.sparse.morton import BITS, gather_bits
+from splatsense.sparse.kernel_map import KernelMap, strided_map, submanifold_map
 
 
 class VoxelLevel:
@@ -16,12 +14,10 @@ class VoxelLevel:
 
     Args:
         keys: ascending and distinct, of `voxel_keys`, shifted by three bits for each coarser level.
-        depth: how many times coarser than the finest level, as a power of 2.
     """
 
-    def __init__(self, keys: Int64[Tensor, " m"], depth: int = 0):
+    def __init__(self, keys: Int64[Tensor, " m"]):
         self.keys = keys
-        self.depth = depth
         self._submanifold: dict[int, KernelMap] = {}
 
     def __len__(self) -> int:
@@ -36,7 +32,7 @@ class VoxelLevel:
         if kernel not in (1, 3, 5, 7):
             raise DataError(f"submanifold convolution: the kernel must be 1, 3, 5 or 7 voxels wide, got {kernel}.")
         if kernel not in self._submanifold:
-            self._submanifold[kernel] = submanifold_map_reference(self.keys, self._coordinates, kernel)
+            self._submanifold[kernel] = submanifold_map(self.keys, kernel)
         return self._submanifold[kernel]
 
     @property
@@ -51,11 +47,5 @@ class VoxelLevel:
 
     @cached_property
     def _down(self) -> tuple["VoxelLevel", KernelMap]:
-        keys, kernel_map = strided_map_reference(self.keys)
-        return VoxelLevel(keys, self.depth + 1), kernel_map
-
-    @cached_property
-    def _coordinates(self) -> Int64[Tensor, "m 4"]:
-        bits = 3 * (BITS - self.depth)
-        batch = self.keys >> bits << bits
-        return torch.stack([batch, *(gather_bits((self.keys - batch) >> place) for place in (2, 1, 0))], dim=1)
+        keys, kernel_map = strided_map(self.keys)
+        return VoxelLevel(keys), kernel_map

@@ -52,10 +52,11 @@ def spread(values: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:
     return values
 
 
-def gather_bits(values: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:
-    """Bit 3 i of each value at bit i: undoes `spread`, whatever the other bits are."""
-    values = values & SPREAD[-1][1]
-    masks = [mask for _, mask in SPREAD]
-    for (shift, _), mask in zip(reversed(SPREAD), [*reversed(masks[:-1]), 0x1FFFFF], strict=True):
-        values = (values | values >> shift) & mask
-    return values
+def stepped(keys: Int64[Tensor, "*n"], axis: int, step: int) -> Int64[Tensor, "*n"]:
+    """One axis's bits of keys, `step` voxels on (at most 7 either way). The other axes' bits are 0.
+
+    The bits between are filled, so that a carry passes them; what keys hold above the coordinates stays.
+    """
+    mask = SPREAD[-1][1] << 2 - axis
+    distance = int(spread(torch.tensor(abs(step)))) << 2 - axis
+    return ((keys | ~mask) + distance) & mask if step > 0 else ((keys & mask) - distance) & mask

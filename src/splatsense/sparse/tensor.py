@@ -39,7 +39,7 @@ class SparseTensor:
             )
         if features.ndim != 2 or len(features) != len(coordinates) or not features.is_floating_point():
             raise DataError(
-                f"features: expected floating point ({len(coordinates)}, channels), got {tuple(features.shape)} {features.dtype}."
+                f"features: expected floats ({len(coordinates)}, channels), got {tuple(features.shape)} {features.dtype}."
             )
         if features.device != coordinates.device:
             raise DataError(f"features are on {features.device}, coordinates on {coordinates.device}; move one of them.")
