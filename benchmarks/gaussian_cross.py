@@ -67,7 +67,7 @@ def timed_step(run: PretrainRun, batch: TrainingBatch) -> dict[str, float]:
     if model.projection is not None and batch.targets.features is not None:
         height, width = batch.targets.features.shape[1:3]
         lifted = model.projection(rendering.features, (height, width))
-    images = [rendering.color, rendering.depth, rendering.features]
+    images = [rendering.color, rendering.depth, rendering.alpha, rendering.features]
     losses = model.losses(batch, Prediction(backbone, decoded, rendering, lifted))
     gradients = torch.autograd.grad(losses["loss"], images, retain_graph=True, allow_unused=True)
     lap("losses")

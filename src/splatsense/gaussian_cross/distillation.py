@@ -10,13 +10,16 @@ Design
   so that the wide features exist once a location and not once a pixel. Averaging the teacher's up instead would cost more and
   could not add information.
 - Every view weighs the same, however few of its depths are valid, so that processes may share a batch out.
-- What no Gaussian covers shows one learned background colour: panes of windows have a colour and no depth.
+- What no Gaussian covers shows one learned background colour: panes of windows have a colour and no depth. Opacities get no
+  gradient from it, or a Gaussian of a wrong colour would rather be pruned than corrected.
+- Depth in the loss is the sum of z over the compositing weights, not their mean: it says that something must be there. A pixel
+  that lost all its Gaussians to pruning has no gradient that could bring them back.
 
 Differs from the paper: its weights are not public. The teacher's features may be centred by their mean, see `teacher_center`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -26,7 +29,7 @@ from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
 from splatsense.cameras import Cameras
 from splatsense.errors import DataError
 from splatsense.gaussian_cross.decoder import Decoded
-from splatsense.render import Rendering, render_batch
+from splatsense.render import RasterSettings, Rendering, render_batch
 
 NEAR_PLANE = 0.02  # in normalised units
 
@@ -87,17 +90,12 @@ class ProjectionHead(nn.Module):
         return self.layers(pooled)
 
 
-def render_views(decoded: Sequence[Decoded], cameras: Sequence[Cameras], background: Float[Tensor, "3"] | None) -> Rendering:
+def render_views(decoded: Sequence[Decoded], cameras: Sequence[Cameras], background: Float[Tensor, "3"]) -> Rendering:
     """Colour, depth and features of every scene's views, in one pass."""
-    from splatsense.render import RasterSettings
-
-    return render_batch(
-        [one.gaussians for one in decoded],
-        cameras,
-        features=[one.features for one in decoded],
-        background=background,
-        settings=RasterSettings(near_plane=NEAR_PLANE),
-    )
+    gaussians, features = [one.gaussians for one in decoded], [one.features for one in decoded]
+    rendering = render_batch(gaussians, cameras, features=features, settings=RasterSettings(near_plane=NEAR_PLANE))
+    seen_through = (1 - rendering.alpha.detach())[..., None]
+    return replace(rendering, color=rendering.color + seen_through * background)
 
 
 def color_loss(color: Float[Tensor, "v h w 3"], target: Float[Tensor, "v h w 3"]) -> Float[Tensor, ""]:

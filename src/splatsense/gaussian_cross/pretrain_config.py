@@ -81,7 +81,7 @@ class PretrainConfig:
     """factor on the feature loss"""
     center_features: bool = True
     """subtract the mean of the teacher's features over a few training images"""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     """peak, reached after the warm-up"""
     weight_decay: float = 0.05
     """of AdamW, on matrices only"""

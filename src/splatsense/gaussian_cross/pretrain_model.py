@@ -95,7 +95,7 @@ class GaussianCross(nn.Module):
         weights, targets, rendering = self.weights, batch.targets, prediction.rendering
         losses = {
             "color": color_loss(rendering.color, targets.color),
-            "depth": depth_loss(rendering.depth, targets.depth),
+            "depth": depth_loss(rendering.depth * rendering.alpha, targets.depth),
         }
         if prediction.features is not None:
             assert targets.features is not None
