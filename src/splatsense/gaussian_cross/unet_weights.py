@@ -1,8 +1,9 @@
 """Weights of SpUNet in Pointcept's names and spconv 2.x's layout: read, checked, written.
 
 What is in such a file: `conv_input`, `down`, `enc`, `up` and `dec` under the names our modules have too, weights as
-(out, kx, ky, kz, in), and `final`, a linear classifier that the backbone has not. Segmentors of Pointcept put `backbone.` before
-every name, distributed training `module.`; PonderV2's and GaussianCross's pre-training has further parts beside the backbone.
+(out, kx, ky, kz, in), and `final`, a linear classifier that the backbone has not. Segmentors of Pointcept put `backbone.`
+before every name, distributed training `module.`; pre-training has further
+parts beside the backbone, which are passed over.
 
 Files are safetensors. The published `.pth` files are pickles, which are not read, as no pickle is in this project; convert one
 where you trust it:
@@ -73,8 +74,8 @@ def backbone_weights(unet: SpUNet, state: Mapping[str, Tensor], source: str) -> 
     for name, value in found.items():
         if value.shape != expected[name].shape:
             raise CheckpointError(
-                f"{source}: {name} is {tuple(value.shape)}, expected {tuple(expected[name].shape)}; choose the network's size after "
-                "the checkpoint's (spconv 2.x has weights as out, kx, ky, kz, in; spconv 1.x has not)."
+                f"{source}: {name} is {tuple(value.shape)}, expected {tuple(expected[name].shape)}; choose the network's size "
+                "after the checkpoint's (spconv 2.x has weights as out, kx, ky, kz, in; spconv 1.x has not)."
             )
     return found
 

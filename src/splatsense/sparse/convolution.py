@@ -142,5 +142,12 @@ class SparseConv3d(nn.Module):
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     def forward(self, features: Float[Tensor, "m c"], kernel_map: KernelMap) -> Float[Tensor, "n d"]:
-        """Features of the map's output voxels."""
-        return sparse_convolution(features, self.weight, kernel_map)
+        """Features of the map's output voxels.
+
+        Of kernel 1, spconv 2.x takes the weight's memory for (in, out) whatever its shape says, and so do we: its checkpoints
+        were trained that way.
+        """
+        weight = self.weight
+        if weight[0, ..., 0].numel() == 1:
+            weight = weight.reshape(weight.shape[-1], -1).T.reshape(weight.shape)
+        return sparse_convolution(features, weight, kernel_map)
