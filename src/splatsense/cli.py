@@ -48,6 +48,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "corpora rooms": ("splatsense.corpora.rooms.build:rooms", "make synthetic furnished rooms, filmed, fused and labelled"),
     "corpora sheet": ("splatsense.corpora.rooms.sheet:sheets", "draw contact sheets of rooms"),
     "train clip-gs": ("splatsense.clip_gs.pretrain:pretrain", "train a model on triplets of splats, pictures and captions"),
+    "train gaussian-cross": (
+        "splatsense.gaussian_cross.pretrain:pretrain",
+        "train a backbone of scenes on posed RGB-D frames, without labels",
+    ),
     "study clip-gs": ("splatsense.clip_gs.study:study", "train and measure every row of the CLIP-GS ablation, and tabulate it"),
     "evaluate zero-shot": ("splatsense.clip_gs.evaluate:evaluate_zero_shot", "classify objects by the names of their classes"),
     "evaluate retrieval": (

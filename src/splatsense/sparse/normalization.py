@@ -10,18 +10,21 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import batch_norm, relu
 
 from splatsense.errors import LimitError
 from splatsense.native import load_native, pointer
+from splatsense.training.batch_norm import BatchNorm1d
+from splatsense.training.collectives import process_count
 
 
-class VoxelNorm(nn.BatchNorm1d):
-    """Batch normalisation over voxels, with Pointcept's constants.
+class VoxelNorm(BatchNorm1d):
+    """Batch normalisation over the voxels of all processes, with Pointcept's constants.
 
-    In training a single voxel, which has no variance, is normalised by the running statistics and leaves them alone.
+    In training a single voxel, which has no variance, is normalised by the running statistics and leaves them alone; with
+    several processes it is normalised with the voxels of the others.
 
     Args:
         channels: of the features.
@@ -34,6 +37,10 @@ class VoxelNorm(nn.BatchNorm1d):
         self, input: Float[Tensor, "m c"], residual: Float[Tensor, "m c"] | None = None, activate: bool = False
     ) -> Float[Tensor, "m c"]:
         """Normalised features, plus `residual`, and through a ReLU if `activate`."""
+        if self.training and process_count() > 1:
+            result = super().forward(input)
+            result = result if residual is None else result + residual
+            return relu(result) if activate else result
         training = self.training and len(input) > 1
         library = load_native() if input.device.type == "cpu" and input.dtype == torch.float32 else None
         if library is None:

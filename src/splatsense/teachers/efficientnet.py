@@ -27,6 +27,7 @@ WEIGHTS = PinnedFile(
 )
 INPUT_SIZE = 260
 FEATURE_DIM = 1280
+BLOCK_DIM = 352  # channels of the last block, before the head
 CLASSES = 1000
 BATCH_NORM_EPS = 1e-3
 # kernel, stride, expansion, output channels, blocks
@@ -111,6 +112,10 @@ class EfficientNetLite2(nn.Module):
         Raises:
             DataError: `output_stride` is another number.
         """
+        return F.relu6(self.head(self.block_map(x, output_stride)), inplace=True)
+
+    def block_map(self, x: Float[Tensor, "n 3 h w"], output_stride: int = 32) -> Float[Tensor, "n 352 h2 w2"]:
+        """What the last block gives, of either sign; see `feature_map`, which has one layer more."""
         if output_stride not in (8, 16, 32):
             raise DataError(f"output_stride={output_stride}: expected 8, 16 or 32.")
         x = F.relu6(self.stem(x, 2), inplace=True)
@@ -122,7 +127,7 @@ class EfficientNetLite2(nn.Module):
             else:
                 x = block(x, stride, dilation)
                 reached *= stride
-        return F.relu6(self.head(x), inplace=True)
+        return x
 
     def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1280"]:
         """Features averaged over all locations; `classifier` turns them into ImageNet logits."""

@@ -1,0 +1,161 @@
+"""What a step of GaussianCross pre-training costs, stage by stage, and how it grows with voxels, views and anchors.
+
+python benchmarks/gaussian_cross.py SCENE [--size tiny] [--voxels 30000] [--repeats 3] [--scaling OUT.png]
+
+Each stage is differentiated on its own (its input is cut off from what came before), so that its share of the backward pass is
+seen.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+from splatsense.gaussian_cross.dataset import TrainingBatch
+from splatsense.gaussian_cross.distillation import render_views
+from splatsense.gaussian_cross.pretrain import PretrainRun, open_scenes
+from splatsense.gaussian_cross.pretrain_config import PretrainConfig
+from splatsense.gaussian_cross.pretrain_model import Prediction
+from splatsense.native import native_level
+from splatsense.sparse import SparseTensor
+
+
+def timed_step(run: PretrainRun, batch: TrainingBatch) -> dict[str, float]:
+    """Seconds of every stage of one step, forward and backward together."""
+    model, seconds = run.model, {}
+    mark = time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal mark
+        now = time.perf_counter()
+        seconds[name] = seconds.get(name, 0.0) + now - mark
+        mark = now
+
+    run.optimizer.zero_grad(set_to_none=True)
+    inputs = model.mask_token(batch.features, batch.hidden)
+    backbone = model.backbone(SparseTensor(batch.coordinates, inputs))
+    lap("backbone")
+    cut = backbone.detach().requires_grad_()
+    decoded = model.decoder(cut, batch.positions, batch.coordinates[:, 0].long(), len(batch.views))
+    lap("volume and Gaussians")
+    leaves = []
+    for one in decoded:
+        parts = {name: getattr(one.gaussians, name) for name in ("means", "quats", "scales", "opacities", "sh")}
+        parts = {name: (value, value.detach().requires_grad_()) for name, value in parts.items()}
+        parts["features"] = (one.features, one.features.detach().requires_grad_())
+        leaves.append(parts)
+    apart = [
+        one._replace(
+            gaussians=replace(one.gaussians, **{name: pair[1] for name, pair in parts.items() if name != "features"}),
+            features=parts["features"][1],
+        )
+        for one, parts in zip(decoded, leaves, strict=True)
+    ]
+    rendering = render_views(apart, batch.scene_cameras(), model.background.sigmoid())
+    lap("rasteriser")
+    lifted = None
+    if model.projection is not None and batch.targets.features is not None:
+        height, width = batch.targets.features.shape[1:3]
+        lifted = model.projection(rendering.features, (height, width))
+    images = [rendering.color, rendering.depth, rendering.alpha, rendering.features]
+    losses = model.losses(batch, Prediction(backbone, decoded, rendering, lifted))
+    gradients = torch.autograd.grad(losses["loss"], images, retain_graph=True, allow_unused=True)
+    lap("losses")
+    present = [(image, gradient) for image, gradient in zip(images, gradients, strict=True) if gradient is not None]
+    torch.autograd.backward([image for image, _ in present], [gradient for _, gradient in present])
+    lap("rasteriser")
+    pairs = [pair for parts in leaves for pair in parts.values() if pair[1].grad is not None]
+    torch.autograd.backward([value for value, _ in pairs], [leaf.grad for _, leaf in pairs])
+    lap("volume and Gaussians")
+    assert cut.grad is not None
+    backbone.backward(cut.grad)
+    lap("backbone")
+    run.optimizer.step()
+    lap("optimiser")
+    return seconds
+
+
+def measure(config: PretrainConfig, repeats: int) -> tuple[dict[str, float], TrainingBatch, int, int]:
+    """Median seconds of the stages, the batch, its anchors and Gaussians."""
+    data, _ = open_scenes(config)
+    run = PretrainRun(config, data)
+    run.load(0)  # reads the scene and fills the cache
+    start = time.perf_counter()
+    batch = run.load(0)
+    loading = time.perf_counter() - start
+    laps = [timed_step(run, batch) for _ in range(repeats + 1)][1:]
+    seconds = {"data": loading} | {name: statistics.median(lap[name] for lap in laps) for name in laps[0]}
+    with torch.no_grad():
+        decoded = run.model.predict(batch).decoded
+    return seconds, batch, sum(one.anchors for one in decoded), sum(len(one.gaussians) for one in decoded)
+
+
+def scaling(config: PretrainConfig, repeats: int, path: Path) -> None:
+    """Print and plot seconds per step against voxels, views and anchors."""
+    from splatsense.training.plot import plot_metrics
+
+    kinds: dict[str, tuple[Callable[[int], PretrainConfig], tuple[int, ...]]] = {
+        "voxels": (lambda n: replace(config, most_voxels=n), (8_000, 16_000, 24_000, 32_000)),
+        "views": (lambda n: replace(config, views=n), (1, 3, 5, 8)),
+        "anchors": (lambda n: replace(config, reach=n), (0, 1, 2)),
+    }
+    lines: list[dict[str, float]] = []
+    for kind, (make, values) in kinds.items():
+        for value in values:
+            seconds, batch, anchors, _ = measure(make(value), repeats)
+            size = {"voxels": len(batch.coordinates), "views": sum(batch.views), "anchors": anchors}[kind]
+            step = sum(seconds.values()) - seconds["data"]
+            print(f"{kind:>8} {size:>8,}  {step:.3f} s a step", flush=True)
+            shown = size / 1000 if kind != "views" else size
+            unit = "thousand " if kind != "views" else ""
+            lines.append({"step": shown, f"{unit}{kind}_seconds": step})
+    plot_metrics(lines, path, "seconds per pre-training step")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scene")
+    parser.add_argument("--size", default="tiny", choices=("tiny", "small", "base"))
+    parser.add_argument("--voxels", type=int, default=30_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--anchors", default="occupied", choices=("occupied", "all"))
+    parser.add_argument("--teacher", default="mini")
+    parser.add_argument("--voxel", type=float)
+    parser.add_argument("--out", default="/tmp/gaussian-cross-benchmark")
+    parser.add_argument("--scaling", type=Path)
+    options = parser.parse_args()
+    config = PretrainConfig(
+        scenes=(options.scene,), out=options.out, size=options.size, most_voxels=options.voxels, teacher=options.teacher,
+        anchors=options.anchors, voxel=options.voxel, rotate=0.0,
+    )  # fmt: skip
+    print(
+        f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
+        f"native {native_level()}"
+    )
+    if options.scaling:
+        scaling(config, options.repeats, options.scaling)
+        return
+    seconds, batch, anchors, gaussians = measure(config, options.repeats)
+    step = sum(seconds.values()) - seconds["data"]
+    height, width = batch.targets.depth.shape[1:]
+    print(
+        f"{options.size}: {len(batch.coordinates):,} voxels, {sum(batch.views)} views of {width} x {height}, {anchors:,} "
+        f"anchors, {gaussians:,} Gaussians: {step:.3f} s a step"
+    )
+    for name, value in seconds.items():
+        print(f"  {name:<24}{value * 1e3:>8,.0f} ms" + ("  (in the background)" if name == "data" else f"{value / step:>8.0%}"))
+    print(f"largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()

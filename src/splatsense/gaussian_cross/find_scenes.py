@@ -1,0 +1,53 @@
+"""Scenes that a command line names: a corpus, a folder of scenes, a scene, or recordings that are imported on the way."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from splatsense.corpora.recordings import RecordingSettings, find_recordings, read_recording
+from splatsense.errors import FormatError
+from splatsense.import_scenes import SceneSource, import_scenes
+from splatsense.scenes import list_scenes
+
+
+def find_scenes(given: Sequence[str], split: str, imported: Path, intrinsics: tuple[float, ...] = ()) -> list[Path]:
+    """Scene folders, in order.
+
+    Args:
+        given: each a scene, a folder of scenes, a corpus with a folder `split`, or a folder with recordings to any depth.
+        split: of a corpus.
+        imported: folder for what is imported.
+        intrinsics: fx, fy, cx, cy of recordings that do not say it.
+
+    Raises:
+        FormatError: a folder holds nothing of the kind, or a recording cannot be read.
+    """
+    found: list[Path] = []
+    for name in given:
+        folder = Path(name)
+        if (folder / "coord.npy").is_file():
+            found.append(folder)
+        elif any(folder.glob("*/coord.npy")):
+            found += list_scenes(folder)
+        elif any((folder / split).glob("*/coord.npy")):
+            found += list_scenes(folder, split)
+        else:
+            found += _import(folder, split, imported, intrinsics)
+    return found
+
+
+def _import(folder: Path, split: str, imported: Path, intrinsics: tuple[float, ...]) -> list[Path]:
+    recordings = find_recordings(folder) if folder.is_dir() else []
+    if not recordings:
+        raise FormatError(
+            f"{folder}: holds neither scenes (folders with coord.npy, or a folder {split} of them) nor recordings (7-Scenes, "
+            "TUM, transforms.json with depth)."
+        )
+    settings = RecordingSettings(intrinsics=intrinsics or None)  # pyright: ignore[reportArgumentType]
+    sources = []
+    for recording in recordings:
+        name = "-".join(recording.relative_to(folder).parts) or recording.absolute().name
+        sources.append(SceneSource(recording, name, split, lambda scratch, at=recording: read_recording(at, scratch, settings)))
+    report = import_scenes("recordings", sources, imported)
+    if report.failed:
+        raise FormatError("; ".join(f"{path}: {reason}" for path, reason in report.failed))
+    return [imported / split / source.name for source in sources]

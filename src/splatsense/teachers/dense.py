@@ -1,0 +1,101 @@
+"""Frozen 2D models that give a feature for every place of an image. All share one small interface, `DenseTeacher`.
+
+`MiniDenseTeacher` is the mini teacher's EfficientNet-Lite2 at a finer output stride. Which of its layers teaches is a setting:
+- "block": the 352 numbers of the last block, before the layer that widens them. The default, see docs/gaussian-cross.md.
+- "head": the 1,280 non-negative numbers that ImageNet's classifier takes.
+- "classes": 384 numbers, ConSE of every location, so that texts can be compared with them.
+"""
+
+import hashlib
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splatsense.errors import CheckpointError, DataError
+from splatsense.teachers import efficientnet, minilm
+from splatsense.teachers.mini import MiniTeacher
+
+LAYER_DIMS = {"block": efficientnet.BLOCK_DIM, "head": efficientnet.FEATURE_DIM, "classes": minilm.DIM}
+STRIDES = (8, 16, 32)
+
+
+@runtime_checkable
+class DenseTeacher(Protocol):
+    """A frozen image model with a feature for every location."""
+
+    @property
+    def name(self) -> str:
+        """What `load_dense_teacher` knows it by."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of a feature."""
+        ...
+
+    @property
+    def hash(self) -> str:
+        """Hex id of its weights and preprocessing; features are kept on disk under it."""
+        ...
+
+    def encode_dense(self, images: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n h2 w2 d"]:
+        """Features of images, sRGB in [0, 1], on a regular grid over each."""
+        ...
+
+
+class MiniDenseTeacher:
+    """The mini teacher's image network, per location. Weights are read at the first image.
+
+    Args:
+        layer: which features.
+        stride: 8, 16 or 32 pixels per location; at 8 an image takes five times as long as at 16.
+
+    Raises:
+        DataError: there is no such layer or stride.
+    """
+
+    def __init__(self, layer: str = "block", stride: int = 16) -> None:
+        if layer not in LAYER_DIMS or stride not in STRIDES:
+            raise DataError(f"mini:{layer}:{stride}: the layer must be block, head or classes, the stride 8, 16 or 32.")
+        self.layer, self.stride = layer, stride
+        self.name, self.dim = f"mini:{layer}:{stride}", LAYER_DIMS[layer]
+
+    @property
+    def hash(self) -> str:
+        """Changes with the weights, the layer and the stride."""
+        weights = self._mini.hash if self.layer == "classes" else efficientnet.WEIGHTS.sha256
+        return hashlib.sha256(f"dense 1: (x - 127) / 128\n{self.name}\n{weights}".encode()).hexdigest()
+
+    @torch.no_grad()
+    def encode_dense(self, images: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n h2 w2 d"]:
+        """(N, ceil(H / stride), ceil(W / stride), dim) of images at their own size."""
+        if self.layer == "classes":
+            return self._mini.dense_features(images, self.stride)
+        network = self._network
+        read = network.block_map if self.layer == "block" else network.feature_map
+        maps = [read((image * 255 - 127).permute(0, 3, 1, 2) / 128, self.stride) for image in images.split(1)]
+        return torch.cat(maps).movedim(1, -1).contiguous()
+
+    @cached_property
+    def _mini(self) -> MiniTeacher:
+        return MiniTeacher()
+
+    @cached_property
+    def _network(self) -> efficientnet.EfficientNetLite2:
+        return efficientnet.load_efficientnet_lite2()
+
+
+def load_dense_teacher(name: str = "mini") -> DenseTeacher:
+    """A dense teacher by name: "mini", or "mini:LAYER:STRIDE". Its weights are read at first use.
+
+    Raises:
+        CheckpointError: there is no teacher of this name.
+        DataError: there is no such layer or stride.
+    """
+    kind, *options = name.split(":")
+    if kind != "mini" or len(options) not in (0, 2) or (options and not options[1].isdigit()):
+        raise CheckpointError(f"There is no dense teacher {name!r}; choose mini or mini:LAYER:STRIDE, such as mini:block:16.")
+    return MiniDenseTeacher(options[0], int(options[1])) if options else MiniDenseTeacher()
