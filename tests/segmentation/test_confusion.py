@@ -11,7 +11,7 @@ from splatsense.segmentation.confusion import SemanticReport, confusion_matrix
 
 
 def report(truth, predicted, labels=S3DIS):
-    return SemanticReport(labels, confusion_matrix(np.asarray(truth), np.asarray(predicted), len(labels)))
+    return SemanticReport(labels, confusion_matrix(np.asarray(truth, int), np.asarray(predicted, int), len(labels)))
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -21,7 +21,7 @@ GROUPS = ("head", "common", "tail")
 
 
 def confusion_matrix(
-    truth: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], classes: int
+    truth: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " m"], classes: int
 ) -> Int64[np.ndarray, "{classes} {classes}"]:
     """How many points of each class (rows) were given each class (columns).
 
