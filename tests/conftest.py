@@ -3,6 +3,7 @@ of reach, and a native build that failed is not taken for one that was not wante
 
 import os
 import shutil
+import signal
 import socket
 
 import pytest
@@ -24,6 +25,8 @@ COMPILERS = ("c++", "g++", "clang++")
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Where a compiler is, a missing native library means its build failed unseen: say so instead of skipping."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs, whose children would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler and os.environ.get("SPLATSENSE_NATIVE") != "off" and load_native() is None:
         pytest.exit(

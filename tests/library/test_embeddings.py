@@ -5,6 +5,7 @@ import pytest
 
 from splatsense.errors import LibraryError
 from splatsense.library.index import VectorIndex, top_k
+from splatsense.library.store import Revision
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_a_search_among_some_assets_is_that_of_all_without_the_others(filled):
 def test_the_best_among_some_rows_are_those_that_sorting_gives():
     random = np.random.default_rng(0)
     vectors = random.normal(size=(200, 6)).astype(np.float32)
-    index = VectorIndex(np.arange(0, 400, 2), vectors, b"")
+    index = VectorIndex(np.arange(0, 400, 2), vectors, Revision(b"", 0))
     among = random.choice(index.ids, 50, replace=False)
     ids, scores = index.top_k(vectors[3], 7, among)
     rows = np.flatnonzero(np.isin(index.ids, among))

@@ -8,6 +8,7 @@ const FIELD_OF_VIEW = 40;
 const DISTANCE = 3.6; // of the camera from an object whose longest half-extent is 1
 const ELEVATION = 20, AZIMUTH = 30; // degrees, those of the thumbnails
 const TURN = Math.PI / 36; // radians for a key
+const LONGEST_SORT = 5_000; // milliseconds
 
 export class Viewer {
   /** @param {HTMLElement} box  what the canvas fills */
@@ -21,7 +22,8 @@ export class Viewer {
     box.append(this.canvas);
     this.scene = new THREE.Scene();
     this.camera = new THREE.PerspectiveCamera(FIELD_OF_VIEW, 1, 0.01, 100);
-    this.scene.add(new SparkRenderer({ renderer: this.renderer, onDirty: () => this.draw() }));
+    this.spark = new SparkRenderer({ renderer: this.renderer, onDirty: () => this.draw() });
+    this.scene.add(this.spark);
     this.controls = new OrbitControls(this.camera, this.canvas);
     this.controls.addEventListener("change", () => this.draw());
     this.controls.minDistance = 0.2;
@@ -102,15 +104,18 @@ export class Viewer {
     });
   }
 
-  close() {
+  /** Leave the page at once, and free the GPU when Spark's sort, which nothing can call off, has ended. */
+  async close() {
     this.closed = true;
     cancelAnimationFrame(this.waiting);
     document.removeEventListener("theme", this.onTheme);
     this.resized.disconnect();
     this.controls.dispose();
+    this.canvas.remove();
+    this.spark.sortDirty = false;
+    for (let waited = 0; this.spark.sorting && waited < LONGEST_SORT; waited += 20) await new Promise((go) => setTimeout(go, 20));
     for (const child of [...this.scene.children]) child.dispose?.();
     this.renderer.dispose();
     this.renderer.forceContextLoss();
-    this.canvas.remove();
   }
 }
