@@ -18,7 +18,7 @@ from splatsense.gaussians import Gaussians
 
 log = logging.getLogger("splatsense")
 
-ROWS_PER_SLICE = 1 << 15
+ROWS_PER_SLICE = 1 << 13
 
 
 def clean_gaussians(
