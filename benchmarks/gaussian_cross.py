@@ -1,6 +1,6 @@
 """What a step of GaussianCross pre-training costs, stage by stage, and how it grows with voxels, views and anchors.
 
-python benchmarks/gaussian_cross.py SCENE [--size tiny] [--voxels 30000] [--repeats 3] [--scaling OUT.png]
+python benchmarks/gaussian_cross.py [SCENE] [--size tiny] [--voxels 30000] [--repeats 3] [--scaling OUT.png]
 
 Each stage is differentiated on its own (its input is cut off from what came before), so that its share of the backward pass is
 seen.
@@ -21,6 +21,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
+from splatsense.corpora.rooms import RoomSettings
+from splatsense.corpora.rooms.build import build_rooms
 from splatsense.gaussian_cross.dataset import TrainingBatch
 from splatsense.gaussian_cross.distillation import render_views
 from splatsense.gaussian_cross.pretrain import PretrainRun, open_scenes
@@ -122,9 +124,15 @@ def scaling(config: PretrainConfig, repeats: int, path: Path) -> None:
     plot_metrics(lines, path, "seconds per pre-training step")
 
 
+def made_room(folder: Path) -> str:
+    """A synthetic room of the furniture corpus."""
+    build_rooms(folder / "rooms", {"train": 1}, RoomSettings())
+    return str(folder / "rooms")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scene")
+    parser.add_argument("scene", nargs="?", help="by default a synthetic room, made for this")
     parser.add_argument("--size", default="tiny", choices=("tiny", "small", "base"))
     parser.add_argument("--voxels", type=int, default=30_000)
     parser.add_argument("--repeats", type=int, default=3)
@@ -135,7 +143,7 @@ def main() -> None:
     parser.add_argument("--scaling", type=Path)
     options = parser.parse_args()
     config = PretrainConfig(
-        scenes=(options.scene,), out=options.out, size=options.size, most_voxels=options.voxels, teacher=options.teacher,
+        scenes=(options.scene or made_room(Path(options.out)),), out=options.out, size=options.size, most_voxels=options.voxels, teacher=options.teacher,
         anchors=options.anchors, voxel=options.voxel, rotate=0.0,
     )  # fmt: skip
     print(

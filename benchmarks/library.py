@@ -35,7 +35,7 @@ CHUNK, SPREAD = 20_000, 0.7
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["search", "faiss", "index", "postgres"])
+    parser.add_argument("what", choices=["search", "faiss", "index", "postgres"], nargs="?", default="search")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--clusters", type=int, default=2000, help="of the vectors; 0: none, the worst case for FAISS")

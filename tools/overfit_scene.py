@@ -1,6 +1,6 @@
 """How well one scene can be learned: trains on a single scene and says what its views look like then.
 
-python benchmarks/gaussian_cross_overfit.py SCENE OUT [--steps 1500] [--threads 2]
+python tools/overfit_scene.py SCENE OUT [--steps 1500] [--threads 2]
 """
 
 import argparse
