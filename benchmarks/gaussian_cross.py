@@ -142,8 +142,9 @@ def main() -> None:
     parser.add_argument("--out", default="/tmp/gaussian-cross-benchmark")
     parser.add_argument("--scaling", type=Path)
     options = parser.parse_args()
+    scene = options.scene or made_room(Path(options.out))
     config = PretrainConfig(
-        scenes=(options.scene or made_room(Path(options.out)),), out=options.out, size=options.size, most_voxels=options.voxels, teacher=options.teacher,
+        scenes=(scene,), out=options.out, size=options.size, most_voxels=options.voxels, teacher=options.teacher,
         anchors=options.anchors, voxel=options.voxel, rotate=0.0,
     )  # fmt: skip
     print(

@@ -22,6 +22,7 @@ from splatsense.training.loop import LoopConfig, train
 
 
 def main() -> None:
+    """Run as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scene")
     parser.add_argument("out")
