@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--anchors", default="occupied", choices=("occupied", "all"))
     parser.add_argument("--teacher", default="mini")
     parser.add_argument("--voxel", type=float)
-    parser.add_argument("--out", default="/tmp/gaussian-cross-benchmark")
+    parser.add_argument("--out", default="build/gaussian-cross-benchmark")
     parser.add_argument("--scaling", type=Path)
     options = parser.parse_args()
     scene = options.scene or made_room(Path(options.out))
