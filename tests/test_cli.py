@@ -103,7 +103,11 @@ def test_convert(assets, tmp_path, capsys):
     torch.testing.assert_close(load(output).bounds, load(source).bounds)
 
 
-def test_an_interrupt_keeps_what_is_stored(assets, tmp_path, model_folder):
+def test_an_interrupt_keeps_what_is_stored(tmp_path, model_folder, capsys):
+    assets, random = tmp_path / "assets", np.random.default_rng(0)
+    assets.mkdir()
+    for number in range(300):  # work for seconds, so that the interrupt comes in the middle of it
+        (assets / f"{number}.splat").write_bytes(np.hstack([random.random((50, 6)), np.ones((50, 2))]).astype("f4").tobytes())
     process = spawn("add", str(tmp_path / "library"), str(assets), "--model", model_folder, stderr=subprocess.PIPE)
     while not (tmp_path / "library" / "library.sqlite").exists() and process.poll() is None:
         time.sleep(0.01)
@@ -113,6 +117,16 @@ def test_an_interrupt_keeps_what_is_stored(assets, tmp_path, model_folder):
     assert "the same command goes on from there" in errors
     assert "Traceback" not in errors
     assert main(["add", str(tmp_path / "library"), str(assets), "--model", model_folder]) == 0
+    assert "300 assets" in capsys.readouterr().out
+
+
+def test_an_interrupt_after_the_end_is_no_failure():
+    """The signal arrives while Python shuts down: here from an exit handler."""
+    code = (
+        "import atexit, os, signal, sys; atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT));"
+        "from splatsense.cli import main; sys.argv = ['splatsense', '--version']; sys.exit(main())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 def test_a_reader_that_stops_reading_is_no_error():

@@ -10,6 +10,7 @@ Design
 import difflib
 import importlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ Sheet = Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status."""
+    """Run a command line, by default this process's, and return its exit status."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait ruin a shared machine
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -112,6 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"splatsense: {printable(error)}", file=sys.stderr)
         return 2
+    finally:
+        if arguments is None:  # all is done: an interrupt while Python shuts down must not turn that into a failure
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run(given: list[str]) -> int:
