@@ -12,6 +12,7 @@ import pytest
 from library.color_model import ColorModel
 from splatsense.cli import main
 from splatsense.errors import CheckpointError, FormatError, SplatSenseError
+from splatsense.library.store import Store
 
 BROKEN = {
     "empty.ply": b"",
@@ -300,3 +301,21 @@ def test_two_processes_may_add_at_once(hundred, tmp_path, store, open_library):
         assert len(library) == len({asset.sha256 for asset in library.assets()}) == 93
         assert library.add(hundred, progress=False).skipped == 93
         assert len({hit.id for hit in library.search_text("red", k=500)}) == 93
+
+
+def test_a_content_that_is_forgotten_at_this_moment_is_indexed_again(library, folder, tmp_path, monkeypatch):
+    library.add(folder, progress=False)
+    copy = tmp_path / "copy.splat"
+    shutil.copy(folder / "red_0.splat", copy)
+    original = Store.known_content
+
+    def then_forgotten(self, sha256, model):
+        known = original(self, sha256, model)
+        if known is not None:
+            self.remove(known.asset_id)  # as another process may
+        return known
+
+    monkeypatch.setattr(Store, "known_content", then_forgotten)
+    report = library.add(copy, progress=False)
+    assert (report.indexed, report.skipped, report.failed) == (1, 0, [])
+    assert copy in [asset.path for asset in library.assets()]
