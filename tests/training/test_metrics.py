@@ -8,6 +8,7 @@ from splatsense.training.metrics import METRICS, MetricsLog, open_tensorboard, r
 from splatsense.training.progress import Progress
 from training.test_loop import run_to_end
 from training.tiny_run import TinyRun
+from training_runs import interrupted_before
 
 
 def test_metrics_after_the_checkpoint_and_half_written_lines_are_dropped(tmp_path):
@@ -36,19 +37,10 @@ def test_only_the_first_process_tells_of_progress(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_tensorboard_reads_what_the_log_holds_also_after_a_resume(tmp_path, monkeypatch):
+def test_tensorboard_reads_what_the_log_holds_also_after_a_resume(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    original = TinyRun.step
-
-    def stop_at_ten(self, step, batch):
-        if step == 10:
-            raise KeyboardInterrupt
-        return original(self, step, batch)
-
-    monkeypatch.setattr(TinyRun, "step", stop_at_ten)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_before(10, TinyRun):
         run_to_end(tmp_path, 20, tensorboard=True, checkpoint_every=6)
-    monkeypatch.setattr(TinyRun, "step", original)
     run_to_end(tmp_path, 20, tensorboard=True, checkpoint_every=6)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -69,3 +61,12 @@ def test_a_missing_tensorboard_is_named_when_it_is_asked_for(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(DataError, match=r"--tensorboard: .*pip install 'splatsense\[train\]'"):
         open_tensorboard(tmp_path, 0)
+
+
+def test_tensorboard_has_all_that_was_logged_when_a_run_is_interrupted(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with interrupted_before(4, TinyRun):
+        run_to_end(tmp_path, 20, tensorboard=True)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("metrics/loss")] == [1, 2, 3, 4]
