@@ -180,6 +180,14 @@ def test_the_commands(filled, folder, tmp_path, store, capsys):
     assert main(["library", "verify", str(tmp_path / "nowhere")]) == 2
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_a_file_that_is_a_pipe_by_now_has_changed(filled):
+    path = filled.assets()[0].path
+    path.unlink()
+    os.mkfifo(path)
+    assert filled.verify().changed == [path]
+
+
 def test_rebuild_repairs_every_vectors_file_that_verify_complains_of(filled):
     """A library in PostgreSQL searches there and has such a file when all embeddings were asked for."""
     filled.embeddings()

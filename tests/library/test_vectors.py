@@ -192,3 +192,16 @@ def test_a_cache_answers_through_faiss_above_the_size_chosen(vector_store, monke
     assert len(asked) == 2  # a search among some is exact
     with pytest.raises(DataError, match="3 dimensions, the library 16"):
         cache.top_k(query[:3], 1)
+
+
+def test_a_few_assets_are_searched_exactly_whatever_was_chosen(vector_store):
+    pytest.importorskip("faiss", reason="FAISS is not installed (extra `faiss`)")
+    put(vector_store, range(15))
+    cache = VectorCache(vector_store, "model", "m", approximate_above=0)
+    check(cache, vector_store)
+    cache.rebuild()
+    assert not cache.path.with_suffix(".faiss").exists()
+    put(vector_store, [15])
+    cache.rebuild()
+    assert cache.path.with_suffix(".faiss").exists()
+    check(cache, vector_store)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from splatsense.errors import DataError, FormatError
-from splatsense.library.approximate import ApproximateIndex, load_or_build
+from splatsense.library.approximate import LEAST_ROWS, ApproximateIndex, load_or_build
 from splatsense.library.index import VectorIndex, merge_top_k, read_index, write_index
 from splatsense.library.names import words_of
 from splatsense.library.records import Embeddings, Revision
@@ -71,7 +71,7 @@ class VectorCache:
         if self._in_database is not None:
             return self._in_database.top_k(query, k, among)
         base, tail = self.current()
-        if self._above is not None and len(base) > self._above and among is None:
+        if among is None and self._is_approximate(base):
             found = self._faiss(base).top_k(base, query, k)
         else:
             found = base.top_k(query, k, among)
@@ -115,8 +115,11 @@ class VectorCache:
         if self._in_database is not None:
             return
         base, _ = self.current()
-        if self._above is not None and len(base) > self._above:
+        if self._is_approximate(base):
             self._faiss(base)
+
+    def _is_approximate(self, base: VectorIndex) -> bool:
+        return self._above is not None and len(base) > self._above and len(base) >= LEAST_ROWS
 
     def _faiss(self, base: VectorIndex) -> ApproximateIndex:
         with self._building:

@@ -5,7 +5,6 @@ repaired by `rebuild`; an embedding that is missing or damaged, by indexing its 
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from splatsense.errors import LibraryError
+from splatsense.errors import FormatError, LibraryError
 from splatsense.library import thumbnails
-from splatsense.library.asset_files import sha256_of
+from splatsense.library.asset_files import sha256_of, unread_file
 from splatsense.library.index import VectorIndex, read_index
 from splatsense.library.records import Asset, Embeddings
 from splatsense.library.store import Store
@@ -142,11 +141,13 @@ def _is_copy(index: VectorIndex, stored: Iterator[Embeddings]) -> bool:
 def _changed_files(store: Store, contents: bool) -> Iterator[Path]:
     for _, file in store.files():
         try:
-            status = os.stat(file.path)
-            if (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns) and not contents:
+            now = unread_file(file.path)
+            if (now.size, now.mtime_ns) == (file.size, file.mtime_ns) and not contents:
                 continue
             if sha256_of(file.path) != file.sha256:
                 yield file.path
+        except FormatError:  # a folder or a pipe by now
+            yield file.path
         except OSError:
             continue  # gone or away: counted as missing when it is the asset's only file
 
