@@ -222,10 +222,12 @@ def test_links_hidden_files_and_sidecars(tmp_path, library, write_blob):
 def test_inputs_that_hold_nothing_are_failures(tmp_path, library):
     (tmp_path / "void").mkdir()
     (tmp_path / "notes.md").write_text("hello")
-    report = library.add([tmp_path / "void", tmp_path / "nowhere", tmp_path / "notes.md"], progress=False)
+    too_long = tmp_path / ("x" * 300)
+    report = library.add([tmp_path / "void", tmp_path / "nowhere", tmp_path / "notes.md", too_long], progress=False)
     reasons = {path.name: reason for path, reason in report.failed}
     assert "no asset files" in reasons["void"]
     assert "no such file" in reasons["nowhere"]
+    assert "no such file" in reasons[too_long.name]
     assert ".md" in reasons["notes.md"]
 
 

@@ -188,6 +188,8 @@ def test_an_asset_whose_file_was_overwritten_is_not_found_while_the_run_goes_on(
     hits = filled.search("red", k=99)
     assert len(hits) == 9
     assert asset.id not in [hit.id for hit in hits]
+    assert filled.search("red", k=9) == hits
+    assert filled.search("red", k=2) == hits[:2]
     assert all(asset.id not in [found.id for found, _ in group] for group in filled.duplicates(0.5).near)
 
 

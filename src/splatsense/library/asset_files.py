@@ -23,8 +23,8 @@ def find_files(paths: Iterable[Path], leave_out: Path) -> tuple[list[Path], list
     seen = {_identity(leave_out)}
     for path in paths:
         path = Path(os.path.abspath(path))
-        if not path.is_dir():
-            if path.exists():
+        if not os.path.isdir(path):  # unlike the methods of Path, these have no errors
+            if os.path.exists(path):
                 files[path] = None
             else:
                 failed.append((path, "no such file or folder"))

@@ -100,7 +100,7 @@ class Search:
             return self.search_text(query, k)
         if isinstance(query, (str, os.PathLike)):
             path = Path(query)
-            if not path.is_file():
+            if not os.path.isfile(path):  # also where the words are too long for a name
                 raise FormatError(f"{path}: no such file. To search for words that look like one, use search_text.")
             return self.search_image(path, k) if path.suffix.lower() in IMAGE_SUFFIXES else self.search_asset(path, k)
         if isinstance(query, (int, Asset, Gaussians)):
@@ -190,13 +190,17 @@ class Search:
         return shared_readers().read if self._isolated else read_here
 
     def _search(self, embed: Callable[[], np.ndarray], k: int, among: np.ndarray | None = None) -> list[Hit]:
-        """Assets that go meanwhile, or whose file another process has just found to hold something else, are left out."""
         if self._vectors.is_empty():
             reason = f"has no assets indexed with {self.model.name}" if self._store.count() else "is empty"
             raise LibraryError(f"{self._store.place}: this library {reason}; {self._add_hint()}.")
-        ids, scores = self._vectors.top_k(embed().astype(np.float32), k, among)
-        found = self._store.find_assets(ids.tolist())
-        return [Hit(score, found[id_]) for id_, score in zip(ids.tolist(), scores.tolist(), strict=True) if id_ in found]
+        vector, asked = embed().astype(np.float32), k
+        while True:
+            ids, scores = self._vectors.top_k(vector, asked, among)
+            found = self._store.find_assets(ids.tolist())
+            hits = [Hit(score, found[id_]) for id_, score in zip(ids.tolist(), scores.tolist(), strict=True) if id_ in found]
+            if len(hits) >= k or len(ids) < asked:
+                return hits[:k]
+            asked += k - len(hits)  # in the place of assets that went meanwhile, or whose file holds something else by now
 
     @cached_property
     def _vectors(self) -> VectorCache:

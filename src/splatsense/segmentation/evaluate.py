@@ -177,7 +177,8 @@ def _scores(config: EvaluateConfig, instances: bool) -> Scores:
         model = load_segmentation_model(config.model)
         if instances and not model.has_instances:
             raise DataError(f"--model {config.model}: predicts classes only; train one with --task instance.")
-        return score_scenes(model, config.scenes, config.split, config.views, config.predictions, True, instances)
+        kept = config.predictions
+        return score_scenes(model, config.scenes, config.split, config.views, kept, progress=True, instances=instances)
     if config.predictions is None:
         raise DataError("evaluate: give --model, or --predictions with --labels.")
     if not config.labels:
