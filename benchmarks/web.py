@@ -27,7 +27,7 @@ import numpy as np
 
 import splatsense
 from splatsense.library import Library
-from splatsense.library.records import Indexed, SeenFile
+from splatsense.library.store import Indexed, SeenFile
 from splatsense.library.thumbnails import thumbnail_path
 
 WORDS = (
