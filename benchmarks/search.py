@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from splatsense.library.index import read_index, write_index
-from splatsense.library.store import Embeddings, Revision
+from splatsense.library.records import Embeddings, Revision
 
 REVISION = Revision(bytes(16), 0)
 INDEX_CODE = """

@@ -1,8 +1,5 @@
-import json
-import os
 import shutil
 import subprocess
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -22,7 +19,9 @@ from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.errors import CheckpointError, DataError
 from splatsense.training.checkpoint import CURRENT, PREVIOUS
+from splatsense.training.metrics import METRICS, read_metrics
 from splatsense.training.shares import Share
+from training_runs import TWO_PROCESSES, assert_same_runs, interrupted_before, python_environment
 
 TRIPLETS = TripletConfig(method="surface", gaussians=256, views=3, size=32)
 
@@ -51,8 +50,8 @@ def run_of(config, teacher):
     return pretrain_module._Run(config, pretrain_module.TripletSet(config.triplets, teacher, config.is_used))
 
 
-def read_metrics(config):
-    return [json.loads(line) for line in Path(config.out, "metrics.jsonl").read_text().splitlines()]
+def metrics_of(config):
+    return read_metrics(Path(config.out) / METRICS)
 
 
 def test_overfits_eight_objects(setup):
@@ -70,30 +69,21 @@ def test_overfits_eight_objects(setup):
         log_every=1,
     )
     folder = pretrain(config)
-    losses = [line["loss"] for line in read_metrics(config)]
+    losses = [line["loss"] for line in metrics_of(config)]
     assert sum(losses[-10:]) < 0.25 * sum(losses[:10])  # captions are drawn anew in each step, so one loss says little
     assert (folder / "model.safetensors").exists()
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(setup, monkeypatch):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(setup):
     whole = replace(setup, precision="float32")
     pretrain(whole)
     broken = replace(whole, out=whole.out + "-resumed")
-    original = pretrain_module._Run.step
-
-    def stop_at_eight(self, step, batch):
-        if step == 8:
-            raise KeyboardInterrupt
-        return original(self, step, batch)
-
-    monkeypatch.setattr(pretrain_module._Run, "step", stop_at_eight)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_before(8, pretrain_module._Run):
         pretrain(broken)
-    monkeypatch.setattr(pretrain_module._Run, "step", original)
     pretrain(broken)
+    assert_same_runs(whole.out, broken.out)
     first, second = (Path(c.out, "model", "model.safetensors").read_bytes() for c in (whole, broken))
     assert first == second
-    assert read_metrics(whole) == read_metrics(broken)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(setup):
@@ -277,7 +267,7 @@ def test_held_out_objects_are_evaluated_and_change_nothing(setup):
     without = replace(with_evaluation, evaluate_every=0, out=setup.out + "-2")
     pretrain(with_evaluation)
     pretrain(without)
-    ours, theirs = read_metrics(with_evaluation), read_metrics(without)
+    ours, theirs = metrics_of(with_evaluation), metrics_of(without)
     names = {"holdout_text_r1", "holdout_top1", "holdout_class_mean"}
     assert [line["step"] for line in ours if names <= line.keys()] == list(range(2, 13, 2))
     assert [line["step"] for line in theirs if names & line.keys()] == [12]
@@ -314,14 +304,22 @@ def test_two_processes_take_the_steps_of_one(boxes, tmp_path):
     pretrain(config)
     flags = [f"--{name}={getattr(config, name.replace('-', '_'))}" for name in ("gaussians", "patches", "patch-size", "epochs",
              "batch-size", "views", "precision", "log-every")]  # fmt: skip
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "splatsense"]
-    command = [*launcher, "train", "clip-gs", "--triplets", *config.triplets, "--out", str(tmp_path / "two"), *flags]
-    source = Path(pretrain_module.__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    command = [
+        *TWO_PROCESSES,
+        "-m",
+        "splatsense",
+        "train",
+        "clip-gs",
+        "--triplets",
+        *config.triplets,
+        "--out",
+        str(tmp_path / "two"),
+        *flags,
+    ]
+    done = subprocess.run(command, env=python_environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(tmp_path / "two" / "model")]
-    for ours, theirs in zip(read_metrics(config), read_metrics(replace(config, out=str(tmp_path / "two"))), strict=True):
+    for ours, theirs in zip(metrics_of(config), metrics_of(replace(config, out=str(tmp_path / "two"))), strict=True):
         # Adam makes whole steps of gradients that are rounding noise alone, so the difference grows with the steps.
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5 if ours["step"] < 4 else 1e-4)
         assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-5 if ours["step"] == 1 else 2e-3)

@@ -1,7 +1,5 @@
 import json
-import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +11,8 @@ from splatsense.errors import CheckpointError, DataError, FormatError
 from splatsense.gaussian_cross import pretrain as pretrain_module
 from splatsense.gaussian_cross.model import load_backbone
 from splatsense.gaussian_cross.pretrain import PretrainRun, open_scenes, pretrain
-from splatsense.training.checkpoint import CURRENT
 from splatsense.training.metrics import METRICS, read_metrics
+from training_runs import TWO_PROCESSES, assert_same_runs, interrupted_before, python_environment
 
 
 def metrics_of(config):
@@ -32,25 +30,13 @@ def test_a_recording_trains_with_one_command_and_no_labels(small, recording, tmp
     assert len(read_metrics(tmp_path / "run" / METRICS)) == 2
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config, monkeypatch):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config):
     pretrain(config)
     broken = replace(config, out=config.out + "-resumed")
-    original = PretrainRun.step
-
-    def stop_at_four(self, step, batch):
-        if step == 4:
-            raise KeyboardInterrupt
-        return original(self, step, batch)
-
-    monkeypatch.setattr(PretrainRun, "step", stop_at_four)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_before(4, PretrainRun):
         pretrain(broken)
-    monkeypatch.setattr(PretrainRun, "step", original)
     pretrain(broken)
-    ours, theirs = (load_file(Path(each.out) / CURRENT) for each in (config, broken))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert metrics_of(config) == metrics_of(broken)
+    assert_same_runs(config.out, broken.out)
     with pytest.raises(CheckpointError, match=r"mask_ratio was None and is 0\.25"):
         pretrain(replace(config, mask_ratio=0.25))
 
@@ -147,13 +133,8 @@ def test_two_processes_take_the_steps_of_one(config, scene_folder, tmp_path):
     whole = replace(config, batch_size=2, steps=4)
     pretrain(whole)
     script = Path(__file__).with_name("two_processes.py")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)]
-    source = script.parents[2] / "src"
-    paths = [str(source), str(script.parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(
-        [*launcher, str(scene_folder), str(tmp_path / "two")], env=environment, capture_output=True, text=True
-    )
+    command = [*TWO_PROCESSES, str(script), str(scene_folder), str(tmp_path / "two")]
+    done = subprocess.run(command, env=python_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     one, two = metrics_of(whole), read_metrics(tmp_path / "two" / METRICS)
     assert one[0] == pytest.approx(two[0], rel=1e-3, abs=1e-5)

@@ -12,6 +12,7 @@ import pytest
 from library.color_model import ColorModel
 from splatsense.cli import main
 from splatsense.errors import CheckpointError, FormatError, SplatSenseError
+from splatsense.library.store import Store
 
 BROKEN = {
     "empty.ply": b"",
@@ -221,10 +222,12 @@ def test_links_hidden_files_and_sidecars(tmp_path, library, write_blob):
 def test_inputs_that_hold_nothing_are_failures(tmp_path, library):
     (tmp_path / "void").mkdir()
     (tmp_path / "notes.md").write_text("hello")
-    report = library.add([tmp_path / "void", tmp_path / "nowhere", tmp_path / "notes.md"], progress=False)
+    too_long = tmp_path / ("x" * 300)
+    report = library.add([tmp_path / "void", tmp_path / "nowhere", tmp_path / "notes.md", too_long], progress=False)
     reasons = {path.name: reason for path, reason in report.failed}
     assert "no asset files" in reasons["void"]
     assert "no such file" in reasons["nowhere"]
+    assert "no such file" in reasons[too_long.name]
     assert ".md" in reasons["notes.md"]
 
 
@@ -300,3 +303,21 @@ def test_two_processes_may_add_at_once(hundred, tmp_path, store, open_library):
         assert len(library) == len({asset.sha256 for asset in library.assets()}) == 93
         assert library.add(hundred, progress=False).skipped == 93
         assert len({hit.id for hit in library.search_text("red", k=500)}) == 93
+
+
+def test_a_content_that_is_forgotten_at_this_moment_is_indexed_again(library, folder, tmp_path, monkeypatch):
+    library.add(folder, progress=False)
+    copy = tmp_path / "copy.splat"
+    shutil.copy(folder / "red_0.splat", copy)
+    original = Store.known_content
+
+    def then_forgotten(self, sha256, model):
+        known = original(self, sha256, model)
+        if known is not None:
+            self.remove(known.asset_id)  # as another process may
+        return known
+
+    monkeypatch.setattr(Store, "known_content", then_forgotten)
+    report = library.add(copy, progress=False)
+    assert (report.indexed, report.skipped, report.failed) == (1, 0, [])
+    assert copy in [asset.path for asset in library.assets()]

@@ -5,7 +5,7 @@ import pytest
 
 from splatsense.errors import LibraryError
 from splatsense.library.index import VectorIndex, top_k
-from splatsense.library.store import Revision
+from splatsense.library.records import Revision
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as arrays
 
 from splatsense.errors import DataError
 from splatsense.library.index import VectorIndex, merge_top_k, read_index, top_k, write_index
-from splatsense.library.store import Embeddings, Revision
+from splatsense.library.records import Embeddings, Revision
 
 EPOCH = bytes(range(16))
 REVISION = Revision(EPOCH, 7)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from library.color_model import COLORS, blob
-from splatsense.errors import FormatError, LimitError
+from splatsense.errors import FormatError, LibraryError, LimitError
 from splatsense.io import save
 from splatsense.library import Library
 from splatsense.library.reading import Readers, read_here
@@ -90,3 +90,29 @@ def test_a_library_reads_in_processes_and_draws_there(tmp_path, folder, model):
         assert (report.indexed, [path.name for path, _ in report.failed]) == (9, ["bad.splat"])
         assert all(thumbnail_path(library.path, asset.sha256).is_file() for asset in library.assets())
         assert library.verify(contents=True).problems == []
+
+
+def test_closing_is_not_the_fault_of_the_file_that_is_being_read(tmp_path):
+    save(blob(COLORS["red"], 0, 400_000), tmp_path / "big.ply")
+    readers, others = Readers(1), reader_processes()
+    reading = readers.read(tmp_path / "big.ply", True)
+    while not (ours := reader_processes() - others) or max(process.cpu_times().user for process in ours) < 0.1:
+        time.sleep(0.005)
+    readers.close()
+    with pytest.raises(LibraryError, match="have ended"):
+        reading.result()
+    with pytest.raises(LibraryError, match="have ended"):
+        readers.read(tmp_path / "big.ply", True)
+
+
+def test_an_answer_that_was_not_taken_to_its_end_is_not_the_next_one(readers, tmp_path, write_blob, monkeypatch):
+    path = write_blob(tmp_path / "blob.ply")
+
+    def too_large(content):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("splatsense.library.reading.load", too_large)
+        with pytest.raises(MemoryError):
+            readers.read(path, True).result()
+    assert len(readers.read(path, False).result().gaussians) == 24

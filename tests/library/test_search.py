@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,6 +7,7 @@ from PIL import Image
 from library.color_model import COLORS, ColorModel, blob
 from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.library import Hit, Library
+from splatsense.library.store import Store
 
 
 @pytest.fixture
@@ -169,3 +172,29 @@ def test_tags_rank_the_labels(filled):
     assert sum(probability for _, probability in everything) == pytest.approx(1.0)
     with pytest.raises(DataError, match="no labels"):
         filled.tags(red, [])
+
+
+def test_an_asset_whose_file_was_overwritten_is_not_found_while_the_run_goes_on(filled, write_blob, monkeypatch):
+    """Or for ever, when the run was interrupted: until its end nobody knows whether the old content turns up elsewhere."""
+    asset = filled.search("red", k=1)[0].asset
+    write_blob(asset.path, "blue", seed=500)
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "drop_unseen", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        filled.add(asset.path, progress=False)
+    hits = filled.search("red", k=99)
+    assert len(hits) == 9
+    assert asset.id not in [hit.id for hit in hits]
+    assert filled.search("red", k=9) == hits
+    assert filled.search("red", k=2) == hits[:2]
+    assert all(asset.id not in [found.id for found, _ in group] for group in filled.duplicates(0.5).near)
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_a_pipe_is_no_query(filled, tmp_path):
+    os.mkfifo(tmp_path / "pipe.ply")
+    with pytest.raises(FormatError, match="is not a regular file"):
+        filled.search_asset(tmp_path / "pipe.ply")

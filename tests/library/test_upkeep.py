@@ -13,6 +13,7 @@ from library.color_model import ColorModel
 from splatsense.cli import main
 from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.library import Library, duplicates
+from splatsense.library.contact_sheet import SheetRow, write_contact_sheet
 from splatsense.library.thumbnails import thumbnail_path
 
 
@@ -177,3 +178,52 @@ def test_the_commands(filled, folder, tmp_path, store, capsys):
     assert main(["library", "verify", *given]) == 1
     assert "red_0.splat" in capsys.readouterr().out
     assert main(["library", "verify", str(tmp_path / "nowhere")]) == 2
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_a_file_that_is_a_pipe_by_now_has_changed(filled):
+    path = filled.assets()[0].path
+    path.unlink()
+    os.mkfifo(path)
+    assert filled.verify().changed == [path]
+
+
+def test_rebuild_repairs_every_vectors_file_that_verify_complains_of(filled):
+    """A library in PostgreSQL searches there and has such a file when all embeddings were asked for."""
+    filled.embeddings()
+    path = next(filled.path.glob("vectors-*.f32"))
+    ids = np.memmap(path, "<i8", "r+", 64, (9,))
+    ids[-1] += 1
+    ids.flush()
+    assert [problem.split(": ")[0] for problem in filled.verify().problems] == [str(path)]
+    filled.rebuild()
+    assert filled.verify().problems == []
+
+
+def test_verify_reports_embeddings_of_another_length(filled):
+    database, asset = filled._store.database, filled.assets()[4]
+    values = database.to_value(np.ones(1, np.float32)), asset.id
+    database.query(f"UPDATE embeddings SET vector = {database.vector_in} WHERE asset_id = ?", values)
+    assert "differ in length" in " ".join(filled.verify().problems)
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_rebuild_leaves_pictures_alone_that_are_being_written(filled):
+    picture = filled.thumbnail(filled.assets()[0])
+    written, left = picture.with_name(".a.webp.tmp"), picture.with_name(".b.webp.tmp")
+    for path in (written, left):
+        path.write_bytes(b"")
+    os.utime(left, (0, 0))  # by a process that was killed
+    assert filled.rebuild() == 1
+    assert picture.exists()
+    assert written.exists()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_a_contact_sheet_of_a_kind_that_cannot_be_written(filled, tmp_path):
+    rows = [SheetRow.of("red", filled.search("red", k=2), filled)]
+    write_contact_sheet(tmp_path / "sheet.png", rows)
+    for name in ("sheet.psd", "sheet.txt", "sheet"):
+        with pytest.raises(FormatError, match=r"use \.png"):
+            write_contact_sheet(tmp_path / name, rows)

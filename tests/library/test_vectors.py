@@ -9,7 +9,8 @@ from splatsense.errors import DataError
 from splatsense.library import vectors as module
 from splatsense.library.approximate import RECALL, ApproximateIndex, Effort, best_rows, load_or_build, trial_queries
 from splatsense.library.index import VectorIndex
-from splatsense.library.store import Indexed, Revision, SeenFile, Store
+from splatsense.library.records import Indexed, Revision, SeenFile
+from splatsense.library.store import Store
 from splatsense.library.vectors import VectorCache
 
 DIM = 16
@@ -58,7 +59,7 @@ def test_new_assets_go_into_the_tail_and_into_the_file_when_there_are_many(vecto
     monkeypatch.setattr(module, "TAIL_ROWS", 10)
     monkeypatch.setattr("splatsense.library.store.CHUNK", 7)
     put(vector_store, range(50))
-    cache = VectorCache(vector_store, vector_store.folder, "model", "A Model")
+    cache = VectorCache(vector_store, "model", "A Model")
     check(cache, vector_store)
     written = cache.path.read_bytes()
     put(vector_store, range(50, 60))
@@ -68,14 +69,14 @@ def test_new_assets_go_into_the_tail_and_into_the_file_when_there_are_many(vecto
     put(vector_store, range(60, 61))
     check(cache, vector_store)
     assert [len(part) for part in cache.current()] == [61, 0]
-    other = VectorCache(vector_store, vector_store.folder, "model", "A Model")
+    other = VectorCache(vector_store, "model", "A Model")
     check(other, vector_store)
     assert other.path == cache.path
 
 
 def test_changed_and_removed_assets_are_seen_at_once(vector_store):
     put(vector_store, range(30))
-    cache = VectorCache(vector_store, vector_store.folder, "model", "m")
+    cache = VectorCache(vector_store, "model", "m")
     check(cache, vector_store)
     put(vector_store, [3, 40], seed=1)  # one that is there already, by the same model again
     check(cache, vector_store)
@@ -86,7 +87,7 @@ def test_changed_and_removed_assets_are_seen_at_once(vector_store):
 
 def test_two_models_do_not_disturb_each_other(vector_store):
     put(vector_store, range(5))
-    cache = VectorCache(vector_store, vector_store.folder, "model", "m")
+    cache = VectorCache(vector_store, "model", "m")
     check(cache, vector_store)
     revision = vector_store.revision("model")
     put(vector_store, range(8), seed=2, model="other")
@@ -98,7 +99,8 @@ def test_two_models_do_not_disturb_each_other(vector_store):
 
 def test_vectors_stay_in_memory_where_no_file_can_be_written(vector_store, tmp_path, caplog):
     put(vector_store, range(20))
-    cache = VectorCache(vector_store, tmp_path / "nowhere", "model", "m")
+    cache = VectorCache(vector_store, "model", "m")
+    cache.path = tmp_path / "nowhere" / cache.path.name
     with caplog.at_level(logging.WARNING):
         check(cache, vector_store)
     assert "kept in memory" in caplog.text
@@ -175,9 +177,9 @@ def test_a_cache_answers_through_faiss_above_the_size_chosen(vector_store, monke
     real = ApproximateIndex.top_k
     monkeypatch.setattr(ApproximateIndex, "top_k", lambda self, *rest: asked.append(self.effort) or real(self, *rest))
     put(vector_store, range(700))
-    cache = VectorCache(vector_store, vector_store.folder, "model", "m", approximate_above=500)
+    cache = VectorCache(vector_store, "model", "m", approximate_above=500)
     query = np.random.default_rng(5).normal(size=DIM).astype(np.float32)
-    exact = VectorCache(vector_store, vector_store.folder, "model", "m").top_k(query, 3)
+    exact = VectorCache(vector_store, "model", "m").top_k(query, 3)
     found = cache.top_k(query, 3)
     assert set(found[0].tolist()) <= set(cache.whole().ids.tolist())
     assert found[1][0] <= exact[1][0] + 1e-6
@@ -190,3 +192,16 @@ def test_a_cache_answers_through_faiss_above_the_size_chosen(vector_store, monke
     assert len(asked) == 2  # a search among some is exact
     with pytest.raises(DataError, match="3 dimensions, the library 16"):
         cache.top_k(query[:3], 1)
+
+
+def test_a_few_assets_are_searched_exactly_whatever_was_chosen(vector_store):
+    pytest.importorskip("faiss", reason="FAISS is not installed (extra `faiss`)")
+    put(vector_store, range(15))
+    cache = VectorCache(vector_store, "model", "m", approximate_above=0)
+    check(cache, vector_store)
+    cache.rebuild()
+    assert not cache.path.with_suffix(".faiss").exists()
+    put(vector_store, [15])
+    cache.rebuild()
+    assert cache.path.with_suffix(".faiss").exists()
+    check(cache, vector_store)

@@ -3,6 +3,7 @@
 import shutil
 import threading
 import time
+import zipfile
 
 import pytest
 
@@ -72,3 +73,11 @@ def test_watching_a_folder(folder, library, write_blob):
 def test_only_folders_can_be_watched(folder, library):
     with pytest.raises(FormatError, match="is not a folder that can be watched"):
         watch(library, [folder / "red_0.splat"], print)
+
+
+def test_a_scene_of_pictures_that_is_not_bundled_is_followed(library, tmp_path, write_blob):
+    with zipfile.ZipFile(write_blob(tmp_path / "red.sog")) as archive:
+        archive.extractall(tmp_path / "red")
+    change = follow(library, sorted((tmp_path / "red").iterdir()))
+    assert (change.added.indexed, change.added.failed) == (1, [])
+    assert [asset.path.name for asset in library.assets()] == ["meta.json"]

@@ -99,3 +99,12 @@ def test_folds_of_s3dis_are_scored_together(tmp_path, monkeypatch, capsys):
     assert set(figures["iou"]) == set(S3DIS.names)
     assert main(command) == 0
     assert capsys.readouterr().out == first
+
+
+def test_classes_are_scored_by_a_model_of_instances_where_there_are_none(rooms, untrained, tmp_path):
+    folder = next((rooms / "val").iterdir())
+    save_scene(replace(load_scene(folder), instance=None), tmp_path / "val" / folder.name)
+    config = EvaluateConfig(tmp_path, "val", str(untrained["instance"]))
+    assert "mean over classes" in evaluate_semantic(config)
+    with pytest.raises(DataError, match=r"has no instances \(instance\.npy\)"):
+        evaluate_instance(config)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -6,11 +7,12 @@ from PIL import Image
 
 from segmentation_scenes import room
 from splatsense.cli import main
+from splatsense.errors import CheckpointError
 from splatsense.io import load_point_cloud
 from splatsense.segmentation.export import write_points
 from splatsense.segmentation.model import load_segmentation_model
 from splatsense.segmentation.points import points_of_scene
-from splatsense.segmentation.segment import heat_colors, similarity
+from splatsense.segmentation.segment import heat_colors, similar, similarity
 
 SCENE = room()
 
@@ -95,3 +97,11 @@ def test_errors_are_said(scan, untrained, capsys, command, message):
     named = {"SCAN": str(scan), "MODEL": str(untrained["semantic"])}
     assert main([named.get(word, word) for word in command]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_damaged_card_is_named(scan, untrained, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(untrained["semantic"], folder)
+    (folder / "config.json").write_text('{"voxel": ')
+    with pytest.raises(CheckpointError, match=r"config\.json: cannot be read"):
+        similar(scan, "0,0,0", tmp_path / "out", str(folder))

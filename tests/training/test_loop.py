@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from splatsense.training.metrics import METRICS, SPEED, read_metrics
 from splatsense.training.processes import Processes
 from training import tiny_run
 from training.tiny_run import TinyRun, config_of
+from training_runs import TWO_PROCESSES, assert_same_runs, python_environment
 
 STEPS = 40
 
@@ -35,20 +35,9 @@ def state_of(folder):
         return json.loads(opened.metadata()["state"])
 
 
-def assert_same(first, second):
-    """Bit for bit the same weights, optimiser, metrics."""
-    ours, theirs = load_file(first / CURRENT), load_file(second / CURRENT)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
-    assert (first / METRICS).read_text() == (second / METRICS).read_text()
-
-
 def start_process(folder, steps, pause, *launcher):
     command = [*(launcher or (sys.executable,)), tiny_run.__file__, str(folder), str(steps), str(pause)]
-    source = Path(tiny_run.__file__).parents[2] / "src"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=python_environment(), stderr=subprocess.PIPE, text=True)
 
 
 def finish_process(folder, steps):
@@ -78,7 +67,7 @@ def test_a_run_learns_and_leaves_metrics_speed_and_a_plot(tmp_path):
 def test_prefetching_changes_nothing(tmp_path):
     run_to_end(tmp_path / "ahead", prefetch=3)
     run_to_end(tmp_path / "not", prefetch=0)
-    assert_same(tmp_path / "ahead", tmp_path / "not")
+    assert_same_runs(tmp_path / "ahead", tmp_path / "not")
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
@@ -95,7 +84,7 @@ def test_a_killed_run_loses_no_more_than_since_its_checkpoint_and_ends_the_same(
     shutil.copytree(folder, tmp_path / "again")
     for resumed in (folder, tmp_path / "again"):
         finish_process(resumed, STEPS)
-        assert_same(resumed, tmp_path / "whole")
+        assert_same_runs(resumed, tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -118,7 +107,7 @@ def test_a_run_killed_at_ten_random_moments_ends_the_same(tmp_path):
         saved = state_of(folder)["step"] if CURRENT in checkpoints else 0
         assert reached - saved <= 10  # five steps; ten in the moment between two renames
     run_to_end(folder, steps)
-    assert_same(folder, tmp_path / "whole")
+    assert_same_runs(folder, tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +132,7 @@ def test_a_signal_saves_at_the_next_step_and_ends_the_process(tmp_path, caplog, 
     assert "stopped after step 12 of 40; the same command goes on" in caplog.text
     assert signal.getsignal(number) is before
     run_to_end(tmp_path / "stopped")
-    assert_same(tmp_path / "stopped", tmp_path / "whole")
+    assert_same_runs(tmp_path / "stopped", tmp_path / "whole")
 
 
 def test_a_truncated_checkpoint_is_noticed_and_the_one_before_serves(tmp_path, caplog):
@@ -223,8 +212,7 @@ def test_an_error_while_loading_a_batch_reaches_the_caller(tmp_path):
 
 def test_two_processes_take_the_steps_of_one(tmp_path):
     run_to_end(tmp_path / "one", 12)
-    launcher = sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"
-    process = start_process(tmp_path / "two", 12, 0.0, *launcher)
+    process = start_process(tmp_path / "two", 12, 0.0, *TWO_PROCESSES)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     one, two = (read_metrics(tmp_path / name / METRICS) for name in ("one", "two"))
@@ -237,21 +225,20 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_stop_together_and_go_on_the_same(tmp_path):
-    launcher = sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"
-    whole = start_process(tmp_path / "whole", STEPS, 0.0, *launcher)
+    whole = start_process(tmp_path / "whole", STEPS, 0.0, *TWO_PROCESSES)
     whole.communicate(timeout=300)
     assert whole.returncode == 0
     folder = tmp_path / "stopped"
-    process = start_process(folder, STEPS, 0.05, *launcher)
+    process = start_process(folder, STEPS, 0.05, *TWO_PROCESSES)
     wait_for_lines(folder, 7, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=300)
     assert "stopped after step" in errors
     assert 7 <= state_of(folder)["step"] < STEPS
-    again = start_process(folder, STEPS, 0.0, *launcher)
+    again = start_process(folder, STEPS, 0.0, *TWO_PROCESSES)
     again.communicate(timeout=300)
     assert again.returncode == 0
-    assert_same(folder, tmp_path / "whole")
+    assert_same_runs(folder, tmp_path / "whole")
 
 
 def test_processes_refuse_a_batch_that_does_not_divide():

@@ -8,6 +8,7 @@ from splatsense.training.metrics import METRICS, MetricsLog, open_tensorboard, r
 from splatsense.training.progress import Progress
 from training.test_loop import run_to_end
 from training.tiny_run import TinyRun
+from training_runs import interrupted_before
 
 
 def test_metrics_after_the_checkpoint_and_half_written_lines_are_dropped(tmp_path):
@@ -36,19 +37,10 @@ def test_only_the_first_process_tells_of_progress(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_tensorboard_reads_what_the_log_holds_also_after_a_resume(tmp_path, monkeypatch):
+def test_tensorboard_reads_what_the_log_holds_also_after_a_resume(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    original = TinyRun.step
-
-    def stop_at_ten(self, step, batch):
-        if step == 10:
-            raise KeyboardInterrupt
-        return original(self, step, batch)
-
-    monkeypatch.setattr(TinyRun, "step", stop_at_ten)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_before(10, TinyRun):
         run_to_end(tmp_path, 20, tensorboard=True, checkpoint_every=6)
-    monkeypatch.setattr(TinyRun, "step", original)
     run_to_end(tmp_path, 20, tensorboard=True, checkpoint_every=6)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()

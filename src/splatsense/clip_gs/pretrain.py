@@ -33,7 +33,7 @@ from splatsense.clip_gs.uni3d import load_uni3d
 from splatsense.errors import CheckpointError
 from splatsense.teachers import Teacher, load_teacher
 from splatsense.training.batch_norm import without_tracking
-from splatsense.training.loop import LoopConfig, train
+from splatsense.training.launch import Training, train_and_save
 from splatsense.training.optimizer import layer_factor, parameter_groups, update
 from splatsense.training.processes import Processes, autocast_type
 from splatsense.training.schedules import WarmupCosine
@@ -52,38 +52,23 @@ def pretrain(config: PretrainConfig) -> Path:
     Raises:
         DataError, FormatError, CheckpointError: what is wrong with settings, triplets or an existing run.
     """
-    processes = Processes()
-    try:
-        return _pretrain(config, processes)
-    finally:
-        processes.close()
+    return train_and_save(config, lambda processes: _prepare(config, processes))
 
 
-def _pretrain(config: PretrainConfig, processes: Processes) -> Path:
-    out = Path(config.out)
+def _prepare(config: PretrainConfig, processes: Processes) -> Training:
     teacher = load_teacher(config.teacher)
     with processes.one_first():
         data = TripletSet(config.triplets, teacher, config.is_used)
         held_out = TripletSet(config.triplets, teacher, config.is_held_out) if config.holdout else None
     run = _Run(config, data, processes)
     evaluation = HoldoutEvaluation(held_out, teacher, run.average, config.centering) if held_out else None
-    loop = LoopConfig(
-        folder=out,
-        settings=config.settings() | {"data": _fingerprint(data, teacher)},
-        label="clip-gs",
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-        evaluate_every=config.evaluate_every,
-        prefetch=config.prefetch,
-        tensorboard=config.tensorboard,
-    )
-    train(run, processes, loop, evaluation)
-    if processes.is_first:
+
+    def save(folder: Path) -> None:
         card = {"training": config.settings(), "objects": len(data), "steps": run.steps}
         text_center = config.centering * run.center()
-        save_model(out / "model", run.average, config.name, teacher, card, text_center)
-    processes.wait()
-    return out / "model"
+        save_model(folder, run.average, config.name, teacher, card, text_center)
+
+    return Training(run, "clip-gs", _fingerprint(data, teacher), save, evaluation)
 
 
 def _fingerprint(data: TripletSet, teacher: Teacher) -> str:

@@ -24,7 +24,7 @@ from splatsense.gaussian_cross.report import Evaluation
 from splatsense.scenes import CAMERAS, load_frames
 from splatsense.teachers.dense import load_dense_teacher
 from splatsense.teachers.feature_cache import FeatureCache
-from splatsense.training.loop import LoopConfig, train
+from splatsense.training.launch import Training, train_and_save
 from splatsense.training.metrics import METRICS, read_metrics
 from splatsense.training.optimizer import parameter_groups, update
 from splatsense.training.processes import Processes
@@ -44,41 +44,25 @@ def pretrain(config: PretrainConfig) -> Path:
     Raises:
         DataError, FormatError, CheckpointError: what is wrong with settings, scenes or an existing run.
     """
-    processes = Processes()
-    try:
-        return _pretrain(config, processes)
-    finally:
-        processes.close()
+    return train_and_save(config, lambda processes: _prepare(config, processes))
 
 
-def _pretrain(config: PretrainConfig, processes: Processes) -> Path:
+def _prepare(config: PretrainConfig, processes: Processes) -> Training:
     out = Path(config.out)
     with processes.one_first():
         data, held_out = open_scenes(config)
         center = mean_features(data) if config.center_features else None
     run = PretrainRun(config, data, center, processes)
     evaluation = Evaluation(run.model, held_out, out) if held_out and processes.is_first else None
-    loop = LoopConfig(
-        folder=out,
-        settings=config.settings() | {"data": _fingerprint(data)},
-        label=LABEL,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-        evaluate_every=config.evaluate_every,
-        prefetch=config.prefetch,
-        tensorboard=config.tensorboard,
-    )
-    train(run, processes, loop, evaluation)
-    if processes.is_first:
+
+    def save(folder: Path) -> None:
         card = {"training": config.settings(), "scenes": len(data), "metrics": _last_metrics(out)}
         if evaluation is not None:
             card["controls"] = evaluation.controls
             evaluation.write_report(config.batch_size)
-        save_backbone(
-            out / "model", run.model.backbone, config.name or f"gaussian-cross-{config.size}", data.config.voxel, card
-        )
-    processes.wait()
-    return out / "model"
+        save_backbone(folder, run.model.backbone, config.name or f"gaussian-cross-{config.size}", data.config.voxel, card)
+
+    return Training(run, LABEL, _fingerprint(data), save, evaluation)
 
 
 def open_scenes(config: PretrainConfig) -> tuple[SceneSet, SceneSet | None]:

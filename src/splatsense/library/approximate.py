@@ -29,6 +29,7 @@ RECALL, AMONG = 0.97, 10
 QUERIES = 200
 CANDIDATES = 400
 TRAINING_ROWS = 100_000
+LEAST_ROWS = 16  # that the codes can be learned from: as many as there are codes
 BLOCK = 8192  # rows in one product with all queries
 VERSION = 1
 

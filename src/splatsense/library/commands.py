@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from splatsense.library.duplicates import THRESHOLD
-from splatsense.library.search import Library
+from splatsense.library.library import Library
 from splatsense.library.watch import Change, watch
 from splatsense.tables import counted, short_path, table
 

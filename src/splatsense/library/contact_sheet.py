@@ -8,8 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from splatsense.errors import FormatError
 from splatsense.files import atomic_write
+from splatsense.library.library import Library
 from splatsense.library.names import printable
-from splatsense.library.search import Hit, Library
+from splatsense.library.search import Hit
 
 MARGIN, GAP, PADDING, RADIUS = 40, 20, 14, 14
 CELL, QUERY_WIDTH, CAPTION = 208, 240, 58
@@ -68,7 +69,7 @@ def write_contact_sheet(path: Path, rows: Sequence[SheetRow], title: str = "") -
     """Draw rows of results into an image file. Raises FormatError when the suffix is not one of an image."""
     suffix = path.suffix.lower()
     kind = Image.registered_extensions().get(suffix)
-    if kind is None:
+    if kind not in Image.SAVE:  # registered_extensions has filled it
         raise FormatError(f"{path}: cannot draw into {suffix or 'a file without extension'}; use .png, .jpg or .webp.")
     sheet = draw_contact_sheet(rows, title)
     with atomic_write(path) as temporary:

@@ -17,11 +17,18 @@ POSTGRES_SCHEMES = ("postgresql://", "postgres://")
 
 
 @runtime_checkable
+class VectorSearch(Protocol):
+    """Nearest neighbours among the embeddings of one model."""
+
+    def top_k(self, query: np.ndarray, k: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and cosines of the k nearest embeddings (of `among`), best first; equal ones in the order of ids."""
+        ...
+
+
+@runtime_checkable
 class Database(Protocol):
     """One connection, usable from any thread; calls take turns. Its errors are LibraryErrors that say what to do."""
 
-    searches: bool
-    """Whether `nearest` works; otherwise a memory-mapped copy of the vectors is searched."""
     vector_in: str
     """SQL that makes a vector of a value."""
     vector_out: str
@@ -48,8 +55,8 @@ class Database(Protocol):
         """The (dim,) float32 vector that `vector_out` gave."""
         ...
 
-    def nearest(self, model: str, query: np.ndarray, k: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and cosines of the k nearest embeddings (of `among`), best first; equal ones in the order of ids."""
+    def vector_search(self, model: str) -> VectorSearch | None:
+        """The database's own search among the embeddings of a model; None where a copy of them is to be searched."""
         ...
 
     def problems(self) -> list[str]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from splatsense.errors import DataError
 from splatsense.library.index import VectorIndex
-from splatsense.library.store import Asset, Store
+from splatsense.library.records import Asset
+from splatsense.library.store import Store
 
 THRESHOLD = 0.96
 BLOCK = 2048
@@ -50,9 +51,12 @@ def find_duplicates(store: Store, index: VectorIndex, threshold: float = THRESHO
         if os.path.lexists(file.path):
             places.setdefault(asset_id, []).append(file.path)
     groups = near_groups(index.vectors, threshold)
-    found = {asset.id: asset for asset in store.assets([int(index.ids[row]) for group in groups for row in group])}
+    found = store.find_assets([int(index.ids[row]) for group in groups for row in group])
+    groups = [[row for row in group if int(index.ids[row]) in found] for group in groups]
     near = [
-        [(found[int(index.ids[row])], float(index.vectors[row] @ index.vectors[group[0]])) for row in group] for group in groups
+        [(found[int(index.ids[row])], float(index.vectors[row] @ index.vectors[group[0]])) for row in group]
+        for group in groups
+        if len(group) > 1
     ]
     return Duplicates([files for files in places.values() if len(files) > 1], near)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from splatsense.errors import DataError
 from splatsense.files import atomic_write
-from splatsense.library.store import Embeddings, Revision
+from splatsense.library.records import Embeddings, Revision
 
 MAGIC = b"SSVECTOR"
 HEADER = struct.Struct("<8sIIQ16sQ16x")  # magic, version, dim, rows, epoch, sequence

@@ -1,4 +1,4 @@
-"""Indexing: find the files, leave out what is known, read, embed and store the rest.
+"""Indexing: of the files given, leave out what is known; read, embed and store the rest.
 
 Design
 - A file whose size and time of change are as recorded is not opened. Otherwise its content is hashed; a content that
@@ -9,11 +9,9 @@ Design
   own, after its thumbnail. Whatever stops the run, those before are kept.
 """
 
-import hashlib
 import os
-import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,12 +20,13 @@ from typing import Literal
 import numpy as np
 
 from splatsense.errors import DataError, FormatError, LibraryError, LimitError, SplatSenseError
-from splatsense.formats import ASSET_SUFFIXES
 from splatsense.library import thumbnails
+from splatsense.library.asset_files import sha256_of, unread_file
 from splatsense.library.embedding_model import EmbeddingModel
 from splatsense.library.names import printable
 from splatsense.library.reading import Read, Reading
-from splatsense.library.store import Indexed, SeenFile, Store
+from splatsense.library.records import Indexed, SeenFile
+from splatsense.library.store import Store
 from splatsense.training.progress import Progress
 
 BATCH_ASSETS = 16
@@ -61,59 +60,6 @@ class Embedded:
     indexed: Indexed | None
     thumbnail: bytes | None = None
     error: str = ""
-
-
-def find_files(paths: Iterable[Path], leave_out: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """All asset files among `paths` and in the folders among them, absolute, each once; and the paths that give none.
-
-    Folders are searched to any depth and through symbolic links, each real folder once. Hidden files and folders are
-    passed over; so is the folder `leave_out`. A file named outright is taken whatever its suffix.
-    """
-    files: dict[Path, None] = {}
-    failed: list[tuple[Path, str]] = []
-    seen = {_identity(leave_out)}
-    for path in paths:
-        path = Path(os.path.abspath(path))
-        if not path.is_dir():
-            if path.exists():
-                files[path] = None
-            else:
-                failed.append((path, "no such file or folder"))
-            continue
-        is_new, failures = _identity(path) not in seen, len(failed)
-        found = list(_walk(path, seen, failed))
-        if is_new and not found and len(failed) == failures:
-            failed.append((path, f"no asset files in this folder ({' '.join(sorted(ASSET_SUFFIXES))})"))
-        files |= dict.fromkeys(found)
-    return list(files), failed
-
-
-def _walk(folder: Path, seen: set[tuple[int, int] | None], failed: list[tuple[Path, str]]) -> Iterator[Path]:
-    identity = _identity(folder)
-    if identity in seen:
-        return
-    seen.add(identity)
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        failed.append((folder, f"this folder cannot be searched ({error.strerror})"))
-        return
-    is_sog = any(entry.name == "means_l.webp" for entry in entries)  # not bundled: its meta.json stands for it
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
-            continue
-        if os.path.isdir(entry.path):
-            yield from _walk(Path(entry.path), seen, failed)
-        elif os.path.splitext(entry.name)[1].lower() in ASSET_SUFFIXES or (is_sog and entry.name == "meta.json"):
-            yield Path(entry.path)
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 class Ingest:
@@ -163,11 +109,11 @@ class Ingest:
         pending = []
         for path in files:
             try:
-                status = path.stat()
-            except OSError as error:
+                file = unread_file(path)
+            except (OSError, FormatError) as error:
                 self._fail(SeenFile(path, 0, 0), error)
                 continue
-            known = self._store.known_file(SeenFile(path, status.st_size, status.st_mtime_ns), self._model.hash)
+            known = self._store.known_file(file, self._model.hash)
             if known is not None and known.embedded:
                 self.report.skipped += 1
             elif known is not None and known.error is not None and not self._retry:
@@ -175,20 +121,21 @@ class Ingest:
             else:
                 pending.append(path)
         shown = Progress("indexing", len(files), self._done()) if progress and pending else None
-        for item in embed(pending) if pending else ():
-            self._put_embedded(item)
+        try:
+            for item in embed(pending) if pending else ():
+                self._put_embedded(item)
+                if shown:
+                    shown.advance(self._done() - shown.done, printable(item.file.path.name))
+        finally:
             if shown:
-                shown.advance(self._done() - shown.done, printable(item.file.path.name))
-        if shown:
-            shown.close()
+                shown.close()
         self._store.drop_unseen()
         self.report.failed.sort()
         return self.report
 
     def _put_embedded(self, item: Embedded) -> None:
         known = self._store.known_content(item.file.sha256, self._model.hash)
-        if known is not None and known.embedded:
-            self._store.note_file(item.file, known.asset_id)
+        if known is not None and known.embedded and self._store.note_file(item.file, known.asset_id):
             self.report.skipped += 1
         elif item.indexed is None:
             self._fail(item.file, OSError(0, item.error) if not item.file.sha256 else FormatError(item.error))
@@ -202,18 +149,15 @@ class Ingest:
         """Skip a file, fail it, or begin to read it."""
         file = SeenFile(path, 0, 0)
         try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                raise FormatError(f"{path}: is not a regular file.")
-            file = SeenFile(path, status.st_size, status.st_mtime_ns)
+            file = unread_file(path)
             known = self._store.known_file(file, self._model.hash)
             if known is None or (known.error is None and not known.embedded) or (known.error is not None and self._retry):
                 file = replace(file, sha256=sha256_of(path))
                 if any(file.sha256 == waiting.sha256 for waiting, _ in (*self._batch, *self._reading)):
                     self._flush()
                 known = self._store.known_content(file.sha256, self._model.hash)
-                if known is not None:
-                    self._store.note_file(file, known.asset_id)
+                if known is not None and not self._store.note_file(file, known.asset_id):
+                    known = None
             if known is not None and known.embedded:
                 self.report.skipped += 1
             elif known is not None and known.error is not None and not self._retry:
@@ -291,18 +235,3 @@ class Ingest:
         if file.sha256 and not isinstance(error, OSError):
             self._store.put_failed(file, os.fsencode(reason).decode("utf-8", "backslashreplace"))
         self.report.failed.append((file.path, reason))
-
-
-def sha256_of(path: Path) -> str:
-    """The hash of a file's content, in hexadecimal. Raises OSError when it cannot be read."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def seen_file(path: Path) -> SeenFile:
-    """A file with the hash of its content. Raises FormatError when it cannot be read."""
-    try:
-        status = path.stat()
-        return SeenFile(path, status.st_size, status.st_mtime_ns, sha256_of(path))
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror}).") from error

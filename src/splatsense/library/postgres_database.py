@@ -73,7 +73,6 @@ class PostgresDatabase:
         LibraryError: psycopg is not installed, the server cannot be reached, has no pgvector, or holds no library.
     """
 
-    searches = True
     vector_in, vector_out = "?::real[]::vector", "vector_send(vector)"
 
     def __init__(self, url: str, create: bool) -> None:
@@ -125,15 +124,9 @@ class PostgresDatabase:
         """See `Database`; pgvector sends four bytes of header, then big-endian float32."""
         return np.frombuffer(value, ">f4", offset=4).astype("<f4")
 
-    def nearest(self, model: str, query: np.ndarray, k: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The k embeddings of the largest inner product with `query`, best first; equal ones in the order of ids."""
-        chosen, ids = ("", ()) if among is None else ("AND asset_id = ANY(?) ", (among.tolist(),))
-        rows = self.query(
-            f"SELECT asset_id, -(vector <#> {self.vector_in}) AS score FROM embeddings WHERE model = ? {chosen}"
-            "ORDER BY score DESC, asset_id LIMIT ?",
-            (self.to_value(query), model, *ids, k),
-        )
-        return np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.float32)
+    def vector_search(self, model: str) -> "PostgresSearch":
+        """See `Database`."""
+        return PostgresSearch(self, model)
 
     def problems(self) -> list[str]:
         """Nothing: PostgreSQL checks the pages it reads by itself."""
@@ -193,3 +186,21 @@ class PostgresDatabase:
         if isinstance(error, self._psycopg.OperationalError):
             return f"the server cannot be reached or closed the connection ({reason}); check that it runs, and try again."
         return f"PostgreSQL says: {reason}."
+
+
+class PostgresSearch:
+    """pgvector's search among the embeddings of a model. See `database.VectorSearch`."""
+
+    def __init__(self, database: PostgresDatabase, model: str) -> None:
+        self._database, self._model = database, model
+
+    def top_k(self, query: np.ndarray, k: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and inner products of the k largest, best first; equal ones in the order of ids."""
+        database = self._database
+        chosen, ids = ("", ()) if among is None else ("AND asset_id = ANY(?) ", (among.tolist(),))
+        rows = database.query(
+            f"SELECT asset_id, -(vector <#> {database.vector_in}) AS score FROM embeddings WHERE model = ? {chosen}"
+            "ORDER BY score DESC, asset_id LIMIT ?",
+            (database.to_value(query), self._model, *ids, k),
+        )
+        return np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.float32)

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from splatsense.errors import LibraryError, SplatSenseError
+from splatsense.library.asset_files import seen_file
 from splatsense.library.embedding_model import EmbeddingModel, resolve_model
-from splatsense.library.ingest import Embedded, seen_file
+from splatsense.library.ingest import Embedded
 from splatsense.library.reading import Readers
-from splatsense.library.store import Indexed, SeenFile
+from splatsense.library.records import Indexed, SeenFile
 
 BATCH = 16
 

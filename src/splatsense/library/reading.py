@@ -118,12 +118,12 @@ class Readers:
         future: Future[Reading] = Future()
         with self._lock:
             if self._closed:
-                raise LibraryError("the processes that read files have ended.")
+                raise _ended()
             if not self._processes:
                 self._processes = [None] * self.count
                 for number in range(self.count):  # daemons: a file that is being read does not hold up the end of a program
                     threading.Thread(target=self._serve, args=(number,), name="splatsense-reader", daemon=True).start()
-        self._work.put((future, path, thumbnail))
+            self._work.put((future, path, thumbnail))
         return future
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ class Readers:
             try:
                 future.set_result(self._process(number).read(path, thumbnail, self._seconds))
             except BaseException as error:
-                future.set_exception(error)
+                future.set_exception(_ended() if self._closed else error)  # `close` is at fault, not the file
         process = self._processes[number]
         if process is not None:
             process.end()
@@ -191,7 +191,7 @@ class _Process:
                 pipe.close()
 
     def read(self, path: Path, thumbnail: bool, seconds: float) -> Reading:
-        """The answer to one request. A process that does not answer is ended."""
+        """The answer to one request. A process whose answer is not taken to its end is ended."""
         expired = threading.Event()
 
         def stop() -> None:
@@ -211,6 +211,9 @@ class _Process:
                 raise LimitError(f"{path}: reading it took more than {seconds:.0f} s.") from error
             status = self._process.returncode
             raise FormatError(f"{path}: reading it ended the reader (status {status}); please report this file.") from error
+        except BaseException:
+            self.end()
+            raise
         finally:
             timer.cancel()
 
@@ -236,6 +239,10 @@ class _Process:
         if len(content) < size:
             raise EOFError
         return content
+
+
+def _ended() -> LibraryError:
+    return LibraryError("the processes that read files have ended.")
 
 
 class _Refused(Exception):

@@ -104,7 +104,6 @@ class SqliteDatabase:
         LibraryError: the folder is not a library, is damaged, locked, not writable, or of a newer version.
     """
 
-    searches = False
     vector_in, vector_out = "?", "vector"
 
     def __init__(self, folder: Path, create: bool) -> None:
@@ -151,9 +150,8 @@ class SqliteDatabase:
         """See `Database`."""
         return np.frombuffer(value, "<f4")
 
-    def nearest(self, model: str, query: np.ndarray, k: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """SQLite does not search vectors."""
-        raise NotImplementedError
+    def vector_search(self, model: str) -> None:
+        """None: SQLite does not search vectors."""
 
     def problems(self) -> list[str]:
         """What `PRAGMA integrity_check` and `PRAGMA foreign_key_check` find."""

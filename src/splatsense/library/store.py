@@ -16,108 +16,20 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from splatsense.errors import LibraryError
+from splatsense.library.asset_files import is_gone
 from splatsense.library.database import open_database
 from splatsense.library.names import asset_name
+from splatsense.library.records import Asset, Embeddings, Indexed, Known, ModelState, Revision, SeenFile
 
 ASSET_COLUMNS = "a.id, f.path, f.name, a.sha256, a.gaussians, a.bounds, a.added, f.size, a.error"
 FIRST_FILE = "assets a JOIN files f ON f.id = (SELECT min(id) FROM files WHERE asset_id = a.id)"
 PART = 500  # ids in one statement
 CHUNK = 10_000  # embeddings read at a time
-
-
-@dataclass(frozen=True)
-class Asset:
-    """One asset of a library.
-
-    Attributes:
-        id: stays the same for as long as the content is in the library.
-        path: absolute path of the file (the first one, if there are copies).
-        name: the words of the file name.
-        sha256: of the content, in hexadecimal.
-        gaussians: how many Gaussians it has.
-        bounds: smallest and largest x, y, z of their centres, in the file's own units; None for a failed one.
-        added: seconds since 1970.
-        size: of the file in bytes.
-        error: why it could not be read, or None.
-    """
-
-    id: int
-    path: Path
-    name: str
-    sha256: str
-    gaussians: int
-    bounds: tuple[tuple[float, ...], tuple[float, ...]] | None
-    added: float
-    size: int
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class SeenFile:
-    """A file as it was found on disk; `sha256` is empty until somebody had to read it."""
-
-    path: Path
-    size: int
-    mtime_ns: int
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the store knows about a content: its asset, whether the model has embedded it, and why it failed, if it did."""
-
-    asset_id: int
-    embedded: bool
-    error: str | None
-
-
-@dataclass(frozen=True)
-class Indexed:
-    """An asset ready to be stored: its file, its embedding (dim,) and two facts about its Gaussians."""
-
-    file: SeenFile
-    vector: np.ndarray
-    gaussians: int
-    bounds: np.ndarray
-
-
-@dataclass(frozen=True)
-class ModelState:
-    """One embedding model in a library.
-
-    Attributes:
-        hash: of its weights.
-        name: what people call it; empty in libraries of the first version.
-        dim: of its embeddings.
-        count: how many assets it has embedded.
-    """
-
-    hash: str
-    name: str
-    dim: int
-    count: int
-
-
-@dataclass(frozen=True)
-class Revision:
-    """The state of a model's embeddings: within an epoch they only grow, and `sequence` is the last one's number."""
-
-    epoch: bytes
-    sequence: int
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Some embeddings of a model: ids (n,) int64 and vectors (n, dim) float32."""
-
-    ids: np.ndarray
-    vectors: np.ndarray
 
 
 class Store:
@@ -156,10 +68,13 @@ class Store:
         """What is known about a content, wherever it was seen, else None."""
         return self._known("a.sha256 = ?", (model, sha256))
 
-    def note_file(self, file: SeenFile, asset_id: int) -> None:
-        """Record a place of a known asset; places of it that no longer exist are forgotten."""
+    def note_file(self, file: SeenFile, asset_id: int) -> bool:
+        """Record a place of an asset, and forget those that no longer exist; false when the asset itself has been forgotten."""
         with self.database.transaction():
-            self._put_file(file, asset_id)
+            is_known = bool(self._query("SELECT 1 FROM assets WHERE id = ?", (asset_id,)))
+            if is_known:
+                self._put_file(file, asset_id)
+        return is_known
 
     def put_indexed(self, item: Indexed, model: str, name: str = "") -> int:
         """Store an embedded asset and return its id; a content stored meanwhile by another process is updated.
@@ -211,15 +126,20 @@ class Store:
 
     def assets(self, ids: Sequence[int]) -> list[Asset]:
         """The assets of these ids, in this order. Raises LibraryError for an id that is not in the library."""
+        found = self.find_assets(ids)
+        missing = [asset_id for asset_id in ids if asset_id not in found]
+        if missing:
+            raise LibraryError(f"{self.place}: no asset has the id {missing[0]}; `assets()` lists them.")
+        return [found[asset_id] for asset_id in ids]
+
+    def find_assets(self, ids: Sequence[int]) -> dict[int, Asset]:
+        """Those assets of these ids that are in the library and have a file."""
         found: dict[int, Asset] = {}
         for start in range(0, len(ids), PART):
             part = ids[start : start + PART]
             rows = self._query(f"SELECT {ASSET_COLUMNS} FROM {FIRST_FILE} WHERE a.id IN ({','.join('?' * len(part))})", part)
             found |= {row[0]: _asset(row) for row in rows}
-        missing = [asset_id for asset_id in ids if asset_id not in found]
-        if missing:
-            raise LibraryError(f"{self.place}: no asset has the id {missing[0]}; `assets()` lists them.")
-        return [found[asset_id] for asset_id in ids]
+        return found
 
     def all_assets(self, status: str = "ok") -> list[Asset]:
         """Every asset of a status ("ok" or "failed"), in the order of their ids."""
@@ -359,17 +279,6 @@ class Store:
 
     def _query(self, statement: str, values: Sequence = ()) -> list[tuple]:
         return self.database.query(statement, values)
-
-
-def is_gone(path: str | bytes | os.PathLike[str]) -> bool:
-    """Whether there is surely no such file: one that may not be looked at is not gone."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _path(value: bytes) -> Path:

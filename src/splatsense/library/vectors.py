@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from splatsense.errors import DataError, FormatError
-from splatsense.library.approximate import ApproximateIndex, load_or_build
+from splatsense.library.approximate import LEAST_ROWS, ApproximateIndex, load_or_build
 from splatsense.library.index import VectorIndex, merge_top_k, read_index, write_index
 from splatsense.library.names import words_of
-from splatsense.library.store import Embeddings, Revision, Store
+from splatsense.library.records import Embeddings, Revision
+from splatsense.library.store import Store
 
 log = logging.getLogger("splatsense")
 
@@ -31,17 +32,17 @@ class VectorCache:
     """Nearest neighbours among the embeddings of one model.
 
     Args:
-        store: that holds them.
-        folder: for the files; the library's.
+        store: that holds them; the files lie in its folder.
         model: hash of the weights.
         name: of the model, for the names of files.
         approximate_above: search through FAISS when there are more embeddings than this; None for always exact.
     """
 
-    def __init__(self, store: Store, folder: Path, model: str, name: str, approximate_above: int | None = None) -> None:
+    def __init__(self, store: Store, model: str, name: str, approximate_above: int | None = None) -> None:
         stem = f"vectors-{words_of(Path(name).name).replace(' ', '-')}-{model[:12]}"
-        self.path = folder / f"{stem}.f32"
+        self.path = store.folder / f"{stem}.f32"
         self._store, self._model, self._above = store, model, approximate_above
+        self._in_database = store.database.vector_search(model)
         self._base: VectorIndex | None = None
         self._tail: VectorIndex | None = None
         self._approximate: ApproximateIndex | None = None
@@ -67,10 +68,10 @@ class VectorCache:
         dim = self._store.dim(self._model)
         if dim and query.shape != (dim,):
             raise DataError(f"the query has {query.size} dimensions, the library {dim}; use one model for both.")
-        if self._store.database.searches:
-            return self._store.database.nearest(self._model, query, k, among)
+        if self._in_database is not None:
+            return self._in_database.top_k(query, k, among)
         base, tail = self.current()
-        if self._above is not None and len(base) > self._above and among is None:
+        if among is None and self._is_approximate(base):
             found = self._faiss(base).top_k(base, query, k)
         else:
             found = base.top_k(query, k, among)
@@ -103,19 +104,22 @@ class VectorCache:
 
     def refresh(self) -> None:
         """Bring the file up to date where searches read one."""
-        if not self._store.database.searches:
+        if self._in_database is None:
             self.current()
 
     def rebuild(self) -> None:
-        """Write the file again, and the FAISS index where there is to be one; nothing where the database searches."""
-        if self._store.database.searches:
-            return
+        """Delete the files and, where searches read them, write them again, the FAISS index included."""
         self._base = self._tail = self._approximate = None
         self.path.unlink(missing_ok=True)
         self.path.with_suffix(".faiss").unlink(missing_ok=True)
+        if self._in_database is not None:
+            return
         base, _ = self.current()
-        if self._above is not None and len(base) > self._above:
+        if self._is_approximate(base):
             self._faiss(base)
+
+    def _is_approximate(self, base: VectorIndex) -> bool:
+        return self._above is not None and len(base) > self._above and len(base) >= LEAST_ROWS
 
     def _faiss(self, base: VectorIndex) -> ApproximateIndex:
         with self._building:

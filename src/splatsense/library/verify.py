@@ -4,7 +4,8 @@ The truth is the database and the asset files. Vectors, FAISS indexes and thumbn
 repaired by `rebuild`; an embedding that is missing or damaged, by indexing its file again.
 """
 
-import os
+import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +13,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from splatsense.errors import LibraryError
+from splatsense.errors import FormatError, LibraryError
 from splatsense.library import thumbnails
-from splatsense.library.index import read_index
-from splatsense.library.ingest import sha256_of
-from splatsense.library.store import Asset, Store
+from splatsense.library.asset_files import sha256_of, unread_file
+from splatsense.library.index import VectorIndex, read_index
+from splatsense.library.records import Asset, Embeddings
+from splatsense.library.store import Store
 from splatsense.library.vectors import VectorCache
 
 UNIT_TOLERANCE = 1e-3
+LEFT_OVER_SECONDS = 3600  # after which a temporary file is that of a process that was killed
 
 
 @dataclass
@@ -48,10 +51,11 @@ def verify(store: Store, contents: bool = False) -> VerifyReport:
         store: of the library.
         contents: also read every file and compare its hash; otherwise only its size and time of change.
     """
-    report = VerifyReport(assets=store.count(), problems=store.database.problems())
-    assets = store.all_assets()
-    _verify_embeddings(store, {asset.id for asset in assets}, report)
-    _verify_vectors_files(store, report)
+    report = VerifyReport(problems=store.database.problems())
+    with store.snapshot():  # others may write meanwhile
+        report.assets, assets = store.count(), store.all_assets()
+        _verify_embeddings(store, {asset.id for asset in assets}, report)
+        _verify_vectors_files(store, report)
     for asset in assets:
         if store.moved_path(asset) is None:
             report.missing.append(asset)
@@ -75,8 +79,8 @@ def rebuild(store: Store, caches: list[VectorCache]) -> int:
     gone = 0
     folder = store.folder / thumbnails.FOLDER
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name not in used or not _opens(path):
-            path.unlink()
+        if _is_left_over(path) if path.name.startswith(".") else path.name not in used or not _opens(path):
+            path.unlink(missing_ok=True)
             gone += 1
     for cache in caches:
         cache.rebuild()
@@ -89,18 +93,17 @@ def _verify_embeddings(store: Store, ids: set[int], report: VerifyReport) -> Non
     for model in store.models():
         name = model.name or model.hash[:12]
         try:
-            with store.snapshot():
-                for part in store.embeddings(model.hash):
-                    report.embeddings += len(part.ids)
-                    embedded |= set(part.ids.tolist())
-                    lengths = np.linalg.norm(part.vectors.astype(np.float64), axis=1)
-                    wrong = part.vectors.shape[1] != model.dim or not np.all(np.abs(lengths - 1) < UNIT_TOLERANCE)
-                    if wrong:
-                        bad = part.ids[~(np.abs(lengths - 1) < UNIT_TOLERANCE)].tolist() or part.ids.tolist()
-                        report.problems.append(
-                            f"{store.place}: {len(bad)} embeddings by {name} are damaged, first of asset {bad[0]}; "
-                            "remove these assets and add their files again."
-                        )
+            for part in store.embeddings(model.hash):
+                report.embeddings += len(part.ids)
+                embedded |= set(part.ids.tolist())
+                lengths = np.linalg.norm(part.vectors.astype(np.float64), axis=1)
+                wrong = part.vectors.shape[1] != model.dim or not np.all(np.abs(lengths - 1) < UNIT_TOLERANCE)
+                if wrong:
+                    bad = part.ids[~(np.abs(lengths - 1) < UNIT_TOLERANCE)].tolist() or part.ids.tolist()
+                    report.problems.append(
+                        f"{store.place}: {len(bad)} embeddings by {name} are damaged, first of asset {bad[0]}; "
+                        "remove these assets and add their files again."
+                    )
         except (LibraryError, ValueError) as error:
             report.problems.append(str(error))
     lost = sorted(ids - embedded)
@@ -116,31 +119,45 @@ def _verify_vectors_files(store: Store, report: VerifyReport) -> None:
         revision = store.revision(model.hash)
         for path in sorted(store.folder.glob(f"vectors-*{model.hash[:12]}.f32")):
             index = read_index(path, revision.epoch) if revision else None
-            if index is None:
-                continue  # stale or cut off: the next search writes it again
-            row = 0
-            with store.snapshot():
-                for part in store.embeddings(model.hash):
-                    here = index.ids[row : row + len(part.ids)]
-                    kept = np.isin(part.ids, index.ids)
-                    if not np.array_equal(part.ids[kept], here[: kept.sum()]) or not np.array_equal(
-                        part.vectors[kept], index.vectors[row : row + int(kept.sum())]
-                    ):
-                        report.problems.append(f"{path}: differs from the database; `splatsense library rebuild` repairs it.")
-                        break
-                    row += int(kept.sum())
+            if index is None or revision is None or index.revision.sequence > revision.sequence:
+                continue  # of another epoch, or written a moment ago: the next search looks at that itself
+            with contextlib.suppress(LibraryError, ValueError):  # embeddings that cannot be read were reported before
+                if not _is_copy(index, store.embeddings(model.hash)):
+                    report.problems.append(f"{path}: differs from the database; `splatsense library rebuild` repairs it.")
+
+
+def _is_copy(index: VectorIndex, stored: Iterator[Embeddings]) -> bool:
+    """Whether every row of a vectors file is as it is stored; embeddings that are newer than the file are passed over."""
+    row = 0
+    for part in stored:
+        kept = np.isin(part.ids, index.ids)
+        rows = slice(row, row + int(kept.sum()))
+        if not (np.array_equal(part.ids[kept], index.ids[rows]) and np.array_equal(part.vectors[kept], index.vectors[rows])):
+            return False
+        row = rows.stop
+    return row == len(index)
 
 
 def _changed_files(store: Store, contents: bool) -> Iterator[Path]:
     for _, file in store.files():
         try:
-            status = os.stat(file.path)
-            if (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns) and not contents:
+            now = unread_file(file.path)
+            if (now.size, now.mtime_ns) == (file.size, file.mtime_ns) and not contents:
                 continue
             if sha256_of(file.path) != file.sha256:
                 yield file.path
+        except FormatError:  # a folder or a pipe by now
+            yield file.path
         except OSError:
             continue  # gone or away: counted as missing when it is the asset's only file
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether a temporary file is none that another process is writing now."""
+    try:
+        return time.time() - path.stat().st_mtime > LEFT_OVER_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _opens(path: Path) -> bool:

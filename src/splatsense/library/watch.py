@@ -16,12 +16,11 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from splatsense.errors import FormatError, LibraryError
-from splatsense.formats import ASSET_SUFFIXES
-from splatsense.library.ingest import AddReport, find_files
-from splatsense.library.store import is_gone
+from splatsense.library.asset_files import find_files, is_gone, is_named_like_asset
+from splatsense.library.ingest import AddReport
 
 if TYPE_CHECKING:
-    from splatsense.library.search import Library
+    from splatsense.library.library import Library
 
 QUIET_MILLISECONDS = 400
 
@@ -84,8 +83,8 @@ def follow(library: "Library", paths: Iterable[Path]) -> Change:
     """Index the asset files among those of `paths` that exist; forget the library's files at or under those that are gone."""
     paths = list(paths)
     folders = [path for path in paths if path.is_dir()]
-    named = [path for path in paths if path.is_file() and path.suffix.lower() in ASSET_SUFFIXES]
-    files, _ = find_files([*folders, *(path for path in named if not path.name.startswith("."))], library.path)
+    named = [path for path in paths if path.is_file() and is_named_like_asset(path) and not path.name.startswith(".")]
+    files, _ = find_files([*folders, *named], library.path)
     report = library.add(files, progress=False) if files else AddReport()
     gone = [path for path in paths if is_gone(path)]
     return Change(report, library.forget([file for file in library.files() if _is_at_or_under(file, gone)] if gone else []))

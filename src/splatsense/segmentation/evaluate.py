@@ -101,7 +101,7 @@ class Scores:
 
 def score_scenes(
     model: SegmentationModel, scenes: str | Path, split: str, views: Views = "one", keep: Path | None = None,
-    progress: bool = False,
+    progress: bool = False, instances: bool = True,
 ) -> Scores:  # fmt: skip
     """Run a model over a split.
 
@@ -112,12 +112,13 @@ def score_scenes(
         views: one pass or all.
         keep: folder for the predictions.
         progress: show it on stderr.
+        instances: score them too, where the model has them.
 
     Raises:
         FormatError, DataError: scenes are missing, damaged, or lack the model's labels.
     """
     folders = list_scenes(scenes, split)
-    scores = Scores.empty(model.labels_name, model.leave_out if model.has_instances else None)
+    scores = Scores.empty(model.labels_name, model.leave_out if instances and model.has_instances else None)
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     shown = Progress("evaluating", len(folders)) if progress else None
@@ -167,15 +168,17 @@ def evaluate_instance(config: EvaluateConfig) -> str:
     """
     scores = _scores(config, instances=True)
     report = scores.instance
-    if report is None:
-        raise DataError(f"--model {config.model}: predicts classes only; train one with --task instance.")
+    assert report is not None
     return _report(config, report.figures(), str(report))
 
 
 def _scores(config: EvaluateConfig, instances: bool) -> Scores:
     if config.model:
         model = load_segmentation_model(config.model)
-        return score_scenes(model, config.scenes, config.split, config.views, config.predictions, progress=True)
+        if instances and not model.has_instances:
+            raise DataError(f"--model {config.model}: predicts classes only; train one with --task instance.")
+        kept = config.predictions
+        return score_scenes(model, config.scenes, config.split, config.views, kept, progress=True, instances=instances)
     if config.predictions is None:
         raise DataError("evaluate: give --model, or --predictions with --labels.")
     if not config.labels:

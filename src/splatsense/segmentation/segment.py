@@ -1,6 +1,5 @@
 """`splatsense segment` and `splatsense similar`: labels, instances and likeness for the points of a user's own scan."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +24,14 @@ from splatsense.segmentation.export import (
     write_json,
     write_points,
 )  # fmt: skip
-from splatsense.segmentation.model import SegmentationModel, find_model, load_backbone, load_segmentation_model, load_weights
+from splatsense.segmentation.model import (
+    SegmentationModel,
+    find_model,
+    load_backbone,
+    load_segmentation_model,
+    load_weights,
+    read_card,
+)  # fmt: skip
 from splatsense.segmentation.network import Segmenter
 from splatsense.segmentation.points import Points
 from splatsense.segmentation.predict import Prediction, Views, predict, voxel_features
@@ -139,7 +145,7 @@ def _numbers(point: str) -> Float64[np.ndarray, "3"]:
 
 def _backbone(model: str) -> tuple[Segmenter, float]:
     """A network whose backbone is that of a segmentation model or of a pre-trained one, and its voxel."""
-    card = json.loads((find_model(model) / "config.json").read_text("utf-8"))
+    card = read_card(find_model(model))
     config, weights = load_backbone(model)
     network = Segmenter(config, 1)
     load_weights(network.backbone, weights, model)

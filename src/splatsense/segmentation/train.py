@@ -20,7 +20,7 @@ from splatsense.segmentation.evaluate import score_scenes
 from splatsense.segmentation.model import SegmentationModel, load_backbone, load_weights, save_segmentation_model
 from splatsense.segmentation.network import Segmenter, segmentation_loss
 from splatsense.segmentation.points import label_set
-from splatsense.training.loop import LoopConfig, train
+from splatsense.training.launch import Training, train_and_save
 from splatsense.training.optimizer import parameter_groups, update
 from splatsense.training.processes import Processes, autocast_type
 from splatsense.training.schedules import OneCycle
@@ -36,32 +36,18 @@ def train_segmentation(config: SegmentationConfig) -> Path:
     Raises:
         DataError, FormatError, CheckpointError: what is wrong with settings, scenes, backbone or an existing run.
     """
-    processes = Processes()
-    try:
-        return _train(config, processes)
-    finally:
-        processes.close()
+    return train_and_save(config, lambda processes: _prepare(config, processes))
 
 
-def _train(config: SegmentationConfig, processes: Processes) -> Path:
-    out = Path(config.out)
+def _prepare(config: SegmentationConfig, processes: Processes) -> Training:
     run = SegmentationRun(config, processes)
-    loop = LoopConfig(
-        folder=out,
-        settings=config.settings() | {"data": run.fingerprint},
-        label=f"{config.task} {config.protocol}",
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-        evaluate_every=config.evaluate_every,
-        prefetch=config.prefetch,
-        tensorboard=config.tensorboard,
-    )
+
+    def save(folder: Path) -> None:
+        save_segmentation_model(folder, run.model())
+
     has_validation = (Path(config.scenes) / config.val_split).is_dir()
-    train(run, processes, loop, run.validate if has_validation else None)
-    if processes.is_first:
-        save_segmentation_model(out / "model", run.model())
-    processes.wait()
-    return out / "model"
+    label = f"{config.task} {config.protocol}"
+    return Training(run, label, run.fingerprint, save, run.validate if has_validation else None)
 
 
 class SegmentationRun:

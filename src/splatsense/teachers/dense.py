@@ -1,4 +1,4 @@
-"""Frozen 2D models that give a feature for every place of an image. All share one small interface, `DenseTeacher`.
+"""Frozen 2D models that give a feature for every place of an image. All share one small interface, `interface.DenseTeacher`.
 
 `MiniDenseTeacher` is the mini teacher's EfficientNet-Lite2 at a finer output stride. Which of its layers teaches is a setting:
 - "block": the 352 numbers of the last block, before the layer that widens them. The default, see docs/gaussian-cross.md.
@@ -8,7 +8,6 @@
 
 import hashlib
 from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,34 +15,11 @@ from torch import Tensor
 
 from splatsense.errors import CheckpointError, DataError
 from splatsense.teachers import efficientnet, minilm
+from splatsense.teachers.interface import DenseTeacher
 from splatsense.teachers.mini import MiniTeacher
 
 LAYER_DIMS = {"block": efficientnet.BLOCK_DIM, "head": efficientnet.FEATURE_DIM, "classes": minilm.DIM}
 STRIDES = (8, 16, 32)
-
-
-@runtime_checkable
-class DenseTeacher(Protocol):
-    """A frozen image model with a feature for every location."""
-
-    @property
-    def name(self) -> str:
-        """What `load_dense_teacher` knows it by."""
-        ...
-
-    @property
-    def dim(self) -> int:
-        """Length of a feature."""
-        ...
-
-    @property
-    def hash(self) -> str:
-        """Hex id of its weights and preprocessing; features are kept on disk under it."""
-        ...
-
-    def encode_dense(self, images: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n h2 w2 d"]:
-        """Features of images, sRGB in [0, 1], on a regular grid over each."""
-        ...
 
 
 class MiniDenseTeacher:

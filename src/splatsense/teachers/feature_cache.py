@@ -18,7 +18,7 @@ from torch import Tensor
 
 from splatsense.errors import DataError
 from splatsense.files import atomic_write
-from splatsense.teachers.dense import DenseTeacher
+from splatsense.teachers.interface import DenseTeacher
 
 SPARE = 0.9  # part of the bound that is left when files are deleted, so that this is rare
 

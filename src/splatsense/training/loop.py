@@ -110,6 +110,17 @@ def train(run: Run, processes: Processes, config: LoopConfig, evaluate: Callable
     saved = load_checkpoint(config.folder, run.modules, run.optimizer, config.settings, set_aside=processes.is_first)
     start = saved["step"] if saved else 0
     reporter = _Reporter(run, config, start, evaluate) if processes.is_first else None
+    try:
+        _run(run, processes, config, start, reporter)
+    finally:
+        if reporter:
+            reporter.close()
+    if reporter:
+        reporter.plot()
+
+
+def _run(run: Run, processes: Processes, config: LoopConfig, start: int, reporter: "_Reporter | None") -> None:
+    """The steps from `start` on."""
     prefetcher = Prefetcher(run.load, range(start, run.steps), config.prefetch)
     with StopSignal() as signal, closing(iter(prefetcher)) as batches:
         for step, batch in batches:
@@ -118,8 +129,6 @@ def train(run: Run, processes: Processes, config: LoopConfig, evaluate: Callable
                 reporter.after(step + 1, values, prefetcher.waited, stop)
             if stop and step + 1 < run.steps:
                 signal.raise_again()
-    if reporter:
-        reporter.close()
 
 
 def _step(
@@ -171,10 +180,13 @@ class _Reporter:
         self.seconds, self.counted, self.waited = 0.0, 0, waited
 
     def close(self) -> None:
-        """End the progress line and draw the plot."""
+        """End the progress line and write TensorBoard's events to the end."""
         self.progress.close()
         if self.board is not None:
             self.board.close()
+
+    def plot(self) -> None:
+        """Draw all metrics."""
         lines = read_metrics(self.metrics.path)
         if lines:
             plot_metrics(lines, self.config.folder / PLOT, self.config.label)

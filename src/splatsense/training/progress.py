@@ -24,7 +24,7 @@ class Progress:
         self.label, self.total, self.done = label, total, done
         self._stream = sys.stderr
         self._first, self._start, self._shown = done, time.monotonic(), float("-inf")
-        self._live = self._stream.isatty()
+        self._live, self._closed = self._stream.isatty(), False
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Add `count` units, with an optional note such as the loss."""
@@ -34,7 +34,10 @@ class Progress:
             self._show(note)
 
     def close(self, note: str = "") -> None:
-        """Show the last state and end the line."""
+        """Show the last state and end the line; once."""
+        if self._closed:
+            return
+        self._closed = True
         self._show(note)
         if self._live and os.environ.get("RANK", "0") == "0":
             print(file=self._stream)

@@ -1,0 +1,107 @@
+"""Asset files on disk: which there are, what is in them, and whether they are gone."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from splatsense.errors import FormatError
+from splatsense.formats import ASSET_SUFFIXES
+from splatsense.library.records import SeenFile
+
+
+def find_files(paths: Iterable[Path], leave_out: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """All asset files among `paths` and in the folders among them, absolute, each once; and the paths that give none.
+
+    Folders are searched to any depth and through symbolic links, each real folder once. Hidden files and folders are
+    passed over; so is the folder `leave_out`. A file named outright is taken whatever its suffix.
+    """
+    files: dict[Path, None] = {}
+    failed: list[tuple[Path, str]] = []
+    seen = {_identity(leave_out)}
+    for path in paths:
+        path = Path(os.path.abspath(path))
+        if not os.path.isdir(path):  # unlike the methods of Path, these have no errors
+            if os.path.exists(path):
+                files[path] = None
+            else:
+                failed.append((path, "no such file or folder"))
+            continue
+        is_new, failures = _identity(path) not in seen, len(failed)
+        found = list(_walk(path, seen, failed))
+        if is_new and not found and len(failed) == failures:
+            failed.append((path, f"no asset files in this folder ({' '.join(sorted(ASSET_SUFFIXES))})"))
+        files |= dict.fromkeys(found)
+    return list(files), failed
+
+
+def _walk(folder: Path, seen: set[tuple[int, int] | None], failed: list[tuple[Path, str]]) -> Iterator[Path]:
+    identity = _identity(folder)
+    if identity in seen:
+        return
+    seen.add(identity)
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        failed.append((folder, f"this folder cannot be searched ({error.strerror})"))
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
+            continue
+        if os.path.isdir(entry.path):
+            yield from _walk(Path(entry.path), seen, failed)
+        elif is_named_like_asset(Path(entry.path)):
+            yield Path(entry.path)
+
+
+def is_named_like_asset(path: Path) -> bool:
+    """Whether a file has the name of an asset. A SOG that is not bundled is a folder; its meta.json stands for it."""
+    return path.suffix.lower() in ASSET_SUFFIXES or (path.name == "meta.json" and path.with_name("means_l.webp").is_file())
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file's content, in hexadecimal. Raises OSError when it cannot be read."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def unread_file(path: Path) -> SeenFile:
+    """A file without the hash of its content.
+
+    Raises:
+        FormatError: it is a folder, a device or a pipe, which might never end.
+        OSError: it is gone or may not be looked at.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise FormatError(f"{path}: is not a regular file.")
+    return SeenFile(path, status.st_size, status.st_mtime_ns)
+
+
+def seen_file(path: Path) -> SeenFile:
+    """A file with the hash of its content. Raises FormatError when it cannot be read."""
+    try:
+        return replace(unread_file(path), sha256=sha256_of(path))
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def is_gone(path: str | bytes | os.PathLike[str]) -> bool:
+    """Whether there is surely no such file: one that may not be looked at is not gone."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
