@@ -20,6 +20,7 @@ from splatsense.scene_contrast.pretrain import ContrastRun, pretrain_contrast
 from splatsense.scene_contrast.views import ViewConfig, collate, draw_view, match, view_pair
 from splatsense.segmentation import model as segmentation_model
 from splatsense.segmentation.augment import AugmentConfig
+from splatsense.segmentation.study_runs import pretrain_once
 from splatsense.training.checkpoint import CURRENT
 from splatsense.training.metrics import METRICS, read_metrics
 
@@ -151,6 +152,16 @@ def test_the_backbone_is_one_like_any_other(config, scene_folder, capsys):
     backbone = load_backbone(folder)
     assert (backbone.voxel, backbone.card["name"]) == (0.1, "scene-contrast-tiny")
     assert segmentation_model.load_backbone(folder)[0] == backbone.network.config
+
+
+def test_a_study_trains_a_backbone_once(config):
+    quick = replace(config, steps=1)
+    folder = pretrain_once(quick)
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert pretrain_once(quick) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(CheckpointError, match="pairs was 200 and is 100"):
+        pretrain_once(replace(quick, pairs=100))
 
 
 def test_settings_and_scenes_that_cannot_be(config, scene_folder, monkeypatch):
