@@ -67,7 +67,8 @@ def test_a_study_trains_measures_and_writes_its_page(finished, rooms):
     assert "| random weights |" in text
     assert "| other |" in text
     assert "gaussian-cross 7; other 7" in text
-    assert Image.open(page.with_name("page-study.png")).width > 500
+    with Image.open(page.with_name("page-study.png")) as picture:
+        assert picture.width > 500
 
 
 def test_it_goes_on_where_it_stopped_and_does_nothing_twice(finished):
@@ -149,7 +150,8 @@ def test_tables_on_known_numbers(tmp_path):
     assert "| from scratch | 10.0 | 20.0 | 30.0 | 30.0 | – | 1 | 1.5 |" in made["instances"]
     assert "| GaussianCross | – | – | – | – | – | 0 | – |" in made["instances"]
     plot(rows, known, tmp_path / "plot.png")
-    assert Image.open(tmp_path / "plot.png").height > 150
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.height > 150
 
 
 def test_what_cannot_be_studied(rooms, tmp_path):
