@@ -53,7 +53,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "splatsense.gaussian_cross.pretrain:pretrain",
         "train a backbone of scenes on posed RGB-D frames, without labels",
     ),
+    "train scene-contrast": (
+        "splatsense.scene_contrast.pretrain:pretrain_contrast",
+        "train a backbone of scenes by contrast, the baseline of GaussianCross",
+    ),
     "study clip-gs": ("splatsense.clip_gs.study:study", "train and measure every row of the CLIP-GS ablation, and tabulate it"),
+    "study gaussian-cross": (
+        "splatsense.segmentation.study:study",
+        "measure what pre-training of scenes is worth: probes, fine-tuning, few labels, instances, and tabulate it",
+    ),
     "evaluate zero-shot": ("splatsense.clip_gs.evaluate:evaluate_zero_shot", "classify objects by the names of their classes"),
     "evaluate retrieval": (
         "splatsense.clip_gs.evaluate:evaluate_retrieval",

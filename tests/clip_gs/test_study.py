@@ -20,11 +20,13 @@ from splatsense.clip_gs.build import build_triplets
 from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.clip_gs.study import StudyConfig, study
 from splatsense.clip_gs.study_plot import plot_study
-from splatsense.clip_gs.study_report import COLUMNS, comparison_table, points, results, setup, spread, write_into
+from splatsense.clip_gs.study_report import COLUMNS, comparison_table, results, setup
 from splatsense.clip_gs.study_results import Measured, compare, compare_all
 from splatsense.clip_gs.study_rows import COMPARISONS, ROWS, check_recipe, plan_runs
 from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.errors import CheckpointError, DataError, FormatError
+from splatsense.studies import records
+from splatsense.studies.page import points, spread, write_into
 
 PAGE = "".join(f"about {name}\n<!-- study:{name} -->\nSTALE\n<!-- /study:{name} -->\n" for name in
                ("setup", "results", "comparisons", "plot"))  # fmt: skip
@@ -76,8 +78,8 @@ def test_a_study_trains_measures_and_writes_its_page(finished):
             assert "few-shot: 10-way 5-shot needs 10 classes" in one["not_possible"]["few_shot"]
     assert figures["rows"]["gaussians-10000"]["missing"] == "half of the training objects hold 256 Gaussians or fewer"
     assert figures["runs"]["points 1"]["settings"]["seed"] == 1
-    assert figures["runs"]["points 1"]["code"] == [study_runs.code_version()]
-    assert figures["rows"]["points"]["by_seed"]["1"]["code"] == study_runs.code_version()
+    assert figures["runs"]["points 1"]["code"] == [records.code_version()]
+    assert figures["rows"]["points"]["by_seed"]["1"]["code"] == records.code_version()
     card = json.loads((out / "runs/pretrained/seed-0/model/config.json").read_text())
     assert card["training"]["epochs"] + figures["runs"]["pretrained 0"]["stage"]["settings"]["epochs"] == STEPS
     assert card["training"]["init"] == str(out / "runs/pretrained/seed-0/point-cloud-stage/model")
@@ -307,12 +309,12 @@ def test_the_page_of_this_project_has_the_markers(tmp_path):
 def test_records_are_compared_and_damaged_ones_say_what_to_do(tmp_path, monkeypatch):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(FormatError, match=r"run\.json: cannot be read .* remove it"):
-        study_runs.read_json(tmp_path / "run.json")
+        records.read_json(tmp_path / "run.json")
     config = recipe(triplets=(), out=str(tmp_path / "other"))
-    study_runs._keep_record(tmp_path / "a" / "run.json", config.settings())
+    records.keep_record(tmp_path / "a" / "run.json", config.settings())
     with pytest.raises(CheckpointError, match="epochs was 60 and is 5"):
-        study_runs._keep_record(tmp_path / "a" / "run.json", replace(config, epochs=5).settings())
-    monkeypatch.setattr(study_runs, "code_version", lambda: "newer")
-    study_runs._check_record(tmp_path / "a" / "run.json", config.settings())
-    study_runs._keep_record(tmp_path / "a" / "run.json", config.settings())
-    assert len(study_runs._check_record(tmp_path / "a" / "run.json", config.settings())) == 2
+        records.keep_record(tmp_path / "a" / "run.json", replace(config, epochs=5).settings())
+    monkeypatch.setattr(records, "code_version", lambda: "newer")
+    records.check_record(tmp_path / "a" / "run.json", config.settings())
+    records.keep_record(tmp_path / "a" / "run.json", config.settings())
+    assert len(records.check_record(tmp_path / "a" / "run.json", config.settings())) == 2

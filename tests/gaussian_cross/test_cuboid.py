@@ -26,6 +26,15 @@ def test_a_scene_fills_the_cuboid_from_its_bottom(extent, height):
     assert torch.allclose((high - low) / cuboid.scale, torch.tensor(extent), atol=1e-4)
 
 
+def test_a_cuboid_of_fixed_size_keeps_the_proportions_of_scenes():
+    """What is twice as large stays so; what fits is not clipped."""
+    small, large = (Cuboid.around(room(extent), 0.5, 10.0) for extent in ((2.0, 3.0, 2.0), (4.0, 6.0, 4.0)))
+    assert small.scale == large.scale == 0.1
+    normalised = large.points(room((4.0, 6.0, 4.0)))
+    assert torch.allclose(normalised.amax(0) - normalised.amin(0), torch.tensor([0.4, 0.6, 0.4]), atol=1e-5)
+    assert normalised[:, 2].amin() == pytest.approx(BOTTOM, abs=1e-5)
+
+
 def test_points_outside_are_clipped():
     cuboid = Cuboid.around(room((2.0, 2.0, 2.0)), 1.0)
     assert cuboid.points(torch.tensor([[100.0, -100.0, 100.0]])).tolist() == [[0.5, -0.5, 0.5]]

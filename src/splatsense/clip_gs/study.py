@@ -25,19 +25,15 @@ from splatsense.clip_gs.mapped_shards import map_shard
 from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.clip_gs.shards import shard_paths
 from splatsense.clip_gs.study_plot import plot_study
-from splatsense.clip_gs.study_report import PICTURE, as_json, blocks, check_page, write_into
+from splatsense.clip_gs.study_report import PICTURE, as_json, blocks
+from splatsense.clip_gs.study_report import TABLES as BLOCKS
 from splatsense.clip_gs.study_results import Measured, compare_all
 from splatsense.clip_gs.study_rows import ROWS, Data, Row, Run, check_recipe, plan_runs
-from splatsense.clip_gs.study_runs import (
-    is_trained,
-    measure_once,
-    read_json,
-    train_once,
-    training_seconds,
-    write_json,
-)
+from splatsense.clip_gs.study_runs import is_trained, measure_once, train_once, training_seconds
 from splatsense.errors import DataError
 from splatsense.files import atomic_write
+from splatsense.studies.page import check_page, write_into
+from splatsense.studies.records import read_json, write_json
 
 TABLES, FIGURES, PLOT = "study.md", "study.json", "study.png"
 
@@ -89,7 +85,7 @@ def study(recipe: PretrainConfig, config: StudyConfig = DEFAULT) -> str:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise DataError("study clip-gs: runs in one process; start it without torchrun or accelerate launch.")
     if config.write:
-        check_page(Path(config.write))
+        check_page(Path(config.write), (*BLOCKS, PICTURE))
     for folder in (recipe.triplets[0], *config.surface[:1]):
         _check_test_split(folder)
     with locked(Path(recipe.out), "study"):

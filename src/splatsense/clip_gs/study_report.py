@@ -1,7 +1,4 @@
-"""The study as Markdown tables and as JSON.
-
-In a page, a table stands between `<!-- study:NAME -->` and `<!-- /study:NAME -->`.
-"""
+"""The study as Markdown tables and as JSON; `studies.page` puts them into a page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,11 +7,11 @@ from typing import Any
 
 from splatsense.clip_gs.model import CONFIG
 from splatsense.clip_gs.pretrain_config import HOW_IT_RUNS, PretrainConfig
-from splatsense.clip_gs.study_results import Comparison, Measured, mean_and_deviation
+from splatsense.clip_gs.study_results import Comparison, Measured
 from splatsense.clip_gs.study_rows import ANY_DIM, SET_BY_ROWS, Run
-from splatsense.clip_gs.study_runs import RECORD, SHOT, WAY, read_json
-from splatsense.errors import DataError
-from splatsense.files import atomic_write
+from splatsense.clip_gs.study_runs import SHOT, WAY
+from splatsense.studies.page import DASH, joined, markdown, mean_and_deviation, points, spread
+from splatsense.studies.records import RECORD, read_json
 
 COLUMNS = {
     "top1": "top-1",
@@ -30,7 +27,6 @@ COLUMNS = {
 }
 TABLES, PICTURE = ("setup", "results", "comparisons"), "plot"  # names of the markers
 SHOWN_ELSEWHERE = ("triplets", "size", "gaussians", "epochs", "batch_size", "teacher", *SET_BY_ROWS, *HOW_IT_RUNS)
-MINUS, DASH = "−", "–"
 
 
 def blocks(
@@ -88,15 +84,15 @@ def setup(recipe: PretrainConfig, seeds: Sequence[int], measured: Mapping[str, M
     teachers = {f"{card['teacher']} ({card['teacher_hash'][:12]})" for made in cards for card in made}
     rows = [
         ["", ""],
-        ["training objects", f"{_joined(objects)} ({', '.join(Path(folder).name for folder in recipe.triplets)})"],
-        ["test objects", _joined(tested)],
+        ["training objects", f"{joined(objects)} ({', '.join(Path(folder).name for folder in recipe.triplets)})"],
+        ["test objects", joined(tested)],
         ["network", f"{recipe.size}, {recipe.encoder(ANY_DIM).gaussians:,} Gaussians an object where a row says nothing else"],
-        ["budget of a run", f"{recipe.epochs} passes in batches of {recipe.batch_size}: {_joined(steps)} steps"],
+        ["budget of a run", f"{recipe.epochs} passes in batches of {recipe.batch_size}: {joined(steps)} steps"],
         ["seeds", ", ".join(map(str, seeds))],
         ["settings other than the defaults", ", ".join(_changed(recipe.settings(), usual)) or "none"],
-        ["teacher", _joined(teachers)],
-        ["measured", _joined({f"{one['date']}, {one['machine']}" for one in figures})],
-        ["code", _joined({code for record in records for code in record["code"]} | {one["code"] for one in figures})],
+        ["teacher", joined(teachers)],
+        ["measured", joined({f"{one['date']}, {one['machine']}" for one in figures})],
+        ["code", joined({code for record in records for code in record["code"]} | {one["code"] for one in figures})],
     ]
     return markdown(rows)
 
@@ -139,52 +135,6 @@ def _row_as_json(one: Measured) -> dict[str, Any]:
     return about | {"metrics": summary, "by_seed": {seed: dict(figures) for seed, figures in one.figures.items()}}
 
 
-def check_page(page: Path) -> None:
-    """Raise DataError when a page is missing, or lacks the markers of a table or of the plot."""
-    _replaced(page, dict.fromkeys((*TABLES, PICTURE), ""))
-
-
-def write_into(page: Path, made: Mapping[str, str]) -> None:
-    """Replace what stands between the markers of a page. Raises DataError as `check_page` does."""
-    text = _replaced(page, made)
-    with atomic_write(page) as temporary:
-        Path(temporary).write_text(text, "utf-8")
-
-
-def _replaced(page: Path, made: Mapping[str, str]) -> str:
-    if not page.is_file():
-        raise DataError(f"--write {page}: there is no such page.")
-    text = page.read_text("utf-8")
-    for name, content in made.items():
-        first, last = f"<!-- study:{name} -->", f"<!-- /study:{name} -->"
-        before, found, rest = text.partition(first)
-        _, closed, after = rest.partition(last)
-        if not found or not closed:
-            raise DataError(f"--write {page}: lacks {first} and {last}, between which the study writes.")
-        text = f"{before}{first}\n{content}\n{last}{after}"
-    return text
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown; the first row is its head."""
-    lines = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
-
-
-def spread(values: Mapping[int, float], is_one: bool = False) -> str:
-    """Percent, as mean and standard deviation over the seeds; the mean alone of one seed, or of what has no seeds."""
-    if not values:
-        return DASH
-    mean, deviation = mean_and_deviation(values)
-    return f"{100 * mean:.1f}" + ("" if deviation is None or is_one else f" ± {100 * deviation:.1f}")
-
-
-def points(value: float) -> str:
-    """A difference in percent points, with its sign."""
-    shown = f"{100 * value:+.1f}"
-    return "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", MINUS)
-
-
 def _changed(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
     """Names and values of the settings, those of the augmentation too, that are not the usual ones."""
     found: list[str] = []
@@ -194,7 +144,3 @@ def _changed(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]
         elif name not in SHOWN_ELSEWHERE and value != usual[name]:
             found.append(f"`{name}` {' '.join(map(str, value)) if isinstance(value, list) else value}")
     return found
-
-
-def _joined(values: set[str]) -> str:
-    return "; ".join(sorted(values)) or DASH

@@ -5,7 +5,6 @@ ahead when it is so with every seed (runs of the same seed are paired: they see 
 bootstrap interval over the test objects of the difference (each object paired with itself, mean over the seeds) is above zero.
 """
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -76,12 +75,6 @@ class Comparison:
         if self.verdict == "not told apart":
             return "open"
         return "yes" if (self.verdict == "ahead") == (self.paper > 0) else "no"
-
-
-def mean_and_deviation(values: Mapping[int, float]) -> tuple[float, float | None]:
-    """Mean, and the standard deviation (n - 1) of two or more values."""
-    numbers = list(values.values())
-    return statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None
 
 
 def compare_all(measured: Mapping[str, Measured]) -> list[Comparison]:

@@ -8,19 +8,11 @@ Design
 """
 
 import hashlib
-import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from datetime import date
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import splatsense
 from splatsense.clip_gs.evaluate import all_tables
 from splatsense.clip_gs.evaluation import EvaluateConfig, Evaluation
 from splatsense.clip_gs.evaluation_set import RememberedTexts
@@ -29,14 +21,11 @@ from splatsense.clip_gs.model import CONFIG
 from splatsense.clip_gs.pretrain import pretrain
 from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.clip_gs.shards import shard_paths
-from splatsense.errors import FormatError
-from splatsense.files import atomic_write
-from splatsense.training.checkpoint import check_settings
+from splatsense.studies.records import RECORD, check_record, code_version, keep_record, machine, read_json, write_json
 from splatsense.training.metrics import SPEED, read_metrics
 
 WAY, SHOT = 10, 5
 EPISODES = FewShotConfig(ways=(WAY,), shots=(SHOT,))
-RECORD = "run.json"
 
 Figures = dict[str, Any]
 """Of one contender: "metrics" by name in [0, 1], "correct" by object, "not_possible" reasons by table."""
@@ -51,9 +40,9 @@ def train_once(config: PretrainConfig) -> Path:
     out = Path(config.out)
     settings = {**config.settings(), "data": fingerprint(config.triplets)}
     if is_trained(config):
-        _check_record(out / RECORD, settings)
+        check_record(out / RECORD, settings)
         return out / "model"
-    _keep_record(out / RECORD, settings)
+    keep_record(out / RECORD, settings)
     return pretrain(config)
 
 
@@ -137,53 +126,7 @@ def _figures(tables: Mapping[str, Any], name: str) -> Figures:
     return {"metrics": metrics, "not_possible": reasons}
 
 
-def _keep_record(path: Path, settings: dict[str, Any]) -> None:
-    """Note that this code trains a run with these settings. Raises CheckpointError when it was begun with others."""
-    code = _check_record(path, settings) if path.exists() else []
-    if code_version() not in code:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"settings": settings, "code": [*code, code_version()]})
-
-
-def _check_record(path: Path, settings: dict[str, Any]) -> list[str]:
-    """Versions of the code that trained a run. Raises CheckpointError when its settings are others."""
-    record = read_json(path)
-    check_settings(path, record["settings"], json.loads(json.dumps(settings)))
-    return record["code"]
-
-
 def fingerprint(folders: Sequence[str]) -> str:
     """Changes when triplets were built anew: hex digest of the names and sizes of the shards."""
     shards = [f"{path.name} {path.stat().st_size}" for path in shard_paths(folders)]
     return hashlib.sha256("\n".join(shards).encode()).hexdigest()[:16]
-
-
-@cache
-def code_version() -> str:
-    """Version of splatsense, a hash of its Python files, and the version of PyTorch."""
-    root = Path(str(resources.files("splatsense")))
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
-    return f"splatsense {splatsense.__version__}, source {digest.hexdigest()[:12]}, torch {torch.__version__}"
-
-
-def machine() -> str:
-    """What computes here."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A record or figures. Raises FormatError when the file is damaged."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path}: cannot be read ({error}); remove it, and the same command makes it again.") from error
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a record or figures, whole or not at all."""
-    with atomic_write(path) as temporary:
-        Path(temporary).write_text(json.dumps(content, indent=1) + "\n")

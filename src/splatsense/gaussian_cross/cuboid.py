@@ -35,8 +35,13 @@ class Cuboid:
     height: float
 
     @classmethod
-    def around(cls, points: Float[Tensor, "n 3"], height: float = 1.0) -> "Cuboid":
+    def around(cls, points: Float[Tensor, "n 3"], height: float = 1.0, side: float | None = None) -> "Cuboid":
         """The cuboid that holds all points: centred in x and y, the lowest point at the bottom.
+
+        Args:
+            points: in metres.
+            height: of the cuboid.
+            side: in metres of its other sides, the same for every scene, instead of one that fits; points may be outside.
 
         Raises:
             DataError: there are no points, they are not finite or all in one place, or `height` is not in (0, 1].
@@ -47,7 +52,7 @@ class Cuboid:
             raise DataError("Cuboid: needs at least one point, and finite ones.")
         low, high = points.amin(0), points.amax(0)
         extent = high - low
-        side = float(torch.maximum(extent[:2].max(), extent[2] / height))
+        side = float(torch.maximum(extent[:2].max(), extent[2] / height)) if side is None else side
         if not side > 0:
             raise DataError("Cuboid: all points lie in one place; leave the scene out.")
         center = (low + high) / 2

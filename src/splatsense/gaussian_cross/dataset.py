@@ -51,10 +51,14 @@ class SampleConfig:
     """part of the points that are taken out"""
     rotate: float = 180.0
     """scenes are turned about the vertical by up to so many degrees either way"""
+    cuboid_side: float | None = None
+    """metres that the volume is wide for every scene, instead of being fitted to each (an ablation)"""
 
     def __post_init__(self) -> None:
         if min(self.views, self.width, self.height, self.mask_side, self.most_voxels) < 1 or not self.voxel > 0:
             raise DataError("--views, --width, --height, --mask-side, --most-voxels and --voxel must be above 0.")
+        if self.cuboid_side is not None and not self.cuboid_side > 0:
+            raise DataError(f"--cuboid-side: must be above 0, got {self.cuboid_side}.")
         if not 0 <= self.mask_ratio < 1 or not 0 <= self.dropout < 1:
             raise DataError("--mask-ratio and --dropout must lie in [0, 1).")
 
@@ -182,7 +186,7 @@ class SceneSet:
         hidden = mask_blocks(coordinates[:, 1:], ratio, config.mask_side, generator)[:, None].repeat(1, INPUT_CHANNELS)
         if not points.has_color:
             hidden[:, :3] = True
-        cuboid = Cuboid.around(rows[:, :3], height)
+        cuboid = Cuboid.around(rows[:, :3], height, config.cuboid_side)
         cameras = cuboid.cameras(_moved(views.cameras, turn, corner))
         found = None if self.teacher is None else self.teacher.features(views.full)
         return TrainingBatch(

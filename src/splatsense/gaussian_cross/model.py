@@ -24,6 +24,7 @@ from splatsense.sparse import voxelize
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 METHOD = "gaussian-cross"
+METHODS = (METHOD, "scene-contrast")  # whose backbones this reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +96,8 @@ def load_backbone(name_or_path: str | Path = "gaussian-cross-tiny") -> Backbone:
     folder = folders[0]
     try:
         card = json.loads((folder / CONFIG).read_text("utf-8"))
-        if card.get("method") != METHOD:
-            raise CheckpointError(f"{folder}: is a model of another method; a GaussianCross backbone is needed.")
+        if card.get("method") not in METHODS:
+            raise CheckpointError(f"{folder}: is a model of another method; a backbone of {' or '.join(METHODS)} is needed.")
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in card["backbone"].items()
         }

@@ -14,7 +14,7 @@ HOW_IT_RUNS = (
     "tensorboard", "prefetch",
 )  # fmt: skip
 DECODER = ("grid", "anchors", "reach", "threshold", "feature_channels")
-SAMPLE = ("voxel", "most_voxels", "views", "width", "height", "mask_ratio", "mask_side", "dropout", "rotate")
+SAMPLE = ("voxel", "most_voxels", "views", "width", "height", "mask_ratio", "mask_side", "dropout", "rotate", "cuboid_side")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class PretrainConfig:
     """part of the points that are taken out"""
     rotate: float | None = None
     """scenes are turned about the vertical by up to so many degrees either way"""
+    cuboid_side: float | None = None
+    """metres that the volume is wide for every scene, instead of being fitted to each: no normalisation of their size"""
     grid: tuple[int, int, int] | None = None
     """cells of the dense volume along x, y and z"""
     anchors: Anchors | None = None

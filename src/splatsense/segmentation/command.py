@@ -12,7 +12,7 @@ from splatsense.files import atomic_write
 from splatsense.segmentation.config import SegmentationConfig, Task
 from splatsense.segmentation.confusion import SemanticReport, percent
 from splatsense.segmentation.evaluate import score_scenes
-from splatsense.segmentation.model import load_segmentation_model
+from splatsense.segmentation.model import backbone_voxel, load_segmentation_model
 from splatsense.segmentation.points import LABEL_SETS
 from splatsense.segmentation.predict import Views
 from splatsense.segmentation.recipes import RECIPES, S3DIS_AREAS, Limits, RecipeName, protocol_of
@@ -20,8 +20,8 @@ from splatsense.segmentation.train import train_segmentation
 from splatsense.tables import table
 
 OVERRIDES = (
-    "size", "steps", "epochs", "batch_size", "learning_rate", "crop_points", "mix", "precision", "val_split", "name", "seed",
-    "evaluate_every", "checkpoint_every", "tensorboard",
+    "size", "steps", "epochs", "batch_size", "learning_rate", "crop_points", "voxel", "mix", "precision", "val_split", "name",
+    "seed", "evaluate_every", "checkpoint_every", "tensorboard",
 )  # fmt: skip
 
 
@@ -38,9 +38,11 @@ class TrainOptions:
     task: Task = "semantic"
     """classes of points, or instances by PointGroup"""
     backbone: str = ""
-    """pre-trained model to fine-tune; none given means training from scratch"""
+    """pre-trained model to fine-tune; none given means training from scratch; random:SIZE is an untrained one to probe"""
     probe: bool = False
     """train a linear layer on the frozen backbone only"""
+    cached: bool = False
+    """with --probe: on features of the scenes as they are, computed once, instead of augmented ones"""
     area: int = 5
     """of S3DIS that is tested on"""
     size: str | None = None
@@ -55,6 +57,8 @@ class TrainOptions:
     """peak of the one-cycle schedule"""
     crop_points: int | None = None
     """voxels of a scene that are trained on at once"""
+    voxel: float | None = None
+    """side of a voxel in metres; by default that of the pre-trained backbone, or the recipe's"""
     mix: float | None = None
     """chance of Mix3D"""
     precision: str | None = None
@@ -83,9 +87,10 @@ class TrainOptions:
         own = {"area": self.area} if self.recipe == "s3dis" else {}
         protocol = protocol_of(self.backbone, self.probe)
         config = RECIPES[self.recipe](
-            self.scenes, self.out, self.task, self.limits, backbone=self.backbone, protocol=protocol, **own
+            self.scenes, self.out, self.task, self.limits, backbone=self.backbone, protocol=protocol, cached=self.cached, **own
         )
-        given: dict[str, Any] = {name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None}
+        given: dict[str, Any] = {} if config.starts_random else {"voxel": backbone_voxel(self.backbone)}
+        given |= {name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None}
         if self.epochs is not None and self.steps is None:
             given["steps"] = 0
         return replace(config, **given)

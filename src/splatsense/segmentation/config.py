@@ -1,5 +1,6 @@
 """Settings of downstream training: `SegmentationConfig`; `recipes.py` has those of the benchmarks."""
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +11,8 @@ from splatsense.segmentation.points import label_set
 
 Task = Literal["semantic", "instance"]
 Protocol = Literal["scratch", "finetune", "probe"]
+
+RANDOM = "random:"  # before the size of a backbone with random weights
 
 # What changes nothing in the result.
 HOW_IT_RUNS = ("out", "checkpoint_every", "log_every", "evaluate_every", "tensorboard", "prefetch")
@@ -46,7 +49,9 @@ class SegmentationConfig:
     protocol: Protocol = "scratch"
     """train everything from random weights; everything from a pre-trained backbone; or a linear layer on a frozen one"""
     backbone: str = ""
-    """pre-trained backbone: the folder of a model; needed to fine-tune and to probe"""
+    """pre-trained backbone: the folder of a model; needed to fine-tune and to probe. random:SIZE probes an untrained one"""
+    cached: bool = False
+    """probe features of the scenes as they are, computed once, instead of those of augmented scenes at every step"""
     size: str = "tiny"
     """of a backbone that is trained from scratch"""
     name: str = "segmentation"
@@ -129,6 +134,12 @@ class SegmentationConfig:
             )
         if self.protocol == "probe" and self.task == "instance":
             raise DataError("--protocol probe: is a linear layer for semantic segmentation; use --task semantic.")
+        if self.backbone.startswith(RANDOM) and self.protocol != "probe":
+            raise DataError(f"--backbone {self.backbone}: can only be probed; to train it, leave out --backbone.")
+        if self.backbone.startswith(RANDOM) and self.backbone.removeprefix(RANDOM) not in UNET_SIZES:
+            raise DataError(f"--backbone {self.backbone}: choose one of {', '.join(RANDOM + size for size in UNET_SIZES)}.")
+        if self.cached and self.protocol != "probe":
+            raise DataError("--cached: features stay the same only while the backbone is frozen; use it with --probe.")
         if self.points and self.point_lists:
             raise DataError("--points and --point-lists: give one of them.")
         if self.scene_list and self.scene_share < 1:
@@ -136,10 +147,14 @@ class SegmentationConfig:
 
     @property
     def network(self) -> UNetConfig:
-        """Of a backbone that is trained from scratch."""
-        return UNET_SIZES[self.size]
+        """Of a backbone that starts from random weights."""
+        return UNET_SIZES[self.backbone.removeprefix(RANDOM) if self.starts_random and self.backbone else self.size]
+
+    @property
+    def starts_random(self) -> bool:
+        """Whether the backbone's first weights are random."""
+        return not self.backbone or self.backbone.startswith(RANDOM)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the result, JSON-able: a run that is resumed must have the same."""
-        plain = {name: value for name, value in asdict(self).items() if name not in HOW_IT_RUNS}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+        """What decides the result, as JSON gives it back: a run that is resumed must have the same."""
+        return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name not in HOW_IT_RUNS}))

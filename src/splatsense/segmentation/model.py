@@ -135,6 +135,15 @@ def load_backbone(name_or_path: str | Path) -> tuple[UNetConfig, dict[str, Tenso
     return config, prefixed or weights
 
 
+def backbone_voxel(name_or_path: str | Path) -> float:
+    """Side in metres of the voxels that a backbone was trained on. Raises CheckpointError as `load_backbone` does."""
+    folder = find_model(name_or_path)
+    voxel = read_card(folder).get("voxel")
+    if not isinstance(voxel, float | int) or not voxel > 0:
+        raise CheckpointError(f"{folder / CONFIG}: says no side of a voxel; give a model of `train gaussian-cross`.")
+    return float(voxel)
+
+
 def find_model(name_or_path: str | Path) -> Path:
     """The folder of a model: a path, or the name of a bundled one. Raises CheckpointError when there is none."""
     bundled = Path(str(resources.files("splatsense").joinpath("weights")))

@@ -3,10 +3,15 @@
 - Semantic segmentation is one Linear(out_channels -> classes), as the released configs have it (arXiv 2508.02172, section 4).
 - The offset branch predicts from each voxel the way to the centroid of its instance, in metres (arXiv 2004.01658, section 3.2).
 
+- A linear probe standardises what it reads (a normalisation without weights before the linear layer, as MAE's probe, arXiv
+  2111.06377): otherwise the scale of the features decides what a learning rate can do with them, and untrained ones, which are
+  a hundred times smaller, look worse than they are.
+
 Differs from the released linear probe: a frozen backbone normalises by its running statistics. Pointcept freezes its
 weights and lets the statistics follow the batches, so that what is probed changes.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +22,7 @@ from torch.nn.functional import cross_entropy, normalize
 from splatsense.gaussian_cross.unet import SpUNet, UNetConfig
 from splatsense.segmentation.lovasz import lovasz_softmax
 from splatsense.sparse import SparseTensor
+from splatsense.training.batch_norm import BatchNorm1d
 
 NONE = -1
 
@@ -36,6 +42,33 @@ class Output:
     offsets: Float[Tensor, "m 3"] | None
 
 
+class ProbeHead(nn.Module):
+    """A linear layer on standardised features.
+
+    Args:
+        width: of the features.
+        classes: how many.
+    """
+
+    def __init__(self, width: int, classes: int):
+        super().__init__()
+        self.norm = BatchNorm1d(width, eps=1e-6, momentum=None, affine=False)  # statistics of all batches so far
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, features: Float[Tensor, "m f"]) -> Float[Tensor, "m c"]:
+        """Logits of voxels."""
+        return self.linear(self.norm(features))
+
+    def folded(self) -> nn.Linear:
+        """The linear layer that does the same in evaluation."""
+        mean, variance = self.norm.get_buffer("running_mean"), self.norm.get_buffer("running_var")
+        plain = nn.Linear(self.linear.in_features, self.linear.out_features)
+        with torch.no_grad():
+            plain.weight.copy_(self.linear.weight * (variance + self.norm.eps).rsqrt())
+            plain.bias.copy_(self.linear.bias - plain.weight @ mean)
+        return plain.to(mean.device)
+
+
 class Segmenter(nn.Module):
     """Backbone and heads.
 
@@ -49,7 +82,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.backbone = SpUNet(config)
         width = self.backbone.out_channels
-        self.classes = nn.Linear(width, classes)
+        self.classes: nn.Linear | ProbeHead = nn.Linear(width, classes)
         self.offsets = None
         if instances:
             norm = nn.BatchNorm1d(width, eps=1e-3, momentum=0.01)
@@ -57,10 +90,20 @@ class Segmenter(nn.Module):
         self.frozen = False
 
     def freeze_backbone(self) -> None:
-        """Keep the backbone as it is from now on, its normalisation included."""
+        """Keep the backbone as it is from now on, its normalisation included, and standardise what the head reads."""
         self.frozen = True
         self.backbone.requires_grad_(False)
         self.backbone.eval()
+        if isinstance(self.classes, nn.Linear):
+            self.classes = ProbeHead(self.classes.in_features, self.classes.out_features)
+
+    def plain(self) -> "Segmenter":
+        """For use: a network with a plain linear layer. It shares all modules but that."""
+        if not isinstance(self.classes, ProbeHead):
+            return self
+        network = copy.copy(self)
+        network._modules = dict(self._modules) | {"classes": self.classes.folded()}
+        return network
 
     def train(self, mode: bool = True) -> "Segmenter":
         """As `nn.Module.train`; a frozen backbone stays in evaluation mode."""

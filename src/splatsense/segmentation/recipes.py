@@ -69,8 +69,8 @@ def s3dis(scenes: str, out: str, task: Task, limits: Limits, area: int = 5, **st
 def rooms20(scenes: str, out: str, task: Task, limits: Limits, **start: Any) -> SegmentationConfig:
     """Synthetic rooms, ScanNet's 20 classes: smaller crops and batches, hundreds of steps instead of epochs."""
     config = SegmentationConfig(
-        scenes, out, "scannet20", task, size="tiny", crop_points=30_000, batch_size=4, steps=600, learning_rate=5e-3,
-        **vars(limits), **start,
+        scenes, out, "scannet20", task, size="tiny", voxel=0.05, crop_points=30_000, batch_size=4, steps=600,
+        learning_rate=5e-3, **vars(limits), **start,
     )  # fmt: skip
     return replace(_pointgroup(config, learning_rate=5e-3, batch_size=4), crop_share=0.0) if task == "instance" else config
 

@@ -14,14 +14,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from splatsense.segmentation.cached_features import CachedFeatures, FeatureBatch
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.dataset import SeedOf, TrainingScenes, VoxelBatch, batch_of_step
 from splatsense.segmentation.evaluate import score_scenes
 from splatsense.segmentation.model import SegmentationModel, load_backbone, load_weights, save_segmentation_model
-from splatsense.segmentation.network import Segmenter, segmentation_loss
+from splatsense.segmentation.network import Segmenter, segmentation_loss, semantic_loss
 from splatsense.segmentation.points import label_set
 from splatsense.training.launch import Training, train_and_save
 from splatsense.training.optimizer import parameter_groups, update
+from splatsense.training.order import row_at
 from splatsense.training.processes import Processes, autocast_type
 from splatsense.training.schedules import OneCycle
 from splatsense.training.shares import Share
@@ -71,20 +73,27 @@ class SegmentationRun:
         self.trained = [(name, value) for name, value in self.network.named_parameters() if value.requires_grad]
         groups = parameter_groups(self.trained, lambda name: config.learning_rate, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
-        self.parallel = self.processes.data_parallel(self.network)
+        self.features = CachedFeatures(self.scenes, self.network) if config.cached else None
+        self.parallel = self.processes.data_parallel(self.network.classes if config.cached else self.network)
 
-    def load(self, step: int) -> VoxelBatch:
+    def load(self, step: int) -> VoxelBatch | FeatureBatch:
         """This process's part of a batch."""
-        return batch_of_step(self.scenes, self._rows(step), step, range(self.share.start, self.share.stop), self.generator_of)
+        own = range(self.share.start, self.share.stop)
+        if self.features is not None:
+            return self.features.batch(self._rows(step), step, own, self.generator_of)
+        return batch_of_step(self.scenes, self._rows(step), step, own, self.generator_of)
 
-    def step(self, step: int, batch: VoxelBatch) -> dict[str, float]:
+    def step(self, step: int, batch: VoxelBatch | FeatureBatch) -> dict[str, float]:
         """One update; its losses."""
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            output = self.parallel(batch.voxels)
-        losses = segmentation_loss(output, batch.semantic, batch.offsets, batch.counted, self.lovasz)
+            output = self.parallel(batch.features if isinstance(batch, FeatureBatch) else batch.voxels)
+        if isinstance(batch, FeatureBatch):
+            losses = semantic_loss(output, batch.semantic, self.lovasz)
+        else:
+            losses = segmentation_loss(output, batch.semantic, batch.offsets, batch.counted, self.lovasz)
         losses["loss"].backward()
         updated = update(self.optimizer, self.schedule, step, [value for _, value in self.trained], self.config.clip_gradient)
         return {name: float(value.detach()) for name, value in losses.items()} | updated
@@ -98,7 +107,7 @@ class SegmentationRun:
         """The network as it is, for use."""
         config = self.config
         card = {"name": config.name, "training": config.settings(), "scenes": len(self.scenes), "steps": self.steps}
-        return SegmentationModel(self.network, config.labels, config.voxel, config.cluster, config.leave_out, card)
+        return SegmentationModel(self.network.plain(), config.labels, config.voxel, config.cluster, config.leave_out, card)
 
     def validate(self) -> dict[str, float]:
         """Scores on the validation split, from one pass over each scene."""
@@ -109,20 +118,14 @@ class SegmentationRun:
         return {f"{self.config.val_split}_{name}": value for name, value in report.headline().items()}
 
     def _rows(self, step: int) -> list[int]:
-        """Scenes of a step: permutations of all of them, one after the other."""
-        rows, count = [], len(self.scenes)
-        for place in range(step * self.batch_size, (step + 1) * self.batch_size):
-            epoch, position = divmod(place, count)
-            rows.append(int(self._order(epoch)[position]))
-        return rows
-
-    def _order(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self.scenes), generator=torch.Generator().manual_seed(self.config.seed * 7919 + epoch))
+        """Scenes of a step, for all processes."""
+        places = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return [row_at(place, len(self.scenes), self.config.seed) for place in places]
 
 
 def _network(config: SegmentationConfig) -> tuple[Segmenter, dict[str, Tensor]]:
     """The network at the start of a run, and the pre-trained weights in it."""
-    unet, weights = load_backbone(config.backbone) if config.backbone else (config.network, {})
+    unet, weights = (config.network, {}) if config.starts_random else load_backbone(config.backbone)
     network = Segmenter(unet, len(label_set(config.labels)), config.task == "instance")
     if weights:
         load_weights(network.backbone, weights, config.backbone)

@@ -1,0 +1,89 @@
+"""Settings of contrastive pre-training: `ContrastConfig`. Names and defaults are those of GaussianCross, where it has them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from splatsense.errors import DataError
+from splatsense.gaussian_cross.sizes import Size, recipe
+from splatsense.gaussian_cross.unet import UNetConfig
+from splatsense.scene_contrast.views import ViewConfig
+
+# What changes nothing in the result.
+HOW_IT_RUNS = ("out", "checkpoint_every", "log_every", "tensorboard", "prefetch")
+
+
+@dataclass(frozen=True)
+class ContrastConfig:
+    """Settings of a run. Voxels left at none are those of the size."""
+
+    scenes: tuple[str, ...]
+    """corpora (their train split is used), folders of scenes, scenes, or posed RGB-D recordings, which are imported first"""
+    out: str
+    """folder of the run: checkpoints, metrics.jsonl and at the end the model"""
+    size: Size = "tiny"
+    """of the backbone"""
+    name: str = ""
+    """written into the saved model; by default scene-contrast-SIZE"""
+    steps: int = 2000
+    """updates of the weights"""
+    batch_size: int = 1
+    """scenes per step, of all processes together"""
+    voxel: float | None = None
+    """side of the backbone's voxels in metres"""
+    most_voxels: int | None = None
+    """of a view; of more, random ones are dropped"""
+    crop: float = 0.6
+    """share of a scene's points in each of the two views"""
+    pairs: int = 4096
+    """matching points of a scene that are compared, at most"""
+    temperature: float = 0.4
+    """cosines are divided by it; that of PointContrast's released script"""
+    hidden: int = 128
+    """width inside the projection head"""
+    dim: int = 64
+    """of the features that are compared"""
+    learning_rate: float = 1e-3
+    """peak, reached after the warm-up"""
+    weight_decay: float = 0.05
+    """of AdamW, on matrices only"""
+    warmup: float = 0.05
+    """fraction of the steps"""
+    clip_gradient: float = 5.0
+    """norm that gradients are clipped to"""
+    checkpoint_every: int = 100
+    """steps"""
+    log_every: int = 10
+    """steps between lines of metrics.jsonl"""
+    tensorboard: bool = False
+    """also write TensorBoard's events; needs the extra `train`"""
+    prefetch: int = 1
+    """batches made ahead in the background; 0 makes each when it is needed"""
+    seed: int = 0
+    """of weights, scene order and views"""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "hidden", "dim", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise DataError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
+        if self.prefetch < 0:
+            raise DataError(f"--prefetch: must not be negative, got {self.prefetch}.")
+        for name in ("temperature", "learning_rate", "clip_gradient"):
+            if not getattr(self, name) > 0:
+                raise DataError(f"--{name.replace('_', '-')}: must be above 0, got {getattr(self, name)}.")
+        self.views()
+
+    def views(self) -> ViewConfig:
+        """How scenes are seen. Raises DataError when a number is out of range."""
+        sample = recipe(self.size).sample
+        voxel = sample.voxel if self.voxel is None else self.voxel
+        most = sample.most_voxels if self.most_voxels is None else self.most_voxels
+        return ViewConfig(voxel, most, self.crop, self.pairs)
+
+    def backbone(self) -> UNetConfig:
+        """That of the size."""
+        return recipe(self.size).backbone
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the result, JSON-able: a run that is resumed must have the same."""
+        plain = {name: value for name, value in asdict(self).items() if name not in HOW_IT_RUNS}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}

@@ -1,0 +1,154 @@
+"""Contrastive pre-training of scenes: `splatsense train scene-contrast`, the baseline that GaussianCross is compared with.
+
+Design
+- Same scenes, points, SpUNet, voxels, optimiser and number of steps as `train gaussian-cross`, without labels; it needs no
+  frames, but takes the same scene folders.
+- A step draws its scenes, crops and augmentation from (seed, step) alone: a resumed run equals an uninterrupted one, bit for
+  bit on a CPU. Normalisation is over all processes and losses are means by scene, so n processes take the steps of one up to
+  the order of sums.
+- Our choices: crops of 60 % of a scene's points nearest to a random one; one-to-one matches; a projection head of two layers,
+  dropped after training; negatives are the other matched points of the same scene. Temperature 0.4 and 4,096 pairs are those
+  of PointContrast's released script; the symmetric loss is MSC's (arXiv 2303.14191).
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from splatsense.gaussian_cross.collapse import effective_rank, feature_spread
+from splatsense.gaussian_cross.dataset import SampleConfig, SceneSet
+from splatsense.gaussian_cross.find_scenes import find_scenes
+from splatsense.gaussian_cross.model import save_backbone
+from splatsense.gaussian_cross.unet import SpUNet, UNetConfig
+from splatsense.scene_contrast.config import ContrastConfig
+from splatsense.scene_contrast.loss import point_info_nce
+from splatsense.scene_contrast.views import PairBatch, collate, view_pair
+from splatsense.sparse import SparseTensor
+from splatsense.training.loop import LoopConfig, train
+from splatsense.training.metrics import METRICS, read_metrics
+from splatsense.training.optimizer import parameter_groups, update
+from splatsense.training.order import row_at
+from splatsense.training.processes import Processes
+from splatsense.training.schedules import WarmupCosine
+from splatsense.training.shares import Share
+
+METHOD = "scene-contrast"
+WATCHED = 4096  # voxels whose features are watched for a collapse
+
+
+def pretrain_contrast(config: ContrastConfig) -> Path:
+    """Train, or go on training, and save the backbone.
+
+    Returns:
+        The folder of the saved model, `<out>/model`.
+
+    Raises:
+        DataError, FormatError, CheckpointError: what is wrong with settings, scenes or an existing run.
+    """
+    processes = Processes()
+    try:
+        return _pretrain(config, processes)
+    finally:
+        processes.close()
+
+
+def _pretrain(config: ContrastConfig, processes: Processes) -> Path:
+    out = Path(config.out)
+    with processes.one_first():
+        run = ContrastRun(config, processes)
+    names = "\n".join(folder.name for folder in run.data.folders)
+    loop = LoopConfig(
+        folder=out,
+        settings=config.settings() | {"data": hashlib.sha256(names.encode()).hexdigest()[:16]},
+        label=METHOD,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+        prefetch=config.prefetch,
+        tensorboard=config.tensorboard,
+    )
+    train(run, processes, loop)
+    if processes.is_first:
+        lines = read_metrics(out / METRICS)
+        card = {"method": METHOD, "training": config.settings(), "scenes": len(run.data), "metrics": lines[-1]}
+        name = config.name or f"{METHOD}-{config.size}"
+        save_backbone(out / "model", run.model.backbone, name, run.views.voxel, card)
+    processes.wait()
+    return out / "model"
+
+
+class SceneContrast(nn.Module):
+    """Backbone and projection head.
+
+    Args:
+        backbone: shape of the sparse U-Net.
+        hidden: width inside the head.
+        dim: of what is compared.
+        temperature: of the loss.
+    """
+
+    def __init__(self, backbone: UNetConfig, hidden: int, dim: int, temperature: float) -> None:
+        super().__init__()
+        self.backbone = SpUNet(backbone)
+        self.head = nn.Sequential(nn.Linear(self.backbone.out_channels, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        self.temperature = temperature
+
+    def forward(self, batch: PairBatch) -> dict[str, Tensor]:
+        """The loss; and without gradient, how often the nearest feature is the right one, and what tells a collapse."""
+        features = self.backbone(SparseTensor(batch.coordinates, batch.features))
+        first, second = (self.head(features[batch.pairs[:, side]]) for side in (0, 1))
+        losses, hits = [], []
+        for scene in range(int(batch.scene.max()) + 1):
+            own = batch.scene == scene
+            losses.append(point_info_nce(first[own], second[own], self.temperature))
+            hits.append(_hits(first[own].detach(), second[own].detach()))
+        seen = features.detach()[:: max(1, len(features) // WATCHED)]
+        watched = {"feature_std": feature_spread(seen), "effective_rank": effective_rank(seen)}
+        known = {"found": torch.stack(hits).mean(), "pairs": torch.tensor(float(len(batch.pairs)))}
+        return {"loss": torch.stack(losses).mean(), **known, **{name: torch.tensor(value) for name, value in watched.items()}}
+
+
+def _hits(first: Float[Tensor, "p c"], second: Float[Tensor, "p c"]) -> Float[Tensor, ""]:
+    """Share of the points whose match is the most similar one."""
+    best = (normalize(first, dim=1) @ normalize(second, dim=1).T).argmax(1)
+    return (best == torch.arange(len(best), device=best.device)).float().mean()
+
+
+class ContrastRun:
+    """The moving parts of a run. See `training.loop.Run`."""
+
+    def __init__(self, config: ContrastConfig, processes: Processes | None = None) -> None:
+        self.config, self.processes = config, processes or Processes()
+        self.device = self.processes.device
+        self.views = config.views()
+        folders = find_scenes(config.scenes, "train", Path(config.out) / "scenes")
+        self.data = SceneSet(folders, SampleConfig(voxel=self.views.voxel))
+        self.batch_size, self.steps = config.batch_size, config.steps
+        self.share = self.processes.share_of(Share.whole(self.batch_size))
+        self.schedule = WarmupCosine(self.steps, config.warmup)
+        torch.manual_seed(config.seed)
+        self.model = SceneContrast(config.backbone(), config.hidden, config.dim, config.temperature).to(self.device)
+        self.modules: dict[str, nn.Module] = {"model": self.model}
+        groups = parameter_groups(self.model.named_parameters(), lambda name: config.learning_rate, config.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        self.parallel = self.processes.data_parallel(self.model)
+
+    def load(self, step: int) -> PairBatch:
+        """This process's scenes of a step."""
+        places = range(step * self.batch_size + self.share.start, step * self.batch_size + self.share.stop)
+        return collate([self._sample(place) for place in places])
+
+    def step(self, step: int, batch: PairBatch) -> dict[str, float]:
+        """One update; its losses."""
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.parallel(batch.to(self.device))
+        losses["loss"].backward()
+        updated = update(self.optimizer, self.schedule, step, self.model.parameters(), self.config.clip_gradient)
+        return {name: float(value.detach()) for name, value in losses.items()} | updated
+
+    def _sample(self, place: int):
+        row = row_at(place, len(self.data), self.config.seed)
+        return view_pair(self.data.points(row), self.views, torch.Generator().manual_seed(self.config.seed * 1_000_003 + place))

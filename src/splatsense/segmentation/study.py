@@ -1,0 +1,183 @@
+"""`splatsense study gaussian-cross`: what pre-training of scenes is worth downstream, from rooms to tables, by one command.
+
+Design
+- `study_rows` says what is compared, `study_runs` trains and measures one run, `study_report` shows figures. Here is the order.
+- All rows of a seed come before those of the next: a study that is cut short has whole tables with fewer seeds.
+- It may be killed at any moment; the same command goes on, inside the run that was interrupted. Tables are written after
+  every run, from the figures on disk.
+- Nothing is chosen by the test split: settings are constants of `study_rows`, and every model is measured once.
+- Pre-training runs have one seed; `--seeds` are those of heads, augmentation, fine-tuning and draws of limited data.
+"""
+
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from splatsense.clip_gs.build_folder import locked
+from splatsense.errors import DataError
+from splatsense.files import atomic_write
+from splatsense.gaussian_cross.sizes import Size
+from splatsense.scenes import list_scenes
+from splatsense.segmentation.config import SegmentationConfig
+from splatsense.segmentation.model import find_model, load_backbone, read_card
+from splatsense.segmentation.study_report import PICTURE, as_json, blocks, plot
+from splatsense.segmentation.study_rows import ABLATIONS, CONTRAST, MAIN, Row, Table, downstream, plan_rows, pretraining
+from splatsense.segmentation.study_runs import FIGURES, pretrain_once, run_once
+from splatsense.studies.page import check_page, joined, markdown, write_into
+from splatsense.studies.records import read_json, write_json
+
+TABLES_FILE, FIGURES_FILE, PLOT_FILE = "study.md", "study.json", "study.png"
+PRETRAINABLE = (MAIN, CONTRAST, *ABLATIONS)
+
+
+@dataclass(frozen=True)
+class SceneStudyConfig:
+    """What is compared."""
+
+    scenes: str
+    """folder of rooms with the splits train, val and test"""
+    out: str
+    """folder of the study: study.md, study.json, study.png and a folder for every run"""
+    pretrained: tuple[str, ...] = ()
+    """NAME=FOLDER of backbones that are trained already; the first of all, or gaussian-cross, is the one that is fine-tuned"""
+    pretrain: tuple[str, ...] = ()
+    """names of backbones to train first: gaussian-cross, scene-contrast, no-color, no-depth, no-semantic, no-masking,
+    no-cuboid, no-pruning"""
+    tables: tuple[Table, ...] = ("probe", "finetune", "scenes", "points", "instances")
+    """some of the tables"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """each row is trained once with each"""
+    steps: int = 600
+    """of each downstream run"""
+    pretrain_steps: int = 2500
+    """of each pre-training run"""
+    size: Size = "tiny"
+    """of backbones that are trained here"""
+    split: str = "test"
+    """that is measured on, once"""
+    write: str = ""
+    """page of Markdown whose tables, between markers, are replaced when all is done"""
+
+    def __post_init__(self) -> None:
+        given = [entry.partition("=") for entry in self.pretrained]
+        if any(not name or not folder for name, _, folder in given):
+            raise DataError("--pretrained: give each as NAME=FOLDER.")
+        names = [name for name, _, _ in given] + list(self.pretrain)
+        if len(set(names)) < len(names) or not names:
+            raise DataError("--pretrained and --pretrain: name one or more different backbones.")
+        unknown = [name for name in self.pretrain if name not in PRETRAINABLE]
+        if unknown:
+            raise DataError(f"--pretrain {unknown[0]}: choose from {' '.join(PRETRAINABLE)}.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise DataError("--seeds: name one or more different seeds.")
+        if self.steps < 1 or self.pretrain_steps < 1:
+            raise DataError("--steps and --pretrain-steps: must be at least 1.")
+        if not self.tables:
+            raise DataError(f"--tables: name some of {' '.join(get_args(Table))}.")
+
+
+def study(config: SceneStudyConfig) -> str:
+    """Train and measure every row of the study of GaussianCross with every seed, and write tables, figures and a plot.
+
+    Args:
+        config: What is compared.
+
+    Returns:
+        The tables.
+
+    Raises:
+        DataError, FormatError: scenes or backbones that are missing or do not fit.
+        CheckpointError: the folder holds runs with other settings or other backbones.
+    """
+    for split in ("train", config.split):
+        list_scenes(config.scenes, split)
+    if config.write:
+        check_page(Path(config.write), ("setup", *config.tables, PICTURE))
+    given = {name: folder for name, _, folder in (entry.partition("=") for entry in config.pretrained)}
+    for folder in given.values():
+        load_backbone(folder)
+    with locked(Path(config.out), "study"):
+        models = given | {name: str(_pretrain(config, name)) for name in config.pretrain}
+        return _Study(config, dict(sorted(models.items(), key=lambda item: item[0] != MAIN))).run()
+
+
+def _pretrain(config: SceneStudyConfig, name: str) -> Path:
+    folder, cache = Path(config.out) / "pretrained" / name, Path(config.out) / "teacher-features"
+    return pretrain_once(pretraining(name, config.scenes, folder, config.size, config.pretrain_steps, cache))
+
+
+class _Study:
+    def __init__(self, config: SceneStudyConfig, models: dict[str, str]) -> None:
+        self.config, self.models, self.out = config, models, Path(config.out)
+        self.rows = plan_rows(list(models), config.tables)
+
+    def run(self) -> str:
+        work = [(row, seed) for seed in self.config.seeds for row in self.rows]
+        start, left = time.monotonic(), sum(not self._path(row, seed).is_file() for row, seed in work)
+        done = 0
+        for row, seed in work:
+            is_new = not self._path(row, seed).is_file()
+            if is_new:
+                _tell(f"{len(work) - left + done} of {len(work)} runs are done", start, done, left, f"{row.name}, seed {seed}")
+            run_once(self._settings(row, seed), self.config.split)
+            done += is_new
+            self._write()
+        return self._write(self.config.write)
+
+    def _settings(self, row: Row, seed: int) -> SegmentationConfig:
+        out = self._path(row, seed).parent
+        return downstream(row, seed, self.config.scenes, out, self.models, self.config.steps, "")
+
+    def _path(self, row: Row, seed: int) -> Path:
+        return self.out / "runs" / row.name / f"seed-{seed}" / FIGURES
+
+    def _write(self, page: str = "") -> str:
+        """Write what is known into the folder of the study, and into a page; the tables."""
+        figures = {
+            row.name: {seed: read_json(self._path(row, seed)) for seed in self.config.seeds if self._path(row, seed).is_file()}
+            for row in self.rows
+        }
+        cards = {name: read_card(find_model(folder)) for name, folder in self.models.items()}
+        facts = {"models": {name: {"folder": self.models[name], "card": card} for name, card in cards.items()}}
+        write_json(self.out / FIGURES_FILE, as_json(self.rows, figures, facts))
+        made = blocks(self.rows, figures, self._setup(figures, cards))
+        text = "\n\n".join(made.values())
+        with atomic_write(self.out / TABLES_FILE) as temporary:
+            Path(temporary).write_text(text + "\n", "utf-8")
+        plot(self.rows, figures, self.out / PLOT_FILE)
+        if page:
+            picture = Path(page).with_name(f"{Path(page).stem}-study.png")
+            plot(self.rows, figures, picture)
+            write_into(Path(page), made | {PICTURE: f"![Every run; the line is the mean]({picture.name})"})
+        return text
+
+    def _setup(self, figures: dict[str, dict[int, dict[str, Any]]], cards: dict[str, dict[str, Any]]) -> str:
+        """What all rows have in common, and what they were made with."""
+        measured = [one for each in figures.values() for one in each.values()]
+        counts = {split: len(list_scenes(self.config.scenes, split)) for split in ("train", self.config.split)}
+        lengths = {f"{name} {_steps(card)}" for name, card in cards.items()}
+        rows = [
+            ["", ""],
+            ["scenes", ", ".join(f"{count} of {split}" for split, count in counts.items())],
+            ["pre-training, steps", joined(lengths)],
+            ["backbones", joined({f"{name} ({card['sha256'][:12]})" for name, card in cards.items()})],
+            ["downstream runs", f"{self.config.steps} steps, seeds {', '.join(map(str, self.config.seeds))}"],
+            ["measured", joined({f"{one['date']}, {one['machine']}" for one in measured})],
+            ["code", joined({one["code"] for one in measured})],
+        ]
+        return markdown(rows)
+
+
+def _steps(card: dict[str, Any]) -> str:
+    return f"{card['training']['steps']:,}" if "training" in card and "steps" in card["training"] else "unknown"
+
+
+def _tell(text: str, start: float, done: int, left: int, following: str) -> None:
+    """On stderr, how far the study is and how long it may take, were all runs as long as those so far."""
+    if done:
+        minutes = (time.monotonic() - start) / done * (left - done) / 60
+        text += f", about {minutes / 60:.1f} h left" if minutes > 90 else f", about {math.ceil(minutes)} min left"
+    print(f"study: {text}; next: {following}", file=sys.stderr, flush=True)

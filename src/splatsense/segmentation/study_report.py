@@ -1,0 +1,102 @@
+"""The study of GaussianCross as Markdown tables, JSON and a picture, from the figures on disk."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from splatsense.segmentation.study_rows import Row, Table
+from splatsense.studies.dots import plot_dots
+from splatsense.studies.page import DASH, joined, markdown, mean_and_deviation, points, spread
+
+PICTURE = "plot"
+Figures = Mapping[int, Mapping[str, Any]]
+"""Of a row, by seed."""
+COLUMNS = {"mean_iou": "mean IoU", "mean_accuracy": "class accuracy", "overall_accuracy": "points right"}
+INSTANCE_COLUMNS = {"ap": "AP", "ap50": "AP50", "ap25": "AP25", "mean_iou": "mean IoU"}
+HEADLINE: dict[Table, str] = {"instances": "ap50"}
+
+
+def blocks(rows: Sequence[Row], figures: Mapping[str, Figures], setup: str) -> dict[str, str]:
+    """Tables by the name of their markers.
+
+    Args:
+        rows: of the study.
+        figures: by name of the row.
+        setup: what all rows have in common.
+    """
+    tables: dict[str, str] = {"setup": setup}
+    for name in dict.fromkeys(row.table for row in rows):
+        own = [row for row in rows if row.table == name]
+        tables[name] = _limited(own, figures) if own[0].limits else _table(own, figures)
+    return tables
+
+
+def _table(rows: Sequence[Row], figures: Mapping[str, Figures]) -> str:
+    """A line for each model, and how far it is from the first by its main figure, seed by seed."""
+    columns = INSTANCE_COLUMNS if rows[0].table == "instances" else COLUMNS
+    headline = HEADLINE.get(rows[0].table, "mean_iou")
+    lines = [["%", *columns.values(), f"against {rows[0].title}", "seeds", "minutes"]]
+    for row in rows:
+        found = figures[row.name]
+        cells = [spread(values(found, metric)) for metric in columns]
+        seconds = values(found, "seconds")
+        minutes = f"{mean_and_deviation(seconds)[0] / 60:.1f}" if seconds else DASH
+        against = DASH if row is rows[0] else difference(found, figures[rows[0].name], headline)
+        lines.append([row.title, *cells, against, str(len(found)), minutes])
+    return markdown(lines)
+
+
+def _limited(rows: Sequence[Row], figures: Mapping[str, Figures]) -> str:
+    """A line for each amount of data, from scratch beside fine-tuned."""
+    amounts = list(dict.fromkeys(tuple(row.limits.items()) for row in rows))
+    models = list(dict.fromkeys(row.model for row in rows))
+    titles = {row.model: row.title for row in rows}
+    lines = [["mean IoU, %", "scenes", *(titles[model] for model in models), "difference", "seeds"]]
+    for amount in amounts:
+        found = {row.model: figures[row.name] for row in rows if tuple(row.limits.items()) == amount}
+        kind, number = amount[0]
+        shown = f"{100 * number:g} % of the scenes" if kind == "scene_share" else f"{number:g} points a scene"
+        scenes = {str(one["scenes"]) for each in found.values() for one in each.values()}
+        cells = [spread(values(found[model], "mean_iou")) for model in models]
+        gain = difference(found[models[-1]], found[models[0]], "mean_iou") if len(models) > 1 else DASH
+        lines.append([shown, joined(scenes), *cells, gain, str(min(map(len, found.values())))])
+    return markdown(lines)
+
+
+def values(figures: Figures, metric: str) -> dict[int, float]:
+    """A figure by seed, where there is one."""
+    flat = {seed: {**one["metrics"], "seconds": one["seconds"]} for seed, one in figures.items()}
+    return {seed: one[metric] for seed, one in flat.items() if metric in one}
+
+
+def difference(one: Figures, other: Figures, metric: str) -> str:
+    """Percent points that a row is ahead of another, mean and deviation over the seeds that both have."""
+    ours, theirs = values(one, metric), values(other, metric)
+    found = {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
+    if not found:
+        return DASH
+    mean, deviation = mean_and_deviation(found)
+    return points(mean) + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+
+
+def plot(rows: Sequence[Row], figures: Mapping[str, Figures], path: Path) -> None:
+    """Draw mean IoU (of instances AP50) of every run."""
+    shown = {}
+    for row in rows:
+        amount = "".join(f" {value:g}" for value in row.limits.values())
+        shown[f"{row.table}{amount}: {row.title}"] = values(figures[row.name], HEADLINE.get(row.table, "mean_iou"))
+    plot_dots(shown, path, "mean IoU, of instances AP50")
+
+
+def as_json(rows: Sequence[Row], figures: Mapping[str, Figures], setup: Mapping[str, Any]) -> dict[str, Any]:
+    """Every figure, with what it comes from."""
+    found = {}
+    for row in rows:
+        metrics = {metric for one in figures[row.name].values() for metric in one["metrics"]}
+        summary = {}
+        for metric in sorted(metrics):
+            mean, deviation = mean_and_deviation(values(figures[row.name], metric))
+            summary[metric] = {"mean": mean, "deviation": deviation}
+        by_seed = {str(seed): dict(one) for seed, one in figures[row.name].items()}
+        found[row.name] = {"title": row.title, "metrics": summary, "by_seed": by_seed}
+    return {**setup, "rows": found}

@@ -1,0 +1,138 @@
+"""What the study of GaussianCross compares, as data: pre-training runs, and rows, each a model under a downstream protocol.
+
+Settings of the rows were fixed on the validation rooms and hold for all models of a table alike.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from splatsense.errors import DataError
+from splatsense.gaussian_cross.pretrain_config import PretrainConfig
+from splatsense.gaussian_cross.sizes import Size
+from splatsense.gaussian_cross.unet import UNET_SIZES
+from splatsense.scene_contrast.config import ContrastConfig
+from splatsense.segmentation.config import RANDOM, SegmentationConfig
+from splatsense.segmentation.model import backbone_voxel, load_backbone
+from splatsense.segmentation.recipes import Limits, rooms20
+
+Table = Literal["probe", "finetune", "scenes", "points", "instances"]
+MAIN, CONTRAST, UNTRAINED, SCRATCH = "gaussian-cross", "scene-contrast", "random", "scratch"
+SHARES, COUNTS = (0.01, 0.05, 0.1, 0.2), (20, 50, 100, 200)
+CUBOID_SIDE = 10.0  # metres, wide enough for every room
+
+ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "no-color": ("without the colour term", {"color_weight": 0.0}),
+    "no-depth": ("without the depth term", {"depth_weight": 0.0}),
+    "no-semantic": ("without the semantic term", {"semantic_weight": 0.0}),
+    "no-masking": ("without masking", {"mask_ratio": 0.0}),
+    "no-cuboid": (f"without cuboid normalisation ({CUBOID_SIDE:g} m for all)", {"cuboid_side": CUBOID_SIDE}),
+    "no-pruning": ("without pruning", {"threshold": 0.0}),
+}
+"""Pre-training runs that differ from GaussianCross's in one setting: title and the setting."""
+
+TITLES = {MAIN: "GaussianCross", CONTRAST: "contrastive", UNTRAINED: "random weights", SCRATCH: "from scratch"} | {
+    name: f"GaussianCross {title}" for name, (title, _) in ABLATIONS.items()
+}
+
+PROBE: dict[str, Any] = {"cached": True, "learning_rate": 0.02, "batch_size": 4, "crop_points": 4096}
+TUNE: dict[str, Any] = {"batch_size": 4, "crop_points": 15_000}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model under a protocol.
+
+    Attributes:
+        table: it stands in.
+        model: "random", "scratch", or a pre-trained model's name.
+        limits: what is left of the training data.
+    """
+
+    table: Table
+    model: str
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return "-".join([self.table, *(f"{value:g}" for value in self.limits.values()), self.model])
+
+    @property
+    def title(self) -> str:
+        """For a reader."""
+        return TITLES.get(self.model, self.model)
+
+
+def plan_rows(models: Sequence[str], tables: Sequence[Table]) -> list[Row]:
+    """All rows of the tables asked for: every model is probed, the first one is fine-tuned against training from scratch.
+
+    Args:
+        models: names of the pre-trained ones.
+        tables: names of tables.
+    """
+    tuned = (SCRATCH, *models[:1])
+    rows = [Row("probe", model) for model in (UNTRAINED, *models)]
+    rows += [Row("finetune", model) for model in tuned]
+    rows += [Row("scenes", model, {"scene_share": share}) for share in SHARES for model in tuned]
+    rows += [Row("points", model, {"points": count}) for count in COUNTS for model in tuned]
+    rows += [Row("instances", model) for model in tuned]
+    return [row for row in rows if row.table in tables]
+
+
+def downstream(
+    row: Row, seed: int, scenes: str, out: Path, models: Mapping[str, str], steps: int, val_split: str
+) -> SegmentationConfig:
+    """The settings of a run.
+
+    Limited data is drawn by the seed, the same for both models; backbones of random weights have the size and the voxels of
+    the first pre-trained one.
+
+    Args:
+        row: of the study.
+        seed: of the run.
+        scenes: folder of splits of scenes.
+        out: folder of the run.
+        models: folders of the pre-trained models by name.
+        steps: of the run.
+        val_split: split whose scores go into the metrics of the run; "" for none.
+    """
+    first = next(iter(models.values()))
+    untrained = row.model in (UNTRAINED, SCRATCH)
+    size = size_of(first)
+    protocol = "probe" if row.table == "probe" else "scratch" if row.model == SCRATCH else "finetune"
+    backbone = "" if row.model == SCRATCH else RANDOM + size if row.model == UNTRAINED else models[row.model]
+    limits = Limits(**dict(row.limits), limit_seed=seed)  # pyright: ignore[reportArgumentType]
+    task = "instance" if row.table == "instances" else "semantic"
+    config = rooms20(scenes, str(out), task, limits, protocol=protocol, backbone=backbone, seed=seed)
+    changes = (PROBE if row.table == "probe" else TUNE) | {"crop_share": 0.0}
+    voxel = backbone_voxel(first if untrained else backbone)
+    return replace(config, voxel=voxel, size=size, steps=steps, val_split=val_split or "none", name=row.name, **changes)
+
+
+def size_of(folder: str) -> str:
+    """The size of a pre-trained backbone. Raises DataError when it is none that can be trained from scratch."""
+    config = load_backbone(folder)[0]
+    for name, known in UNET_SIZES.items():
+        if known == config:
+            return name
+    raise DataError(f"--pretrained {folder}: its backbone is of none of the sizes {', '.join(UNET_SIZES)}.")
+
+
+def pretraining(name: str, scenes: str, out: Path, size: Size, steps: int, cache: Path) -> PretrainConfig | ContrastConfig:
+    """The settings of a pre-training run of the study: GaussianCross's, an ablation's, or the contrastive baseline's.
+
+    Args:
+        name: `MAIN`, `CONTRAST` or one of `ABLATIONS`.
+        scenes: corpus; its train split is used.
+        out: folder of the run.
+        size: of the backbone.
+        steps: of the run.
+        cache: of the teacher's features, shared by all.
+    """
+    if name == CONTRAST:
+        return ContrastConfig((scenes,), str(out), size, name, steps)
+    changes = ABLATIONS[name][1] if name in ABLATIONS else {}
+    config = PretrainConfig((scenes,), str(out), size, cache=str(cache), name=name, steps=steps)
+    return replace(config, **changes)

@@ -1,0 +1,167 @@
+"""The study: a real one of three rows and two seeds through the command line, resumed; tables on known numbers."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from segmentation_scenes import SMALL
+from splatsense.cli import main
+from splatsense.errors import CheckpointError, DataError
+from splatsense.gaussian_cross.model import save_backbone
+from splatsense.gaussian_cross.unet import UNET_SIZES, SpUNet, UNetConfig
+from splatsense.segmentation.dataset import TrainingScenes
+from splatsense.segmentation.evaluate import score_scenes
+from splatsense.segmentation.model import load_segmentation_model
+from splatsense.segmentation.study import SceneStudyConfig, study
+from splatsense.segmentation.study_report import blocks, plot
+from splatsense.segmentation.study_rows import ABLATIONS, COUNTS, SHARES, Row, downstream, plan_rows, pretraining, size_of
+
+TABLES = ("probe", "finetune", "scenes", "points", "instances")
+PAGE = "".join(f"about {name}\n<!-- study:{name} -->\nSTALE\n<!-- /study:{name} -->\n" for name in ("setup", *TABLES, "plot"))
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory):
+    folders = {}
+    for seed, name in enumerate(("gaussian-cross", "other")):
+        torch.manual_seed(seed)
+        folders[name] = str(tmp_path_factory.mktemp(name))
+        save_backbone(folders[name], SpUNet(SMALL), name, 0.1, {"training": {"steps": 7}})
+    return folders
+
+
+@pytest.fixture(scope="module")
+def finished(rooms, backbones, tmp_path_factory):
+    """The folder of a study that nothing interrupted, the page it wrote into, and its command."""
+    out = tmp_path_factory.mktemp("study")
+    page = out / "page.md"
+    page.write_text(PAGE)
+    command = ["study", "gaussian-cross", "--scenes", str(rooms), "--out", str(out), "--split", "val", "--steps", "2",
+               "--seeds", "0", "1", "--tables", "probe", "--write", str(page),
+               "--pretrained", *(f"{name}={folder}" for name, folder in reversed(backbones.items()))]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(UNET_SIZES, "tiny", SMALL)
+        assert main(command) == 0
+        yield out, page, command
+
+
+def figures_of(out, row, seed=0):
+    return json.loads((out / "runs" / row / f"seed-{seed}" / "figures.json").read_text())
+
+
+def test_a_study_trains_measures_and_writes_its_page(finished, rooms):
+    out, page, _ = finished
+    rows = json.loads((out / "study.json").read_text())["rows"]
+    assert list(rows) == ["probe-random", "probe-gaussian-cross", "probe-other"]
+    for name, row in rows.items():
+        model = load_segmentation_model(out / "runs" / name / "seed-1" / "model")
+        expected = score_scenes(model, rooms, "val").headline()
+        by_seed = [row["by_seed"][seed]["metrics"]["mean_iou"] for seed in ("0", "1")]
+        assert by_seed[1] == pytest.approx(expected["mean_iou"])
+        assert row["metrics"]["mean_iou"]["mean"] == pytest.approx(sum(by_seed) / 2)
+        assert figures_of(out, name)["scenes"] == 2
+    text = page.read_text()
+    assert text.count("STALE") == 4  # tables that were not asked for
+    assert "| random weights |" in text
+    assert "| other |" in text
+    assert "gaussian-cross 7; other 7" in text
+    with Image.open(page.with_name("page-study.png")) as picture:
+        assert picture.width > 500
+
+
+def test_it_goes_on_where_it_stopped_and_does_nothing_twice(finished):
+    out, page, command = finished
+    before = page.read_text()
+    written = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/model/model.safetensors")}
+    lost = out / "runs" / "probe-other" / "seed-1" / "figures.json"
+    lost.unlink()
+    assert main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert lost.is_file()
+    assert page.read_text() == before
+
+
+def test_other_settings_and_other_backbones_are_refused(finished, rooms, backbones):
+    out, *_ = finished
+    given = [f"{name}={folder}" for name, folder in backbones.items()]
+    with pytest.raises(CheckpointError, match="steps was 2 and is 3"):
+        study(SceneStudyConfig(str(rooms), str(out), tuple(given), tables=("probe",), split="val", steps=3))
+    swapped = (f"gaussian-cross={backbones['other']}", f"other={backbones['gaussian-cross']}")
+    with pytest.raises(CheckpointError, match="backbone_sha256"):
+        study(SceneStudyConfig(str(rooms), str(out), swapped, tables=("probe",), split="val", steps=2))
+
+
+def test_rows_see_the_same_data_and_voxels(rooms, backbones, monkeypatch, tmp_path):
+    monkeypatch.setitem(UNET_SIZES, "tiny", SMALL)
+    rows = plan_rows(list(backbones), TABLES)
+    assert len({row.name for row in rows}) == len(rows) == 3 + 2 + 2 * len(SHARES) + 2 * len(COUNTS) + 2
+    configs = {row.name: downstream(row, 3, str(rooms), tmp_path, backbones, 5, "") for row in rows}
+    assert {(config.voxel, config.size, config.steps, config.seed) for config in configs.values()} == {(0.1, "tiny", 5, 3)}
+    for table in ("scenes-0.05", "points-20", "instances", "finetune"):
+        ours, theirs = configs[f"{table}-scratch"].settings(), configs[f"{table}-gaussian-cross"].settings()
+        assert {name for name in ours if ours[name] != theirs[name]} == {"name", "backbone", "protocol"}
+    scratch, tuned = (TrainingScenes(configs[f"points-20-{model}"]).points(1) for model in ("scratch", "gaussian-cross"))
+    assert torch.equal(scratch.semantic, tuned.semantic)
+    assert int((scratch.semantic >= 0).sum()) == 20
+    assert configs["instances-scratch"].task == "instance"
+    assert configs["probe-random"].backbone == "random:tiny"
+    assert len(TrainingScenes(configs["scenes-0.01-scratch"]).folders) == 1
+
+
+def test_an_ablation_changes_one_setting(tmp_path):
+    full = pretraining("gaussian-cross", "rooms", tmp_path, "tiny", 9, tmp_path / "cache")
+    for name in ABLATIONS:
+        config = pretraining(name, "rooms", tmp_path, "tiny", 9, tmp_path / "cache")
+        ours, theirs = config.settings(), full.settings()
+        assert len([key for key in ours if ours[key] != theirs[key] and key != "name"]) == 1
+        assert config.recipe() != full.recipe() or config.weights() != full.weights()
+    assert pretraining("no-cuboid", "rooms", tmp_path, "tiny", 9, tmp_path).recipe().sample.cuboid_side == 10
+    contrast = pretraining("scene-contrast", "rooms", tmp_path, "tiny", 9, tmp_path / "cache")
+    assert contrast.views().voxel == full.recipe().sample.voxel
+    assert contrast.backbone() == full.recipe().backbone
+    shared = ("learning_rate", "weight_decay", "warmup", "clip_gradient", "steps", "batch_size", "seed")
+    assert [getattr(contrast, name) for name in shared] == [getattr(full, name) for name in shared]
+
+
+def one(value, **more):
+    return {"metrics": {"mean_iou": value, **more}, "seconds": 90.0, "scenes": 5}
+
+
+def test_tables_on_known_numbers(tmp_path):
+    share = {"scene_share": 0.05}
+    rows = [Row("probe", "random"), Row("probe", "gaussian-cross"), Row("scenes", "scratch", share),
+            Row("scenes", "gaussian-cross", share), Row("instances", "scratch"),
+            Row("instances", "gaussian-cross")]  # fmt: skip
+    known = {
+        "probe-random": {0: one(0.1), 1: one(0.2)},
+        "probe-gaussian-cross": {0: one(0.3), 1: one(0.44)},
+        "scenes-0.05-scratch": {0: one(0.25)},
+        "scenes-0.05-gaussian-cross": {0: one(0.2), 1: one(0.4)},
+        "instances-scratch": {0: one(0.3, ap=0.1, ap50=0.2, ap25=0.3)},
+        "instances-gaussian-cross": {},
+    }
+    made = blocks(rows, known, "set-up")
+    assert made["setup"] == "set-up"
+    assert "| random weights | 15.0 ± 7.1 | – | – | – | 2 | 1.5 |" in made["probe"]
+    assert "| GaussianCross | 37.0 ± 9.9 | – | – | +22.0 ± 2.8 | 2 | 1.5 |" in made["probe"]
+    assert "| 5 % of the scenes | 5 | 25.0 | 30.0 ± 14.1 | −5.0 | 1 |" in made["scenes"]
+    assert "| from scratch | 10.0 | 20.0 | 30.0 | 30.0 | – | 1 | 1.5 |" in made["instances"]
+    assert "| GaussianCross | – | – | – | – | – | 0 | – |" in made["instances"]
+    plot(rows, known, tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.height > 150
+
+
+def test_what_cannot_be_studied(rooms, tmp_path):
+    for changes, message in (({"pretrained": ("x",)}, "NAME=FOLDER"), ({"pretrained": ()}, "one or more"),
+                             ({"pretrain": ("gaussian-cross",)}, "different"), ({"pretrain": ("bigger",)}, "no-pruning"),
+                             ({"seeds": ()}, "--seeds"), ({"steps": 0}, "--steps"), ({"tables": ()}, "--tables")):  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            SceneStudyConfig(str(rooms), str(tmp_path), **({"pretrained": ("gaussian-cross=a",)} | changes))
+    with pytest.raises(DataError, match="no such page"):
+        study(SceneStudyConfig(str(rooms), str(tmp_path), ("a=b",), split="val", write=str(tmp_path / "page.md")))
+    save_backbone(tmp_path / "odd", SpUNet(UNetConfig(channels=(8, 8), layers=(1, 1))), "odd", 0.1, {})
+    with pytest.raises(DataError, match="none of the sizes tiny, small, base"):
+        size_of(str(tmp_path / "odd"))
