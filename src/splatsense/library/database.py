@@ -44,7 +44,7 @@ class Database(Protocol):
         ...
 
     def transaction(self, write: bool = True) -> AbstractContextManager[None]:
-        """All queries in the block are one transaction: all or nothing, and all of one snapshot."""
+        """All queries in the block are one transaction, all or nothing; where they only read, they see one moment."""
         ...
 
     def to_value(self, vector: np.ndarray) -> Any:

@@ -230,8 +230,13 @@ class Ingest:
         """Report a file; store the reason too if the content is at fault, so that it is not tried again."""
         if self._on_error == "raise":
             raise error
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-        reason = reason.removeprefix(f"{file.path}: ")
+        reason = reason_of(error, file.path)
         if file.sha256 and not isinstance(error, OSError):
             self._store.put_failed(file, os.fsencode(reason).decode("utf-8", "backslashreplace"))
         self.report.failed.append((file.path, reason))
+
+
+def reason_of(error: Exception, path: Path) -> str:
+    """Why a file could not be indexed, without its name in front."""
+    reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    return reason.removeprefix(f"{path}: ")

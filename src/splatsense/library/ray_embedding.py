@@ -21,7 +21,7 @@ import numpy as np
 from splatsense.errors import LibraryError, SplatSenseError
 from splatsense.library.asset_files import seen_file
 from splatsense.library.embedding_model import EmbeddingModel, resolve_model
-from splatsense.library.ingest import Embedded
+from splatsense.library.ingest import Embedded, reason_of
 from splatsense.library.reading import Readers
 from splatsense.library.records import Indexed, SeenFile
 
@@ -92,8 +92,7 @@ class EmbeddingActor:
             return empty | {"vector": vector.tobytes(), "gaussians": len(reading.gaussians), "bounds": bounds,
                             "thumbnail": reading.thumbnail or b""}  # fmt: skip
         except (OSError, SplatSenseError) as error:
-            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            return empty | {"error": os.fsencode(reason.removeprefix(f"{path}: ")).decode("utf-8", "backslashreplace")}
+            return empty | {"error": os.fsencode(reason_of(error, path)).decode("utf-8", "backslashreplace")}
 
 
 def _embedded(row: dict[str, Any]) -> Embedded:

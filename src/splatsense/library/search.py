@@ -3,7 +3,7 @@
 Design
 - The model loads on first use, and of it only the tower a call needs.
 - `search` looks at what it is given; `search_text`, `search_image` and `search_asset` say it outright.
-- Searching is exact. A query that is a file of the library finds that file first, with a score of 1.
+- Searching is exact unless FAISS was asked for. A query that is a file of the library finds that file first, with a score of 1.
 """
 
 import os
