@@ -8,18 +8,19 @@ seen.
 
 import argparse
 import datetime
+import json
 import os
 import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from PIL import Image
 
 from splatsense.corpora.rooms import RoomSettings
 from splatsense.corpora.rooms.build import build_rooms
@@ -30,6 +31,7 @@ from splatsense.gaussian_cross.pretrain_config import PretrainConfig
 from splatsense.gaussian_cross.pretrain_model import Prediction
 from splatsense.native import native_level
 from splatsense.sparse import SparseTensor
+from splatsense.training.plot import plot_metrics
 
 
 def timed_step(run: PretrainRun, batch: TrainingBatch) -> dict[str, float]:
@@ -102,26 +104,49 @@ def measure(config: PretrainConfig, repeats: int) -> tuple[dict[str, float], Tra
     return seconds, batch, sum(one.anchors for one in decoded), sum(len(one.gaussians) for one in decoded)
 
 
-def scaling(config: PretrainConfig, repeats: int, path: Path) -> None:
-    """Print and plot seconds per step against voxels, views and anchors."""
-    from splatsense.training.plot import plot_metrics
+AXES: dict[str, tuple[str, tuple[dict, ...]]] = {  # what changes, and to which values
+    "voxels": ("thousand voxels", tuple({"voxel": side, "most_voxels": 10**6} for side in (0.1, 0.07, 0.05, 0.04, 0.034))),
+    "views": ("views", tuple({"views": count} for count in (1, 2, 4, 6, 8))),
+    "anchors": ("thousand anchors", (*({"reach": cells} for cells in (0, 1, 2, 3)), {"anchors": "all"})),
+}
 
-    kinds: dict[str, tuple[Callable[[int], PretrainConfig], tuple[int, ...]]] = {
-        "voxels": (lambda n: replace(config, most_voxels=n), (8_000, 16_000, 24_000, 32_000)),
-        "views": (lambda n: replace(config, views=n), (1, 3, 5, 8)),
-        "anchors": (lambda n: replace(config, reach=n), (0, 1, 2)),
-    }
+
+def scaling(config: PretrainConfig, repeats: int, path: Path, axes: list[str]) -> None:
+    """Print seconds per step against voxels, views or anchors, with the stages' shares, and plot every axis measured so far."""
+    kept = Path(config.out) / "scaling.json"
+    measured: dict[str, list[tuple[float, float]]] = json.loads(kept.read_text()) if kept.exists() else {}
+    for axis in axes:
+        measured[axis] = []
+        for changes in AXES[axis][1]:
+            seconds, batch, anchors, _ = measure(replace(config, **changes), repeats)
+            del seconds["data"]
+            size = {"voxels": len(batch.coordinates), "views": sum(batch.views), "anchors": anchors}[axis]
+            step = sum(seconds.values())
+            shares = ", ".join(f"{name} {value / step:.0%}" for name, value in seconds.items())
+            print(f"{axis:>8} {size:>8,}  {step:.3f} s a step: {shares}", flush=True)
+            measured[axis].append((size, step))
+    kept.write_text(json.dumps(measured))
     lines: list[dict[str, float]] = []
-    for kind, (make, values) in kinds.items():
-        for value in values:
-            seconds, batch, anchors, _ = measure(make(value), repeats)
-            size = {"voxels": len(batch.coordinates), "views": sum(batch.views), "anchors": anchors}[kind]
-            step = sum(seconds.values()) - seconds["data"]
-            print(f"{kind:>8} {size:>8,}  {step:.3f} s a step", flush=True)
-            shown = size / 1000 if kind != "views" else size
-            unit = "thousand " if kind != "views" else ""
-            lines.append({"step": shown, f"{unit}{kind}_seconds": step})
-    plot_metrics(lines, path, "seconds per pre-training step")
+    for axis, pairs in measured.items():
+        label = AXES[axis][0]
+        unit = 1000 if label.startswith("thousand") else 1
+        slope, start = statistics.linear_regression(*zip(*pairs, strict=True))
+        worst = max(abs(step / (start + slope * size) - 1) for size, step in pairs)
+        print(f"{axis:>8}: {start:.3f} s + {slope * 1e6:.2f} us each; at most {worst:.0%} from that line")
+        lines += [
+            {"step": size / unit, f"{label}_seconds": step, f"{label}_line": start + slope * size} for size, step in pairs
+        ]
+    draw(lines, path)
+
+
+def draw(lines: list[dict[str, float]], path: Path) -> None:
+    """One panel for each axis."""
+    drawn = path.with_suffix(".png")
+    plot_metrics(lines, drawn, "seconds per pre-training step, and a straight line through them")
+    if drawn != path:
+        with Image.open(drawn) as picture:
+            picture.save(path, lossless=True)
+        drawn.unlink()
 
 
 def made_room(folder: Path) -> str:
@@ -140,7 +165,8 @@ def main() -> None:
     parser.add_argument("--teacher", default="mini")
     parser.add_argument("--voxel", type=float)
     parser.add_argument("--out", default="build/gaussian-cross-benchmark")
-    parser.add_argument("--scaling", type=Path)
+    parser.add_argument("--scaling", type=Path, help="picture of the cost against voxels, views and anchors")
+    parser.add_argument("--axes", nargs="+", default=list(AXES), choices=AXES, help="of --scaling; others are kept in --out")
     options = parser.parse_args()
     scene = options.scene or made_room(Path(options.out))
     config = PretrainConfig(
@@ -152,7 +178,7 @@ def main() -> None:
         f"native {native_level()}"
     )
     if options.scaling:
-        scaling(config, options.repeats, options.scaling)
+        scaling(config, options.repeats, options.scaling, options.axes)
         return
     seconds, batch, anchors, gaussians = measure(config, options.repeats)
     step = sum(seconds.values()) - seconds["data"]

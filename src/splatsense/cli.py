@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "scenes homes": ("splatsense.import_scenes:import_homes", "import Sweet Home 3D homes"),
     "corpora rooms": ("splatsense.corpora.rooms.build:rooms", "make synthetic furnished rooms, filmed, fused and labelled"),
+    "corpora summary": ("splatsense.corpora.rooms.summary:summary", "label histograms of rooms, and what their splits share"),
     "corpora sheet": ("splatsense.corpora.rooms.sheet:sheets", "draw contact sheets of rooms"),
     "train clip-gs": ("splatsense.clip_gs.pretrain:pretrain", "train a model on triplets of splats, pictures and captions"),
     "train gaussian-cross": (

@@ -1,6 +1,6 @@
 """SpUNet of spconv's layers, an oracle: `PYTHONPATH=src:tests python -m gaussian_cross.spconv_unet` writes `spunet_golden.npz`.
 
-Needs spconv-cu126 2.3.8 (or any spconv 2.x) beside the package; runs on a CPU.
+Needs spconv 2.3.8 (or any spconv 2.x, such as spconv-cu126) beside the package; runs on a CPU.
 """
 
 import warnings
@@ -13,10 +13,13 @@ from torch import Tensor, nn
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import spconv.pytorch as spconv
+    from spconv.pytorch import ops
 from gaussian_cross.spunet_golden import CONFIG, GOLDEN, draw_gradient, draw_scene, draw_weights
 from splatsense.gaussian_cross.unet import SpUNet, UNetConfig
 
 NATIVE = spconv.ConvAlgo.Native
+if not torch.cuda.is_available():
+    ops.get_current_stream = lambda: 0  # which backward asks for before it looks where its tensors are
 
 
 def norm(channels: int) -> nn.BatchNorm1d:
@@ -34,12 +37,13 @@ class Block(spconv.SparseModule):
             self.proj = spconv.SparseSequential(submanifold(inputs, outputs, 1, f"point{level}"), norm(outputs))
         self.conv1, self.bn1 = submanifold(inputs, outputs, 3, f"subm{level}"), norm(outputs)
         self.conv2, self.bn2 = submanifold(outputs, outputs, 3, f"subm{level}"), norm(outputs)
+        self.relu = nn.ReLU()
 
     def forward(self, x):
         beside = self.proj(x) if hasattr(self, "proj") else x
         y = self.conv1(x)
-        y = self.conv2(y.replace_feature(self.bn1(y.features).relu()))
-        return y.replace_feature((self.bn2(y.features) + beside.features).relu())
+        y = self.conv2(y.replace_feature(self.relu(self.bn1(y.features))))
+        return y.replace_feature(self.relu(self.bn2(y.features) + beside.features))
 
 
 class SpconvUNet(nn.Module):

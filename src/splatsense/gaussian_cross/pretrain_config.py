@@ -32,7 +32,8 @@ class PretrainConfig:
     validation_scenes: int = 8
     """how many of them, evenly spaced"""
     teacher: str = "mini"
-    """frozen 2D model: mini, mini:LAYER:STRIDE with LAYER of block, head, classes and STRIDE of 8, 16, 32; or none"""
+    """frozen 2D model: mini, mini:LAYER:STRIDE with LAYER of block, head, classes and STRIDE of 8, 16, 32; with the
+    extra `dense` dinov2:vits14, radio:v2.5-b, or either with :FILE.safetensors; or none"""
     cache: str = ""
     """folder of the teacher's features; by default OUT/features"""
     cache_gigabytes: float = 4.0

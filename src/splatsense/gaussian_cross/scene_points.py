@@ -1,8 +1,8 @@
 """The points of a scene as the backbone is to see them: thinned, with colours in [-1, 1] and normals.
 
 Design
-- Points are averaged in voxels half as large as the backbone's, once a scene: a step costs as much for a scan of 20 million
-  points as for one that was sampled.
+- Points are averaged in voxels half as large as the backbone's, once a scene, and of more than four million every so-manieth is
+  kept: a step costs as much for a scan of 20 million points as for one that was sampled.
 - A scene without normals gets estimated ones, turned to its cameras; one without colours has none, and the learned token
   stands for them. Both are said in the log.
 - Cameras and depth are checked against the points once: wrong units and swapped matrices are found before they are trained on.
@@ -24,6 +24,7 @@ from splatsense.scenes import Scene, load_scene
 from splatsense.sparse import voxelize
 
 FINER = 2  # kept points lie in voxels so many times finer than the backbone's
+MOST_POINTS = 4_000_000  # that are kept; a sample has at most some hundred thousand voxels, of which more are dropped anyway
 LEAST_VOXELS = 64  # fewer say nothing, and the coarsest levels would have no statistics
 LEAST_INSIDE = 0.5  # part of the measured depth that must fall into the box of the points
 SLACK = 0.25  # metres around that box
@@ -73,8 +74,13 @@ def load_points(folder: Path, voxel: float) -> ScenePoints:
     coord = torch.from_numpy(scene.coord)
     columns = torch.cat([coord, _colors(scene), torch.from_numpy(_normals(scene, frames))], dim=1)
     thinned, _ = voxelize(coord, voxel / FINER, columns)
-    position, features = thinned.features[:, :3].contiguous(), thinned.features[:, 3:].contiguous()
-    count = len(torch.unique((position / voxel).floor(), dim=0))
+    del columns
+    every = -(-len(thinned) // MOST_POINTS)
+    if every > 1:
+        log.warning("scene %s: %s points after thinning; one in %d is kept.", scene.name, f"{len(thinned):,}", every)
+    position, features = thinned.features[::every, :3].contiguous(), thinned.features[::every, 3:].contiguous()
+    del thinned
+    count = len(voxelize(position, voxel, position[:, :1])[0])
     if count < LEAST_VOXELS:
         raise DataError(
             f"{folder}: its {len(scene):,} points fill {count} voxels of {voxel} m; at least {LEAST_VOXELS} are needed. Leave "

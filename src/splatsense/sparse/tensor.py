@@ -11,6 +11,8 @@ from splatsense.errors import DataError
 from splatsense.sparse.levels import VoxelLevel
 from splatsense.sparse.morton import LIMIT, voxel_keys
 
+SLICE = 1 << 20  # points that become voxels at a time: of twenty million, float64 copies would take gigabytes
+
 
 @dataclass(frozen=True, eq=False)
 class SparseTensor:
@@ -113,6 +115,23 @@ def voxelize(
         raise DataError(f"voxelize: grid_size must be positive, got {grid_size}.")
     if len(points) == 0:
         raise DataError("voxelize: no points.")
+    starts = range(0, len(points), SLICE)
+    parts = [_cells(points[at : at + SLICE], grid_size, None if batch is None else batch[at : at + SLICE]) for at in starts]
+    coordinates = torch.cat([cells for cells, _ in parts])
+    keys, group = torch.unique(torch.cat([keys for _, keys in parts]), return_inverse=True)
+    del parts
+    count = torch.bincount(group, minlength=len(keys))
+    voxels = torch.empty(len(keys), 4, dtype=torch.int32, device=points.device).index_copy_(0, group, coordinates)
+    total = torch.zeros(len(keys), features.shape[1], dtype=torch.float64, device=points.device)
+    for at in starts:
+        total.index_add_(0, group[at : at + SLICE], features[at : at + SLICE].double())
+    mean = total.div_(count[:, None]).to(features.dtype)
+    order = torch.arange(len(keys), device=points.device)
+    return SparseTensor(voxels, mean, (order, VoxelLevel(keys))), group
+
+
+def _cells(points: Tensor, grid_size: float, batch: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Coordinates of the voxels that points lie in, and their keys."""
     cells = (points.detach().double() / grid_size).floor()
     if not bool((cells.abs() <= LIMIT).all()):
         raise DataError(
@@ -120,10 +139,4 @@ def voxelize(
         )
     scene = torch.zeros_like(cells[:, 0]) if batch is None else batch.to(cells)
     coordinates = torch.cat([scene[:, None], cells], dim=1).int()
-    keys, group = torch.unique(voxel_keys(coordinates), return_inverse=True)
-    count = torch.bincount(group, minlength=len(keys))
-    voxels = torch.empty(len(keys), 4, dtype=torch.int32, device=points.device).index_copy_(0, group, coordinates)
-    total = torch.zeros(len(keys), features.shape[1], dtype=torch.float64, device=points.device)
-    mean = total.index_add(0, group, features.double()) / count[:, None]
-    order = torch.arange(len(keys), device=points.device)
-    return SparseTensor(voxels, mean.to(features.dtype), (order, VoxelLevel(keys))), group
+    return coordinates, voxel_keys(coordinates)

@@ -65,13 +65,26 @@ class MiniDenseTeacher:
 
 
 def load_dense_teacher(name: str = "mini") -> DenseTeacher:
-    """A dense teacher by name: "mini", or "mini:LAYER:STRIDE". Its weights are read at first use.
+    """A dense teacher by name: "mini", "mini:LAYER:STRIDE", or one that `teachers.dinov2` or `teachers.radio` names.
+
+    Its weights are read at first use.
 
     Raises:
-        CheckpointError: there is no teacher of this name.
+        CheckpointError: there is no teacher of this name, or its package is not installed.
         DataError: there is no such layer or stride.
     """
     kind, *options = name.split(":")
+    if kind == "dinov2":
+        from splatsense.teachers.dinov2 import load_dinov2
+
+        return load_dinov2(name)
+    if kind == "radio":
+        from splatsense.teachers.radio import load_radio
+
+        return load_radio(name)
     if kind != "mini" or len(options) not in (0, 2) or (options and not options[1].isdigit()):
-        raise CheckpointError(f"There is no dense teacher {name!r}; choose mini or mini:LAYER:STRIDE, such as mini:block:16.")
+        raise CheckpointError(
+            f"There is no dense teacher {name!r}; choose mini, mini:LAYER:STRIDE such as mini:block:16, dinov2:VARIANT or "
+            "radio:VARIANT."
+        )
     return MiniDenseTeacher(options[0], int(options[1])) if options else MiniDenseTeacher()

@@ -12,6 +12,7 @@ from splatsense.corpora.rooms.pieces import Pieces
 from splatsense.corpora.rooms.priors import KINDS
 from splatsense.corpora.rooms.record import kind_of, make_room, plain_sensor, record_room
 from splatsense.corpora.rooms.sheet import draw_sheet, sheets
+from splatsense.corpora.rooms.summary import summarise_rooms, summary
 from splatsense.corpora.rooms.textures import Texture
 from splatsense.errors import DataError, FormatError
 from splatsense.labels import SCANNET20, SCANNET200
@@ -155,3 +156,21 @@ def test_bad_input(corpus: Path, tmp_path: Path, libraries: Path, train_pieces: 
     for wrong in ({"frames": 0}, {"voxel": 0.0}, {"jpeg_quality": 100}, {"seed": -1}):
         with pytest.raises(DataError, match=next(iter(wrong))):
             replace(TINY, **wrong)
+
+
+def test_a_summary_says_what_is_there_and_what_splits_share(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert summary(corpus) == 0
+    printed = capsys.readouterr().out
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    assert f"{manifest['splits']['train']['points']:,}" in printed
+    (line,) = (line for line in printed.splitlines() if "train and test" in line)
+    assert line.split()[3:] == ["0", "of", str(len(manifest["splits"]["test"]["pieces"])), "0", "of", "1"]
+    copy = tmp_path / "rooms"
+    shutil.copytree(corpus, copy)
+    shutil.copy(copy / "train" / "train_0001" / "coord.npy", copy / "val" / "val_0000" / "coord.npy")
+    (line,) = (line for line in summarise_rooms(copy).splitlines() if "train and val" in line)
+    assert line.endswith("1 of 1")
+    with pytest.raises(DataError, match="holds no rooms"):
+        summarise_rooms(tmp_path)
