@@ -21,6 +21,7 @@ from splatsense.web.catalogue import Catalogue
 from splatsense.web.protocol import PromptProtocol
 from splatsense.web.settings import WebSettings
 
+StoreUrl = Annotated[str | None, tyro.conf.arg(metavar="URL")]
 LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
 BACKLOG = 256
 SHUTDOWN_SECONDS = 3
@@ -33,6 +34,7 @@ def serve(
     token: str | None = None,
     open: bool = False,
     model: str = "clip-gs-tiny",
+    store: StoreUrl = None,
 ) -> int:
     """Show a library as a page in the browser, until Ctrl+C.
 
@@ -43,9 +45,10 @@ def serve(
         token: The token, instead of a random one.
         open: Open the page in the browser.
         model: A bundled model's name, or the folder of one.
+        store: postgresql://USER@HOST/DATABASE of a library that machines share; the folder then holds caches only.
     """
     settings = settings_for(host, token)
-    with listening_socket(host, port) as listener, Library(library, model) as opened:
+    with listening_socket(host, port) as listener, Library(library, model, store=store) as opened:
         Catalogue(opened).snapshot()
         opened.embed_text("anything")  # loads the model, so that the first search does not wait for it
         link = page_link(settings, listener.getsockname()[1])

@@ -42,7 +42,7 @@ class Services:
             settings,
             Catalogue(library),
             Searching(library),
-            Jobs(library),
+            Jobs(),
             Uploads(library, settings),
             Conversions(library, settings.cache_bytes),
             threading.Lock(),

@@ -18,6 +18,10 @@ class WebSettings:
         token: whoever has it may use the page; None for no token, which only a loopback address allows.
         upload_bytes: most that one uploaded file may hold.
         upload_files: most files of one upload.
+        waiting_uploads: most uploads that are open, or wait to be indexed, at once.
+        waiting_bytes: most that these may hold together.
+        waiting_jobs: most runs that wait at once.
+        idle_seconds: an open upload to which nothing came for this long is deleted when there are too many.
         query_bytes: most that a picture or an asset to search by may hold.
         request_bytes: most that any other request may hold.
         free_bytes: of the disk that uploads leave.
@@ -30,6 +34,10 @@ class WebSettings:
     token: str | None = None
     upload_bytes: int = 2 << 30
     upload_files: int = 2_000
+    waiting_uploads: int = 32
+    waiting_bytes: int = 16 << 30
+    waiting_jobs: int = 100
+    idle_seconds: float = 900.0
     query_bytes: int = 512 << 20
     request_bytes: int = 1 << 20
     free_bytes: int = 1 << 30

@@ -8,7 +8,7 @@ export class ApiError extends Error {
 }
 
 async function checked(response) {
-  if (response.ok) return response.json();
+  if (response.ok) return response.status === 204 ? null : response.json();
   const failure = await response.json().catch(() => null);
   throw new ApiError(failure?.error?.message ?? `The server answered ${response.status}.`, response.status, failure?.error?.id);
 }
