@@ -2,9 +2,9 @@
 
     python benchmarks/web.py [--assets 10000] [--searchers 50] [--requests 20] [--model clip-gs-tiny] [--library FOLDER]
 
-Writes variants of the bundled objects (stretched and recoloured: each a content of its own), indexes them with thumbnails in one
-run, and starts `splatsense serve` on the library. Prints, for this machine: how many assets were indexed in a second, the time
-until the server answers, latencies of a search as the page sends it (60 results), for new words and for words that were
+Writes variants of the bundled objects (stretched and recoloured: each a content of its own), indexes them with thumbnails in
+one run, and starts `splatsense serve` on the library. Prints, for this machine: how many assets were indexed in a second, the
+time until the server answers, latencies of a search as the page sends it (60 results), for new words and for words that were
 searched before, alone and by many at once, how many requests failed, and the server's memory, now and at its peak. Where
 Chromium and playwright are installed, also the time from the last key to the first result in the browser.
 """

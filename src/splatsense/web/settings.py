@@ -28,6 +28,9 @@ class WebSettings:
         silence_seconds: how long a client may send nothing in the middle of a request.
         request_seconds: how long a request may take to arrive.
         cache_bytes: most that converted files may take in the temporary folder.
+        scene_gaussians: an asset of this many is taken for a scene.
+        scene_most: most Gaussians of a scene that models look into.
+        scene_cache_bytes: most that what was computed of scenes may take in the library's folder.
     """
 
     host: str = "127.0.0.1"
@@ -44,6 +47,9 @@ class WebSettings:
     silence_seconds: float = 30.0
     request_seconds: float = 3_600.0
     cache_bytes: int = 2 << 30
+    scene_gaussians: int = 20_000
+    scene_most: int = 3_000_000
+    scene_cache_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
         if not self.is_local and not self.token:
