@@ -1,5 +1,6 @@
 """A room to look into, and a small model that has learned it: shared by the tests of the API and of the page."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from splatsense.segmentation.model import SegmentationModel, save_segmentation_m
 from splatsense.segmentation.network import Segmenter, semantic_loss
 from splatsense.segmentation.points import points_of_scene
 from splatsense.sparse import voxelize
+from splatsense.web.catalogue import Catalogue
 from splatsense.web.scene_models import SceneModels
 from splatsense.web.settings import WebSettings
 
@@ -59,12 +61,25 @@ def scene_models(scene_model) -> SceneModels:
     return SceneModels(segmentation=str(scene_model))
 
 
+@pytest.fixture(scope="session")
+def room_file(tmp_path_factory) -> Path:
+    """The room as a point cloud, z up."""
+    path = tmp_path_factory.mktemp("scans") / "room.ply"
+    write_points(path, ROOM.coord, ROOM.color, dict(zip(("nx", "ny", "nz"), ROOM.normal.T, strict=True)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def room_library(room_file, tmp_path_factory) -> Path:
+    """A library of it and of nothing else."""
+    path = tmp_path_factory.mktemp("room") / "library"
+    with Library(path) as library:
+        library.add(room_file, progress=False, draw=True)
+        Catalogue(library).snapshot()  # keeps the embeddings of the labels
+    return path
+
+
 @pytest.fixture
-def scene_library(tmp_path) -> Path:
-    """A library of the room, a point cloud with z up, and of nothing else."""
-    (tmp_path / "scans").mkdir()
-    normals = dict(zip(("nx", "ny", "nz"), ROOM.normal.T, strict=True))
-    write_points(tmp_path / "scans" / "room.ply", ROOM.coord, ROOM.color, normals)
-    with Library(tmp_path / "library") as library:
-        library.add(tmp_path / "scans", progress=False, draw=True)
-    return tmp_path / "library"
+def scene_library(room_library, tmp_path) -> Path:
+    """A copy of it, for one test."""
+    return shutil.copytree(room_library, tmp_path / "library")
