@@ -79,6 +79,7 @@ def test_adding_to_a_full_disk_is_an_error_and_loses_nothing(disk, many, monkeyp
             library.add(many, progress=False, draw=draw)
         assert 1 < len(stored) < ASSETS
         assert len(library.search("red", k=ASSETS)) >= len(stored) - 1, "it can still be searched"
+    monkeypatch.undo()
     ballast.unlink()
     assert_whole(disk, stored)
     with opened(disk) as library:

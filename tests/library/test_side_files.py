@@ -28,8 +28,11 @@ def chair(tmp_path):
     folder = tmp_path / "furniture"
     (folder / "textures").mkdir(parents=True)
     (folder / "chair.obj").write_text(OBJ)
-    (folder / "the wood.mtl").write_text("newmtl wood\nKd 1 1 1\nmap_Kd -s 1 1 1 textures/oak.png\nmap_bump ../secret.png\n")
-    Image.new("RGB", (4, 4), (150, 90, 40)).save(folder / "textures" / "oak.png")
+    (folder / "the wood.mtl").write_text(
+        "newmtl wood\nKd 1 1 1\nmap_Kd textures/oak.png\nmap_Ks -s 1 1 1 textures/gloss.png\nmap_bump ../secret.png\n"
+    )
+    for name in ("oak", "gloss"):
+        Image.new("RGB", (4, 4), (150, 90, 40)).save(folder / "textures" / f"{name}.png")
     (folder / "chair.txt").write_text("a chair of oak")
     (folder / "table.txt").write_text("of another asset")
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
@@ -41,7 +44,7 @@ def names(path):
 
 
 def test_materials_textures_and_notes_belong_to_an_obj(chair):
-    assert names(chair) == ["chair.txt", "textures/oak.png", "the wood.mtl"]
+    assert names(chair) == ["chair.txt", "textures/gloss.png", "textures/oak.png", "the wood.mtl"]
 
 
 def test_buffers_and_images_belong_to_a_gltf_and_images_to_a_sog(tmp_path):
@@ -70,21 +73,21 @@ def test_names_that_lead_elsewhere_are_none(name):
 def test_a_link_that_leads_out_is_not_followed(chair, tmp_path):
     (chair.parent / "textures" / "oak.png").unlink()
     os.symlink(tmp_path / "secret.png", chair.parent / "textures" / "oak.png")
-    assert names(chair) == ["chair.txt", "the wood.mtl"]
+    assert names(chair) == ["chair.txt", "textures/gloss.png", "the wood.mtl"]
 
 
 def test_an_export_takes_side_files_along(library, open_library, chair, tmp_path):
     library.add(chair, progress=False)
     library.thumbnail(library.assets()[0])
     done = library.export(tmp_path / "export")
-    assert (done.files, done.side_files) == (1, 3)
+    assert (done.files, done.side_files) == (1, 4)
     chair.rename(chair.with_suffix(".gone"))
     for path in (chair.parent / "textures" / "oak.png", chair.parent / "the wood.mtl", chair.parent / "chair.txt"):
         path.unlink()
     with open_library(path=tmp_path / "imported") as imported:
         done = imported.import_from(tmp_path / "export", tmp_path / "files")
         (asset,) = imported.assets()
-        assert done.side_files == 3
+        assert done.side_files == 4
         copied = next((tmp_path / "files").rglob("chair.obj"))
         assert copied.with_name("chair.txt").read_text() == "a chair of oak"
         mesh = load_mesh(copied)
