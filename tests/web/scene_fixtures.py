@@ -58,7 +58,7 @@ def scene_model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def scene_models(scene_model) -> SceneModels:
     """What a server was started with."""
-    return SceneModels(segmentation=str(scene_model))
+    return SceneModels(str(scene_model), str(scene_model))
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,9 @@ def test_with_the_keyboard_the_cross_chooses(open_page):
         chosen.append(reply.value.url)
         say(page, "Yellow is like")
     assert chosen[0] != chosen[1]
+    with page.expect_response(lambda reply: "similarity?gaussian=" in reply.url) as reply:
+        canvas.click()  # in its middle
+    assert reply.value.url == chosen[1]
     seen(page, HOT, 0.0005)
 
 

@@ -161,6 +161,13 @@ def test_without_models_the_reason_is_said(scene_library, tmp_path, monkeypatch)
         SceneModels(segmentation=str(tmp_path / "nothing"))
 
 
+def test_the_segmentation_model_s_backbone_serves_where_there_is_no_other(scene_model, monkeypatch):
+    monkeypatch.setattr("splatsense.web.scene_models.BACKBONES", ("no-such-backbone",))
+    models = SceneModels(segmentation=str(scene_model))
+    assert models.similarity == models.segmentation
+    assert models.backbone().voxel == 0.1
+
+
 def test_a_backbone_alone_measures_likeness(scene_library, tmp_path):
     save_backbone(tmp_path / "backbone", trained(1).backbone, "mine", 0.1, {})
     models = SceneModels(str(tmp_path / "backbone"))

@@ -35,7 +35,7 @@ export class SceneTools {
       el("div", { class: "scene-modes" },
         el("div", { class: "segments", role: "group", "aria-label": "What the colours show" }, Object.values(this.buttons)), top),
       el("div", { class: "row scene-progress" }, this.bar, this.cancel), this.status, this.legend);
-    viewer.onPick = (gaussian) => this.picked(gaussian);
+    viewer.onPick = (gaussian) => this.picked(gaussian).catch((error) => this.say(error.message, true));
   }
 
   /** Ask what can be shown, and say why the rest cannot. */
@@ -78,7 +78,11 @@ export class SceneTools {
       if (!what) this.viewer.paint();
       else if (await this.ready(what) && this.mode === name) await this.show(name);
     } catch (error) {
-      if (this.mode === name) this.say(error.message, true);
+      if (this.mode !== name) return;
+      if (error.status === 409 && this.about[what].ready) { // it was there, and is gone: compute it again
+        this.about[what].ready = false;
+        await this.choose(name);
+      } else this.say(error.message, true);
     }
   }
 
@@ -120,6 +124,7 @@ export class SceneTools {
       }
       this.viewer.mark(gaussian);
     } catch (error) {
+      if (error.status === 409) throw error;
       this.say(error.message, true);
     }
   }

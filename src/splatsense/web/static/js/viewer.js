@@ -123,6 +123,7 @@ export class Viewer {
   /** Tell `onPick` which Gaussian is seen at a place of the view, x and y in [-1, 1]; -1 for none. */
   choose(x, y) {
     if (!this.mesh) return;
+    this.camera.updateMatrixWorld(); // it may have moved since the last frame
     const caster = new THREE.Raycaster();
     caster.setFromCamera(new THREE.Vector2(x, y), this.camera);
     this.mesh.updateMatrixWorld();
