@@ -52,8 +52,9 @@ export class AssetPage {
       el("section", { class: "below" }, el("h2", {}, "Statistics"), statistics));
     this.root.querySelector("h1").focus({ preventScroll: true });
     scrollTo(0, 0);
-    this.view(asset, stage, note, tools).then((viewer) => {
-      if (!viewer || asset.gaussians < library.scene_gaussians) return;
+    const isScene = asset.gaussians >= library.scene_gaussians;
+    this.view(asset, isScene, stage, note, tools).then((viewer) => {
+      if (!viewer || !isScene) return;
       scene.hidden = false;
       this.scene = new SceneTools(scene, asset, viewer);
       this.scene.start();
@@ -63,7 +64,7 @@ export class AssetPage {
   }
 
   /** Start the viewer and give it; or say why there is none and show the picture. */
-  async view(asset, stage, note, tools) {
+  async view(asset, isScene, stage, note, tools) {
     const opened = this.opened;
     const fall = (message) => {
       stage.replaceChildren(el("img", { src: thumbnail(asset), alt: `Picture of ${asset.name}`, width: 256, height: 256 }));
@@ -78,7 +79,7 @@ export class AssetPage {
     try {
       const { Viewer } = await import("./viewer.js");
       if (this.opened !== opened) return null;
-      const viewer = this.viewer = new Viewer(stage);
+      const viewer = this.viewer = new Viewer(stage, isScene);
       const turn = el("button", {
         type: "button", class: "quiet", "aria-pressed": "false",
         onclick: () => {

@@ -9,6 +9,7 @@ import { color } from "./theme.js";
 const FIELD_OF_VIEW = 40;
 const DISTANCE = 3.6; // of the camera from an object whose longest half-extent is 1
 const ELEVATION = 20, AZIMUTH = 30; // degrees, those of the thumbnails
+const ABOVE = 50; // degrees, to look into a scene over its walls
 const TURN = Math.PI / 36; // radians for a key
 const LONGEST_SORT = 5_000; // milliseconds
 const STILL = 5; // pixels that the pointer of a click may move
@@ -16,9 +17,10 @@ const REACH = 3; // pixels beside a Gaussian that still meet it
 const MARK = 0.012; // radius of the mark for each unit of distance
 
 export class Viewer {
-  /** @param {HTMLElement} box  what the canvas fills */
-  constructor(box) {
+  /** @param {HTMLElement} box  what the canvas fills; @param {boolean} isScene  seen from further above */
+  constructor(box, isScene = false) {
     this.box = box;
+    this.elevation = isScene ? ABOVE : ELEVATION;
     this.renderer = new THREE.WebGLRenderer({ antialias: false, powerPreference: "high-performance" });
     this.renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
     this.canvas = this.renderer.domElement;
@@ -58,7 +60,7 @@ export class Viewer {
   }
 
   reset() {
-    const elevation = THREE.MathUtils.degToRad(ELEVATION), azimuth = THREE.MathUtils.degToRad(AZIMUTH);
+    const elevation = THREE.MathUtils.degToRad(this.elevation), azimuth = THREE.MathUtils.degToRad(AZIMUTH);
     this.camera.position.setFromSphericalCoords(DISTANCE, Math.PI / 2 - elevation, azimuth);
     this.controls.target.set(0, 0, 0);
     this.controls.update();
