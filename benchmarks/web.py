@@ -1,16 +1,15 @@
-"""How fast the page's server answers, alone and with many who search at once.
+"""A library of many assets from end to end: indexed with thumbnails in one run, then searched through the page's server.
 
-    python benchmarks/web.py [--assets 10000] [--searchers 50] [--requests 20] [--model clip-gs-tiny]
+    python benchmarks/web.py [--assets 10000] [--searchers 50] [--requests 20] [--model clip-gs-tiny] [--library FOLDER]
 
-Makes a library of variants: copies of the bundled objects, each under a name and with an embedding of its own, the object's
-with noise; their thumbnails are drawn. Starts `splatsense serve` on it and prints, for this machine: the time until it answers,
-latencies of a search as the page sends it (60 results), for new words and for words that were searched before, alone and by
-many at once, how many requests failed, and the server's resident memory. Where Chromium and playwright are installed, also the
-time from the last key to the first result in the browser.
+Writes variants of the bundled objects (stretched and recoloured: each a content of its own), indexes them with thumbnails in
+one run, and starts `splatsense serve` on the library. Prints, for this machine: how many assets were indexed in a second, the
+time until the server answers, latencies of a search as the page sends it (60 results), for new words and for words that were
+searched before, alone and by many at once, how many requests failed, and the server's memory, now and at its peak. Where
+Chromium and playwright are installed, also the time from the last key to the first result in the browser.
 """
 
 import argparse
-import hashlib
 import http.client
 import json
 import os
@@ -25,10 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-import splatsense
+from library import write_variants  # of the benchmark beside this one
 from splatsense.library import Library
-from splatsense.library.store import Indexed, SeenFile
-from splatsense.library.thumbnails import thumbnail_path
 
 WORDS = (
     "chair",
@@ -63,8 +60,6 @@ COLOURS = (
     "tall",
 )
 PERCENTILES = (50, 90, 99, 100)
-NOISE = 0.02  # of each coordinate, before the embedding has unit length again
-BATCH = 500
 
 
 def main() -> None:
@@ -73,12 +68,11 @@ def main() -> None:
     parser.add_argument("--searchers", type=int, default=50)
     parser.add_argument("--requests", type=int, default=20, help="of each searcher")
     parser.add_argument("--model", default="clip-gs-tiny")
-    parser.add_argument("--library", type=Path, help="keep the library of variants here, and use it again")
+    parser.add_argument("--library", type=Path, help="keep the variants and their library in this folder, and use them again")
     arguments = parser.parse_args()
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, {time.strftime('%Y-%m-%d')}\n{' '.join(['python', *sys.argv])}\n")
     with tempfile.TemporaryDirectory() as temporary:
-        library = arguments.library or Path(temporary) / "library"
-        make_library(library, arguments.assets, arguments.model)
+        library = make_library(arguments.library or Path(temporary), arguments.assets, arguments.model)
         start = time.perf_counter()
         command = [sys.executable, "-m", "splatsense", "serve", str(library), "--port", "0", "--model", arguments.model]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -87,38 +81,24 @@ def main() -> None:
                 print(f"start of the server: {time.perf_counter() - start:.1f} s")
                 measure(address, arguments.searchers, arguments.requests)
                 first_result_in_browser(address)
-                print(f"resident memory of the server: {resident(server.pid):,.0f} MB")
+                now, peak = (memory(server.pid, field) for field in ("VmRSS", "VmHWM"))
+                print(f"memory of the server: {now:,.0f} MB, {peak:,.0f} MB at its peak")
             finally:
                 server.terminate()
 
 
-def make_library(path: Path, count: int, model: str) -> None:
-    """Fill a library with variants of the bundled objects, unless it has them already."""
-    objects = Path(splatsense.__file__).parent / "assets" / "objects"
-    with Library(path, model) as library:
-        library.add(objects, progress=False)
-        index = library.embeddings()
-        originals = [library.asset(asset_id) for asset_id in index.ids[: len(list(objects.iterdir()))].tolist()]
-        vectors = np.array(index.vectors[: len(originals)])
-        pictures = [library.thumbnail(asset) for asset in originals]
-        folder = path / "variants"
-        folder.mkdir(exist_ok=True)
-        random = np.random.default_rng(0)
-        missing = range(len(library), count)
-        for start in range(0, len(missing), BATCH):
-            batch = []
-            for number in missing[start : start + BATCH]:
-                original = originals[number % len(originals)]
-                file = shutil.copy(original.path, folder / f"{original.path.stem}_{number}.splat")
-                status = file.stat()
-                sha256 = hashlib.sha256(str(number).encode()).hexdigest()
-                shutil.copy(pictures[number % len(originals)], thumbnail_path(path, sha256))
-                vector = vectors[number % len(originals)] + NOISE * random.normal(size=vectors.shape[1])
-                seen = SeenFile(file, status.st_size, status.st_mtime_ns, sha256)
-                vector = (vector / np.linalg.norm(vector)).astype(np.float32)
-                batch.append(Indexed(seen, vector, original.gaussians, np.array(original.bounds, np.float32)))
-            library._store.put_indexed(batch, library.model.hash)
-        print(f"{len(library):,} assets")
+def make_library(folder: Path, count: int, model: str) -> Path:
+    """Index variants of the bundled objects in one run; those that are indexed already stay."""
+    write_variants(folder / "variants", count)
+    with Library(folder / "library", model) as library:
+        start = time.perf_counter()
+        report = library.add(folder / "variants", progress=False, draw=True)
+        seconds = time.perf_counter() - start
+        if report.failed:
+            raise SystemExit(f"{report.failed[0][0]}: {report.failed[0][1]}")
+        rate = f"{report.indexed / seconds:.1f} assets/s" if report.indexed else "known already"
+        print(f"{len(library):,} assets; {report.indexed:,} indexed with thumbnails in {seconds:,.0f} s, {rate}", flush=True)
+        return library.path
 
 
 def measure(address: str, searchers: int, requests: int) -> None:
@@ -209,10 +189,10 @@ def report(name: str, seconds: list[float]) -> None:
     print(f"{name} ({len(seconds)}): {shown} ms")
 
 
-def resident(pid: int) -> float:
-    """Megabytes of a process in memory."""
+def memory(pid: int, field: str) -> float:
+    """Megabytes of a process: VmRSS is what it has in memory now, VmHWM the most it had."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
+        if line.startswith(field):
             return int(line.split()[1]) / 1e3
     return float("nan")
 

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from splatsense.library import Library
 from splatsense.web.app import create_app
 from splatsense.web.catalogue import Catalogue
+from splatsense.web.scene_models import SceneModels
 from splatsense.web.settings import WebSettings
 
 OBJECTS = Path(str(resources.files("splatsense").joinpath("assets"))) / "objects"
@@ -77,22 +78,24 @@ def client(library_copy) -> Iterator[TestClient]:
 
 
 @contextmanager
-def app_client(library: Library, settings: WebSettings | None = None) -> Iterator[TestClient]:
+def app_client(
+    library: Library, settings: WebSettings | None = None, models: SceneModels | None = None
+) -> Iterator[TestClient]:
     """A client of the real application."""
-    app = create_app(library, settings)
+    app = create_app(library, settings, models)
     with TestClient(app, base_url="http://127.0.0.1:8765", raise_server_exceptions=False) as client:
         yield client
 
 
 @contextmanager
-def serving(library: Library, settings: WebSettings | None = None) -> Iterator[str]:
+def serving(library: Library, settings: WebSettings | None = None, models: SceneModels | None = None) -> Iterator[str]:
     """A real server on a real port; its address."""
     import uvicorn
 
     from splatsense.web.serve import listening_socket, server_config
 
     listener = listening_socket("127.0.0.1", 0)
-    server = uvicorn.Server(server_config(create_app(library, settings)))
+    server = uvicorn.Server(server_config(create_app(library, settings, models)))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

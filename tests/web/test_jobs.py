@@ -7,6 +7,7 @@ import pytest
 from splatsense.errors import DataError
 from splatsense.library import Library
 from splatsense.web.jobs import PORTION_FILES
+from splatsense.web.settings import WebSettings
 from splatsense.web.uploads import checked_name
 from web.conftest import CHOSEN, OBJECTS, app_client, events_of, wait_until
 
@@ -85,8 +86,6 @@ def test_names_of_all_languages_are_taken(client):
 
 
 def test_too_many_files_and_too_long_ones_are_refused(indexed, tmp_path):
-    from splatsense.web.settings import WebSettings
-
     path = shutil.copytree(indexed, tmp_path / "library")
     settings = WebSettings(upload_bytes=1_000, upload_files=2, request_bytes=2_000)
     with Library(path) as library, app_client(library, settings) as client:
@@ -99,13 +98,74 @@ def test_too_many_files_and_too_long_ones_are_refused(indexed, tmp_path):
 
 
 def test_a_disk_that_is_nearly_full_takes_no_uploads(indexed, tmp_path):
-    from splatsense.web.settings import WebSettings
-
     path = shutil.copytree(indexed, tmp_path / "library")
     with Library(path) as library, app_client(library, WebSettings(free_bytes=1 << 60)) as client:
         identity, statuses = upload(client, {"a.ply": b"x"})
         assert statuses == [413]
         assert list((path / "uploads" / identity).iterdir()) == []
+
+
+def test_waiting_uploads_are_limited_in_number(indexed, tmp_path):
+    path = shutil.copytree(indexed, tmp_path / "library")
+    with Library(path) as library, app_client(library, WebSettings(waiting_uploads=2)) as client:
+        first, second = (client.post("/api/uploads").json()["id"] for _ in range(2))
+        refused = client.post("/api/uploads")
+        assert refused.status_code == 429
+        assert refused.json()["error"]["message"].startswith("No more than 2 uploads may wait")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert client.delete(f"/api/uploads/{first}").status_code == 204
+        assert not (path / "uploads" / first).exists()
+        assert client.delete(f"/api/uploads/{first}").status_code == 422
+        third = client.post("/api/uploads").json()["id"]
+        stool = (OBJECTS / "stool.splat").read_bytes()
+        client.put(f"/api/uploads/{second}/files", params={"name": "stool.splat"}, content=stool)
+        final = events_of(client, client.post(f"/api/uploads/{second}/index").json()["id"])[-1]
+        assert final["status"] == "done"
+        assert client.post("/api/uploads").status_code == 201, "what is indexed waits no longer"
+        assert client.post("/api/uploads").status_code == 429
+        assert (path / "uploads" / third).is_dir()
+        assert client.get("/api/library").status_code == 200
+
+
+def test_uploads_that_were_left_alone_make_room(indexed, tmp_path):
+    path = shutil.copytree(indexed, tmp_path / "library")
+    settings = WebSettings(waiting_uploads=1, idle_seconds=0.0)
+    with Library(path) as library, app_client(library, settings) as client:
+        first = client.post("/api/uploads").json()["id"]
+        second = client.post("/api/uploads")
+        assert second.status_code == 201
+        assert not (path / "uploads" / first).exists()
+        assert client.put(f"/api/uploads/{first}/files", params={"name": "a.ply"}, content=b"x").status_code == 422
+
+
+def test_waiting_uploads_are_limited_in_bytes(indexed, tmp_path):
+    path = shutil.copytree(indexed, tmp_path / "library")
+    with Library(path) as library, app_client(library, WebSettings(waiting_bytes=10_000)) as client:
+        one, statuses = upload(client, {"a.ply": b"x" * 6_000, "b.ply": b"x" * 3_000})
+        assert statuses == [201, 201]
+        other, statuses = upload(client, {"c.ply": b"x" * 2_000, "d.ply": b"x" * 900})
+        assert statuses == [429, 201]
+        assert [file.name for file in (path / "uploads" / other).iterdir()] == ["d.ply"]
+        again = client.put(f"/api/uploads/{one}/files", params={"name": "b.ply"}, content=b"x" * 50)
+        assert again.status_code == 201, "what replaces a file counts instead of it"
+        reply = client.put(f"/api/uploads/{other}/files", params={"name": "c.ply"}, content=b"x" * 5_000)
+        assert "10,000 bytes" in reply.json()["error"]["message"]
+        assert client.delete(f"/api/uploads/{one}").status_code == 204
+        reply = client.put(f"/api/uploads/{other}/files", params={"name": "c.ply"}, content=b"x" * 5_000)
+        assert reply.status_code == 201
+
+
+def test_waiting_runs_are_limited(library_copy, tmp_path):
+    with Library(library_copy) as library:
+        slow = SlowModel(library.model)
+    shutil.copy(OBJECTS / "stool.splat", tmp_path / "stool.splat")
+    with Library(library_copy, slow) as library, app_client(library, WebSettings(waiting_jobs=2)) as client:
+        replies = [client.post("/api/jobs", json={"path": str(tmp_path / "stool.splat")}) for _ in range(3)]
+        slow.may_go.release(3)
+        assert [reply.status_code for reply in replies] == [202, 202, 429]
+        assert "2 runs" in replies[-1].json()["error"]["message"]
+        events_of(client, replies[1].json()["id"])
+        assert client.post("/api/jobs", json={"path": str(tmp_path / "stool.splat")}).status_code == 202
 
 
 def test_a_folder_is_indexed_where_it_is(client, tmp_path):

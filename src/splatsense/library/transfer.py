@@ -1,9 +1,10 @@
 """Export and import of a whole library as one folder that can be copied, archived and read without splatsense.
 
 Layout
-- `assets.json`: format, version and one entry for each asset: sha256, file name, where it was, facts, or the error.
-- `assets/<sha256>/<name>`: the asset files, if they were asked for. Files that an asset refers to, such as the textures of an
-  .obj, are not copied.
+- `assets.json`: format, version and one entry for each asset: sha256, file name, where it was, facts, its side files with
+  their sha256, or the error.
+- `assets/<sha256>/<name>`: the asset files, if they were asked for, with their side files (`side_files.py`: textures, captions)
+  as they lay beside them.
 - `embeddings/<hash>.safetensors`: `ids` (positions in assets.json, int64) and `vectors` (float32), with the model's name.
 - `thumbnails/<sha256>.webp`: those that have been drawn.
 
@@ -26,6 +27,7 @@ from safetensors.numpy import save_file
 from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.library import thumbnails
 from splatsense.library.ingest import sha256_of
+from splatsense.library.side_files import is_plain, side_files
 from splatsense.library.store import Asset, Indexed, SeenFile, Store
 
 FORMAT, VERSION = "splatsense-library", 1
@@ -34,11 +36,12 @@ LISTING, FILES, EMBEDDINGS = "assets.json", "assets", "embeddings"
 
 @dataclass(frozen=True)
 class Transfer:
-    """What was exported or imported: assets, their embeddings of all models, and asset files copied."""
+    """What was exported or imported: assets, their embeddings of all models, and asset files and side files copied."""
 
     assets: int
     embeddings: int
     files: int
+    side_files: int = 0
 
 
 def export_library(store: Store, folder: Path, files: bool = True) -> Transfer:
@@ -79,11 +82,12 @@ def import_library(store: Store, folder: Path, destination: Path) -> Transfer:
         FormatError: the folder is no export, is damaged, or of a newer version.
     """
     entries = _read_listing(folder)
-    copied = 0
+    copied = beside = 0
     seen: list[SeenFile] = []
     for entry in entries:
         path, was_copied = _place(entry, folder, destination)
         copied += was_copied
+        beside += _place_side_files(entry, folder, destination)
         here = path.stat() if path.is_file() else None
         size, mtime_ns = (here.st_size, here.st_mtime_ns) if here else (entry["size"], entry["mtime_ns"])
         seen.append(SeenFile(path, size, mtime_ns, entry["sha256"]))
@@ -93,13 +97,14 @@ def import_library(store: Store, folder: Path, destination: Path) -> Transfer:
         if thumbnail.is_file():
             thumbnails.write_bytes(thumbnail.read_bytes(), thumbnails.thumbnail_path(store.folder, entry["sha256"]))
     embeddings = sum(_import_model(store, path, entries, seen) for path in sorted((folder / EMBEDDINGS).glob("*.safetensors")))
-    return Transfer(len(entries), embeddings, copied)
+    return Transfer(len(entries), embeddings, copied, beside)
 
 
 def _export(store: Store, folder: Path, files: bool) -> Transfer:
     assets = [*store.all_assets(), *store.all_assets("failed")]
     stamps = {file.path: file.mtime_ns for _, file in store.files()}
     copied = 0
+    beside: dict[str, dict[str, str]] = {}
     for asset in assets:
         source = store.moved_path(asset) if files else None
         if source is not None:
@@ -107,11 +112,16 @@ def _export(store: Store, folder: Path, files: bool) -> Transfer:
             target.parent.mkdir(parents=True)
             shutil.copyfile(source, target)
             copied += 1
+            beside[asset.sha256] = _copy_side_files(source, target.parent)
         thumbnail = thumbnails.thumbnail_path(store.folder, asset.sha256)
         if thumbnail.is_file():
             (folder / thumbnails.FOLDER).mkdir(exist_ok=True)
             shutil.copyfile(thumbnail, folder / thumbnails.FOLDER / thumbnail.name)
-    listing = {"format": FORMAT, "version": VERSION, "assets": [_entry(asset, stamps[asset.path]) for asset in assets]}
+    listing = {
+        "format": FORMAT,
+        "version": VERSION,
+        "assets": [_entry(asset, stamps[asset.path], beside.get(asset.sha256, {})) for asset in assets],
+    }
     (folder / LISTING).write_text(json.dumps(listing, indent=1) + "\n", "utf-8")
     (folder / EMBEDDINGS).mkdir()
     position = {asset.id: index for index, asset in enumerate(assets)}
@@ -125,10 +135,10 @@ def _export(store: Store, folder: Path, files: bool) -> Transfer:
                 {"ids": rows, "vectors": vectors}, folder / EMBEDDINGS / f"{model.hash}.safetensors", {"name": model.name}
             )
             embeddings += len(rows)
-    return Transfer(len(assets), embeddings, copied)
+    return Transfer(len(assets), embeddings, copied, sum(map(len, beside.values())))
 
 
-def _entry(asset: Asset, mtime_ns: int) -> dict[str, Any]:
+def _entry(asset: Asset, mtime_ns: int, beside: dict[str, str]) -> dict[str, Any]:
     """An asset as JSON; the path as hexadecimal bytes, since it may be no text."""
     return {
         "sha256": asset.sha256,
@@ -138,6 +148,7 @@ def _entry(asset: Asset, mtime_ns: int) -> dict[str, Any]:
         "bounds": asset.bounds,
         "size": asset.size,
         "mtime_ns": mtime_ns,
+        "side_files": beside,
         "error": asset.error,
     }
 
@@ -164,6 +175,35 @@ def _place(entry: dict[str, Any], folder: Path, destination: Path) -> tuple[Path
     return old, False
 
 
+def _copy_side_files(source: Path, folder: Path) -> dict[str, str]:
+    """Copy the side files of an asset into its folder of the export; their names and sha256."""
+    copied = {}
+    for name in side_files(source):
+        target = folder / name
+        if target.exists():  # of the name that the asset has in the export
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.parent / name, target)
+        copied[_text(str(name))] = sha256_of(target)
+    return copied
+
+
+def _place_side_files(entry: dict[str, Any], folder: Path, destination: Path) -> int:
+    """Copy the side files of an imported asset beside it; returns how many were not there yet."""
+    copied = 0
+    for name, sha256 in entry.get("side_files", {}).items():
+        source, target = folder / FILES / entry["sha256"] / name, destination / entry["sha256"][:16] / name
+        if not is_plain(name) or name == entry["name"]:
+            raise FormatError(f"{folder / LISTING}: {name[:80]!r} is no name of a side file; this is not an exported library.")
+        if not source.is_file() or sha256_of(source) != sha256:
+            raise FormatError(f"{source}: is missing or damaged; copy the export again.")
+        if not (target.is_file() and sha256_of(target) == sha256):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            copied += 1
+    return copied
+
+
 def _text(name: str) -> str:
     """A file name without bytes that are no text."""
     return name.encode("utf-8", "replace").decode()
@@ -180,6 +220,8 @@ def _read_listing(folder: Path) -> list[dict[str, Any]]:
         for entry in entries:
             if len(bytes.fromhex(entry["sha256"])) != 32 or not {"name", "path", "gaussians", "size", "mtime_ns"} <= set(entry):
                 raise ValueError("an asset lacks facts")
+            if not all(isinstance(value, str) for pair in dict(entry.get("side_files", {})).items() for value in pair):
+                raise ValueError("side files without names or hashes")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: missing or damaged ({error}); this is not an exported library.") from error
     if not known:

@@ -99,8 +99,23 @@ def read_scan(path: Path, settings: ScanSettings = DEFAULT) -> Scan:
         FormatError: it is missing, damaged, or none of these.
         DataError: nothing in it is usable, or a setting is out of range.
     """
-    given = settings.metres()
     cloud, is_metric = _read(path, settings)
+    return scan_of_cloud(cloud, path, settings, is_metric)
+
+
+def scan_of_cloud(cloud: PointCloud, path: Path | str, settings: ScanSettings = DEFAULT, is_metric: bool = False) -> Scan:
+    """A scan of points in memory; its points are those of the cloud, in their order.
+
+    Args:
+        cloud: with or without colours and normals.
+        path: names it in messages.
+        settings: see there.
+        is_metric: it is known to be z up and in metres.
+
+    Raises:
+        DataError: a setting is out of range.
+    """
+    given = settings.metres()
     if cloud.colors is None:
         log.warning("%s: has no colours; every point is grey, and labels will be less sure.", path)
     coord = np.ascontiguousarray(cloud.points, np.float32)
@@ -180,7 +195,7 @@ def points_of_gaussians(gaussians: Gaussians, path: Path | str = "splat") -> Poi
     return PointCloud(seen.means.numpy(), seen.rgb.numpy(), normal.numpy())
 
 
-def _unit_normals(cloud: PointCloud, scale: float, path: Path) -> Float32[np.ndarray, "n 3"]:
+def _unit_normals(cloud: PointCloud, scale: float, path: Path | str) -> Float32[np.ndarray, "n 3"]:
     if cloud.normals is None:
         log.warning("%s: has no normals; they are estimated from neighbouring points.", path)
         return normals_towards_middle((cloud.points * np.float32(scale)).astype(np.float32))
@@ -189,7 +204,7 @@ def _unit_normals(cloud: PointCloud, scale: float, path: Path) -> Float32[np.nda
     return np.divide(cloud.normals, length, out=np.zeros_like(cloud.normals, np.float32), where=known).astype(np.float32)
 
 
-def _upright(coord: np.ndarray, normal: np.ndarray, up: Up, path: Path) -> Float[np.ndarray, "3 3"]:
+def _upright(coord: np.ndarray, normal: np.ndarray, up: Up, path: Path | str) -> Float[np.ndarray, "3 3"]:
     """The quarter turns that bring the axis that points up to z."""
     if up == "auto":
         up = detect_up(coord, normal)
@@ -231,7 +246,7 @@ def _sides(coord: np.ndarray) -> Float[np.ndarray, "3"]:
     return high - low
 
 
-def _detected_unit(coord: np.ndarray, path: Path) -> float:
+def _detected_unit(coord: np.ndarray, path: Path | str) -> float:
     """Metres in a unit, by the smallest side of the scan: metres unless no room or building is that high."""
     side = _sides(coord)
     if side.min() <= LARGE_IN_CM:
@@ -241,7 +256,7 @@ def _detected_unit(coord: np.ndarray, path: Path) -> float:
     return metres
 
 
-def _warn_of_height(upright: np.ndarray, path: Path) -> None:
+def _warn_of_height(upright: np.ndarray, path: Path | str) -> None:
     height = _sides(upright)[2]
     if not LOWEST <= height <= HIGHEST:
         log.warning(

@@ -14,7 +14,8 @@ import splatsense
 from splatsense.library import Library
 from splatsense.web.guard import Guard
 from splatsense.web.replies import handle_errors
-from splatsense.web.routes import assets, jobs, library, search
+from splatsense.web.routes import assets, jobs, library, scenes, search
+from splatsense.web.scene_models import SceneModels
 from splatsense.web.services import Services
 from splatsense.web.settings import WebSettings
 
@@ -32,20 +33,21 @@ class PageFiles(StaticFiles):
         return reply
 
 
-def create_app(opened: Library, settings: WebSettings | None = None) -> FastAPI:
+def create_app(opened: Library, settings: WebSettings | None = None, models: SceneModels | None = None) -> FastAPI:
     """The page and the API of a library. The caller closes the library when the application has shut down.
 
     Args:
         opened: the library.
         settings: limits and addresses; by default for this machine alone.
+        models: that look into scenes; by default the bundled ones.
     """
-    settings = settings or WebSettings()
+    settings, models = settings or WebSettings(), models or SceneModels()
     for suffix, kind in MEDIA_TYPES.items():  # a machine's own tables may say otherwise
         mimetypes.add_type(kind, suffix)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.services = services = Services.of(opened, settings)
+        app.state.services = services = Services.of(opened, settings, models)
         yield
         services.close()
 
@@ -59,7 +61,7 @@ def create_app(opened: Library, settings: WebSettings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     handle_errors(app)
-    for routes in (library, search, assets, jobs):
+    for routes in (library, search, assets, scenes, jobs):
         app.include_router(routes.router)
 
     @app.get("/", include_in_schema=False)

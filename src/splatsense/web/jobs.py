@@ -1,8 +1,9 @@
-"""`Jobs`: indexing in the background, one job after the other, with progress, per-file errors and cancelling.
+"""`Jobs`: long work in the background, with progress, errors and cancelling.
 
 Design
-- One thread works. A job is cut into portions of a few files; between two of them it looks whether it was cancelled. What is
-  stored by then is kept, as with an interrupted `splatsense add`.
+- A kind of work has a thread of its own, in which its jobs run one after the other: a scene does not wait for a folder.
+- Indexing is cut into portions of a few files; between two of them it looks whether it was cancelled. What is stored by then
+  is kept, as with an interrupted `splatsense add`.
 - Whoever watches asks for `Job.state()` when `Job.version` has changed; nothing is pushed from the working thread.
 """
 
@@ -27,22 +28,25 @@ LISTED_FAILURES = 500
 KEPT_JOBS = 50
 
 
+class Cancelled(Exception):
+    """The job was cancelled; raised and caught in its thread."""
+
+
 class Job:
-    """One indexing run.
+    """One piece of work, done by `_work` of a subclass.
 
     Args:
         title: what people call it.
-        paths: files and folders to index.
-        after: called with the failed files before the run says that it is over.
     """
 
-    def __init__(self, title: str, paths: Sequence[Path], after: Callable[[list[Path]], None] | None = None) -> None:
+    kind = ""
+
+    def __init__(self, title: str) -> None:
         self.id = secrets.token_urlsafe(12)
-        self.title, self.paths, self.after = title, list(paths), after
+        self.title = title
         self.version = 0
-        self.failed: list[tuple[Path, str]] = []
         self._status, self._message, self._current = "waiting", "", ""
-        self._total = self._indexed = self._skipped = 0
+        self._total = self._done = 0
         self._started = self._ended = 0.0
         self._cancelled = threading.Event()
 
@@ -52,88 +56,141 @@ class Job:
         return self._status in ("done", "cancelled", "failed")
 
     def cancel(self) -> None:
-        """Stop after the files that are being worked on."""
+        """Stop at the next moment at which nothing is lost by it."""
         self._cancelled.set()
         self.version += 1
 
     def state(self) -> dict[str, Any]:
-        """What the page shows: status, counts, seconds, rate and the files that failed."""
+        """What the page shows: status, counts, seconds and rate."""
         now = self._ended or time.monotonic()
         seconds = now - self._started if self._started else 0.0
-        done = self._indexed + self._skipped + len(self.failed)
         return {
             "id": self.id,
+            "kind": self.kind,
             "title": self.title,
             "status": "cancelling" if self._cancelled.is_set() and not self.is_over else self._status,
             "message": self._message,
             "total": self._total,
-            "done": done,
-            "indexed": self._indexed,
-            "skipped": self._skipped,
-            "failed": len(self.failed),
-            "failures": [
-                {"file": printable(path.name), "reason": printable(why)} for path, why in self.failed[:LISTED_FAILURES]
-            ],
+            "done": self._done,
             "current": self._current,
             "seconds": round(seconds, 1),
-            "rate": round(done / seconds, 1) if seconds > 0 else 0.0,
+            "rate": round(self._done / seconds, 1) if seconds > 0 else 0.0,
         }
 
-    def run(self, library: Library) -> None:
-        """Index the files into the library. Raises nothing: what goes wrong is in the state."""
+    def run(self) -> None:
+        """Do the work. Raises nothing: what goes wrong is in the state."""
         self._started = time.monotonic()
+        status, message = "done", ""
         try:
-            status, message = self._index(library), ""
-            if self.after is not None:
-                self.after([path for path, _ in self.failed])
+            self.check()
+            self.change(status="running")
+            self._work()
+        except Cancelled:
+            status = "cancelled"
         except (SplatSenseError, OSError) as error:
             status, message = "failed", printable(error)
         except Exception:  # a defect of ours must not end the thread that all jobs share
             identity = secrets.token_hex(4)
-            log.exception("%s: indexing stopped", identity)
+            log.exception("%s: %s stopped", identity, self.kind)
             status, message = "failed", f"Something went wrong; the server's log has the details under {identity}."
+        self._settle()
         self._ended = time.monotonic()
-        self._change(message=message, current="", status=status)  # in this order: the status says that the rest is final
+        self.change(message=message, current="", status=status)  # in this order: the status says that the rest is final
 
-    def _index(self, library: Library) -> str:
-        """The status at the end."""
+    def check(self) -> None:
+        """Raise Cancelled if the job is to stop."""
         if self._cancelled.is_set():
-            return "cancelled"
-        self._change(status="running")
-        files, missing = find_files(self.paths, library.path)
-        self.failed += missing
-        self._change(total=len(files) + len(missing))
-        for portion in _portions(files):
-            if self._cancelled.is_set():
-                return "cancelled"
-            self._change(current=printable(portion[0].name))
-            report = library.add(portion, progress=False, draw=True)
-            self.failed += report.failed
-            self._change(indexed=self._indexed + report.indexed, skipped=self._skipped + report.skipped)
-        return "done"
+            raise Cancelled
 
-    def _change(self, **values: Any) -> None:
+    def change(self, **values: Any) -> None:
+        """Set parts of the state."""
         for name, value in values.items():
             setattr(self, f"_{name}", value)
         self.version += 1
 
+    def _work(self) -> None:
+        raise NotImplementedError
+
+    def _settle(self) -> None:
+        """However it ended, this is called before the job says so."""
+
+
+class Indexing(Job):
+    """One indexing run.
+
+    Args:
+        library: that is added to.
+        title: what people call it.
+        paths: files and folders to index.
+        after: called with the failed files when the run is over or was cancelled, before it says so.
+        settled: called however the run ended, before it says so.
+    """
+
+    kind = "indexing"
+
+    def __init__(self, library: Library, title: str, paths: Sequence[Path], after: Callable[[list[Path]], None],
+                 settled: Callable[[], None] = lambda: None) -> None:  # fmt: skip
+        super().__init__(title)
+        self._library, self._paths, self._after, self._settled = library, list(paths), after, settled
+        self._failed: list[tuple[Path, str]] = []
+        self._indexed = self._skipped = 0
+
+    def state(self) -> dict[str, Any]:
+        """What the page shows: also how many files were indexed and passed over, and those that failed."""
+        return super().state() | {
+            "indexed": self._indexed,
+            "skipped": self._skipped,
+            "failed": len(self._failed),
+            "failures": [
+                {"file": printable(path.name), "reason": printable(why)} for path, why in self._failed[:LISTED_FAILURES]
+            ],
+        }
+
+    def _work(self) -> None:
+        try:
+            self._index()
+        except Cancelled:
+            self._after([path for path, _ in self._failed])
+            raise
+        self._after([path for path, _ in self._failed])
+
+    def _index(self) -> None:
+        files, missing = find_files(self._paths, self._library.path)
+        self._failed += missing
+        self.change(total=len(files) + len(missing), done=len(missing))
+        for portion in _portions(files):
+            self.check()
+            self.change(current=printable(portion[0].name))
+            report = self._library.add(portion, progress=False, draw=True)
+            self._failed += report.failed
+            self.change(indexed=self._indexed + report.indexed, skipped=self._skipped + report.skipped)
+            self.change(done=self._indexed + self._skipped + len(self._failed))
+
+    def _settle(self) -> None:
+        self._settled()
+
 
 class Jobs:
-    """Runs jobs one after the other in a thread of its own."""
+    """Runs jobs, those of a kind one after the other in a thread of its own."""
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
+    def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
-        self._queue: queue.Queue[Job | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._work, name="indexing", daemon=True)
-        self._thread.start()
+        self._queues: dict[str, queue.Queue[Job | None]] = {}
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
 
     def start(self, job: Job) -> Job:
-        """Put a job in the queue."""
-        for old in [job for job in self._jobs.values() if job.is_over][: max(0, len(self._jobs) - KEPT_JOBS + 1)]:
-            del self._jobs[old.id]
-        self._jobs[job.id] = job
-        self._queue.put(job)
+        """Put a job in the queue of its kind."""
+        with self._lock:
+            for old in [job for job in self._jobs.values() if job.is_over][: max(0, len(self._jobs) - KEPT_JOBS + 1)]:
+                del self._jobs[old.id]
+            self._jobs[job.id] = job
+            if job.kind not in self._queues:
+                self._queues[job.kind] = queue.Queue()
+                thread = threading.Thread(target=_work, args=(self._queues[job.kind],), name=job.kind, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._queues[job.kind].put(job)
         return job
 
     def find(self, identity: str) -> Job | None:
@@ -144,16 +201,23 @@ class Jobs:
         """Every job that is remembered, newest first."""
         return list(self._jobs.values())[::-1]
 
-    def close(self) -> None:
-        """Cancel everything and wait for the files that are being worked on."""
-        for job in self._jobs.values():
-            job.cancel()
-        self._queue.put(None)
-        self._thread.join()
+    def waiting(self) -> int:
+        """How many are not over."""
+        return sum(not job.is_over for job in self.all())
 
-    def _work(self) -> None:
-        while (job := self._queue.get()) is not None:
-            job.run(self._library)
+    def close(self) -> None:
+        """Cancel everything and wait for what cannot be left half done."""
+        for job in self.all():
+            job.cancel()
+        for waiting in self._queues.values():
+            waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+
+def _work(waiting: "queue.Queue[Job | None]") -> None:
+    while (job := waiting.get()) is not None:
+        job.run()
 
 
 def _portions(files: Sequence[Path]) -> Iterator[list[Path]]:

@@ -19,8 +19,11 @@ from splatsense.tables import counted, short_path
 from splatsense.web.app import create_app
 from splatsense.web.catalogue import Catalogue
 from splatsense.web.protocol import PromptProtocol
+from splatsense.web.scene_models import SceneModels
 from splatsense.web.settings import WebSettings
 
+StoreUrl = Annotated[str | None, tyro.conf.arg(metavar="URL")]
+ModelName = Annotated[str | None, tyro.conf.arg(metavar="MODEL")]
 LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
 BACKLOG = 256
 SHUTDOWN_SECONDS = 3
@@ -33,6 +36,9 @@ def serve(
     token: str | None = None,
     open: bool = False,
     model: str = "clip-gs-tiny",
+    store: StoreUrl = None,
+    scene_model: ModelName = None,
+    segmentation_model: ModelName = None,
 ) -> int:
     """Show a library as a page in the browser, until Ctrl+C.
 
@@ -43,9 +49,12 @@ def serve(
         token: The token, instead of a random one.
         open: Open the page in the browser.
         model: A bundled model's name, or the folder of one.
+        store: postgresql://USER@HOST/DATABASE of a library that machines share; the folder then holds caches only.
+        scene_model: Model that compares the points of scenes: a folder, or a bundled one's name.
+        segmentation_model: Model that tells classes and instances in scenes, likewise.
     """
-    settings = settings_for(host, token)
-    with listening_socket(host, port) as listener, Library(library, model) as opened:
+    settings, models = settings_for(host, token), SceneModels(scene_model, segmentation_model)
+    with listening_socket(host, port) as listener, Library(library, model, store=store) as opened:
         Catalogue(opened).snapshot()
         opened.embed_text("anything")  # loads the model, so that the first search does not wait for it
         link = page_link(settings, listener.getsockname()[1])
@@ -55,7 +64,7 @@ def serve(
         if open:
             threading.Timer(0.5, webbrowser.open, [link]).start()
         with contextlib.suppress(KeyboardInterrupt):  # the server is down by then
-            uvicorn.Server(server_config(create_app(opened, settings))).run(sockets=[listener])
+            uvicorn.Server(server_config(create_app(opened, settings, models))).run(sockets=[listener])
     return 0
 
 

@@ -16,6 +16,8 @@ from splatsense.library.names import printable
 from splatsense.web.catalogue import Catalogue
 from splatsense.web.conversions import Conversions
 from splatsense.web.jobs import Jobs
+from splatsense.web.scene_models import SceneModels
+from splatsense.web.scenes import Scenes
 from splatsense.web.searching import Searching
 from splatsense.web.settings import WebSettings
 from splatsense.web.uploads import Uploads
@@ -32,19 +34,22 @@ class Services:
     jobs: Jobs
     uploads: Uploads
     conversions: Conversions
+    scenes: Scenes
     drawing: threading.Lock
 
     @classmethod
-    def of(cls, library: Library, settings: WebSettings) -> "Services":
+    def of(cls, library: Library, settings: WebSettings, models: SceneModels) -> "Services":
         """Services of a library. `close` them."""
+        jobs = Jobs()
         return cls(
             library,
             settings,
             Catalogue(library),
             Searching(library),
-            Jobs(library),
+            jobs,
             Uploads(library, settings),
-            Conversions(library, settings.cache_bytes),
+            Conversions(library, settings),
+            Scenes(library, settings, jobs, models),
             threading.Lock(),
         )
 

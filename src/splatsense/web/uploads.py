@@ -4,27 +4,46 @@ Design
 - An upload is a folder with a random name; what was dropped together lies in it together, so that an OBJ finds its materials.
 - Names come from strangers: each part of one must be a plain name, and the file must be of a kind that assets are made of.
 - Bytes are written as they arrive, under a temporary name. The size is limited file by file, and some of the disk stays free.
+- An upload waits from its beginning until it has been indexed. How many wait, and their bytes, are limited together; whoever
+  comes then is told to come again (429). One that its sender has left alone makes room for others.
 - What cannot be indexed is deleted again.
 """
 
 import secrets
 import shutil
+import threading
+import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from splatsense.errors import DataError, LimitError
 from splatsense.files import atomic_write
 from splatsense.formats import ASSET_SUFFIXES
 from splatsense.library import Library
+from splatsense.tables import counted
 from splatsense.web.settings import WebSettings
 
 FOLDER = "uploads"
 COMPANIONS = frozenset({".mtl", ".bin", ".png", ".jpg", ".jpeg", ".webp"})
 """What an OBJ or glTF file refers to."""
 NAME_BYTES, DEPTH = 200, 8
+RETRY_SECONDS = 30
+"""When to come again, as the reply's Retry-After says."""
+
+
+@dataclass
+class _Upload:
+    """One that waits: its files, their bytes, those on their way included, and when the last ones came."""
+
+    files: set[Path] = field(default_factory=set)
+    size: int = 0
+    touched: float = field(default_factory=time.monotonic)
+    is_open: bool = True
 
 
 class Uploads:
@@ -33,13 +52,18 @@ class Uploads:
     def __init__(self, library: Library, settings: WebSettings) -> None:
         self._library, self._settings = library, settings
         self._root = library.path / FOLDER
-        self._files: dict[str, set[Path]] = {}
+        self._waiting: dict[str, _Upload] = {}
+        self._lock = threading.Lock()
 
     def begin(self) -> str:
-        """Make an empty upload and return its id."""
+        """Make an empty upload and return its id. Raises HTTPException 429 when too many wait."""
         identity = secrets.token_hex(8)
+        with self._lock:
+            self._drop_idle()
+            if len(self._waiting) >= self._settings.waiting_uploads:
+                raise busy(f"No more than {counted(len(self._waiting), 'upload')} may wait to be indexed")
+            self._waiting[identity] = _Upload()
         (self._root / identity).mkdir(parents=True)
-        self._files[identity] = set()
         return identity
 
     async def receive(self, identity: str, name: str, parts: AsyncIterator[bytes]) -> int:
@@ -53,26 +77,45 @@ class Uploads:
         Raises:
             DataError: there is no such upload, or the name is not taken.
             LimitError: the upload has too many files, or the disk would be full.
+            HTTPException: 429, all that waits together would be too large.
         """
-        files = self._open(identity)
+        upload = self._open(identity)
         path = self._root / identity / checked_name(name)
-        if len(files) >= self._settings.upload_files:
+        if len(upload.files) >= self._settings.upload_files:
             raise LimitError(f"An upload holds {self._settings.upload_files:,} files at most; index a folder instead.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        size = 0
-        with atomic_write(path) as temporary, temporary.open("wb") as out:
-            async for part in parts:
-                await run_in_threadpool(self._write, out, part)
-                size += len(part)
-        files.add(path)
+        size, before = 0, path.stat().st_size if path.is_file() else 0
+        try:
+            with atomic_write(path) as temporary, temporary.open("wb") as out:
+                async for part in parts:
+                    self._count(upload, len(part))
+                    size += len(part)
+                    await run_in_threadpool(self._write, out, part)
+        except BaseException:
+            self._count(upload, -size)
+            raise
+        self._count(upload, -before)  # it was sent again
+        upload.files.add(path)
         return size
 
     def finish(self, identity: str) -> Path:
         """Close an upload to further files and return its folder. Raises DataError when there is no such upload."""
-        if not self._open(identity):
+        upload = self._open(identity)
+        if not upload.files:
             raise DataError("This upload holds no files.")
-        del self._files[identity]
+        upload.is_open = False
         return self._root / identity
+
+    def settle(self, identity: str) -> None:
+        """It waits no longer: it has been indexed, or never will be."""
+        with self._lock:
+            self._waiting.pop(identity, None)
+
+    def abandon(self, identity: str) -> None:
+        """Delete an upload that was begun and will not be finished. Raises DataError when there is no such upload."""
+        self._open(identity)
+        self.settle(identity)
+        shutil.rmtree(self._root / identity, ignore_errors=True)
 
     def assets(self, folder: Path) -> list[Path]:
         """The files of an upload's folder that are assets and no companions of one."""
@@ -91,18 +134,42 @@ class Uploads:
 
     def close(self) -> None:
         """Delete what was begun and never finished."""
-        for identity in self._files:
-            shutil.rmtree(self._root / identity, ignore_errors=True)
+        for identity, upload in self._waiting.items():
+            if upload.is_open:
+                shutil.rmtree(self._root / identity, ignore_errors=True)
+
+    def _count(self, upload: _Upload, size: int) -> None:
+        """Add bytes to those that wait."""
+        with self._lock:
+            waiting = sum(one.size for one in self._waiting.values()) + size
+            if size > 0 and waiting > self._settings.waiting_bytes:
+                raise busy(f"Uploads that wait to be indexed may hold {self._settings.waiting_bytes:,} bytes together")
+            upload.size += size
+            upload.touched = time.monotonic()
+
+    def _drop_idle(self) -> None:
+        """Where there are too many, delete open uploads to which nothing has come for long."""
+        before = time.monotonic() - self._settings.idle_seconds
+        if len(self._waiting) >= self._settings.waiting_uploads:
+            for identity in [key for key, one in self._waiting.items() if one.is_open and one.touched < before]:
+                del self._waiting[identity]
+                shutil.rmtree(self._root / identity, ignore_errors=True)
 
     def _write(self, out: BinaryIO, part: bytes) -> None:
         if shutil.disk_usage(self._root).free - len(part) < self._settings.free_bytes:
             raise LimitError("The disk of the library is nearly full; make some space and try again.")
         out.write(part)
 
-    def _open(self, identity: str) -> set[Path]:
-        if identity not in self._files:
+    def _open(self, identity: str) -> _Upload:
+        upload = self._waiting.get(identity)
+        if upload is None or not upload.is_open:
             raise DataError("There is no such upload, or it is finished.")
-        return self._files[identity]
+        return upload
+
+
+def busy(what: str) -> HTTPException:
+    """The reply to whoever comes when enough is waiting already."""
+    return HTTPException(429, f"{what}; try again when some are done.", {"Retry-After": str(RETRY_SECONDS)})
 
 
 def checked_name(name: str) -> Path:

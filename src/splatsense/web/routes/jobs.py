@@ -15,8 +15,9 @@ from starlette.responses import StreamingResponse
 from splatsense.errors import DataError
 from splatsense.library.names import printable
 from splatsense.tables import counted
-from splatsense.web.jobs import Job
+from splatsense.web.jobs import Indexing, Job
 from splatsense.web.services import Services, Shared
+from splatsense.web.uploads import busy
 
 router = APIRouter(prefix="/api", tags=["indexing"])
 
@@ -31,7 +32,7 @@ class FolderRequest(BaseModel):
 
 @router.post("/uploads", status_code=201)
 def begin_upload(services: Shared) -> dict[str, str]:
-    """Begin an upload of files that belong together."""
+    """Begin an upload of files that belong together; 429 when too many wait to be indexed."""
     return {"id": services.uploads.begin()}
 
 
@@ -53,7 +54,17 @@ def index_upload(identity: str, services: Shared) -> dict[str, Any]:
         services.uploads.discard(folder, failed)
         services.catalogue.expire()
 
-    return services.jobs.start(Job(f"Upload of {counted(len(assets), 'file')}", assets, after)).state()
+    def settled() -> None:
+        services.uploads.settle(identity)
+
+    title = f"Upload of {counted(len(assets), 'file')}"
+    return services.jobs.start(Indexing(services.library, title, assets, after, settled)).state()
+
+
+@router.delete("/uploads/{identity}", status_code=204)
+def abandon_upload(identity: str, services: Shared) -> None:
+    """Delete an upload that is not indexed yet, with its files."""
+    services.uploads.abandon(identity)
 
 
 @router.post("/jobs", status_code=202)
@@ -68,7 +79,10 @@ def index_folder(request: FolderRequest, services: Shared) -> dict[str, Any]:
         raise DataError(f"{printable(path)}: give the whole path of the folder, such as /home/me/scans.")
     if not path.exists():
         raise DataError(f"{printable(path)}: there is no such folder.")
-    return services.jobs.start(Job(printable(path.name or path), [path], lambda failed: services.catalogue.expire())).state()
+    if services.jobs.waiting() >= services.settings.waiting_jobs:
+        raise busy(f"No more than {counted(services.settings.waiting_jobs, 'run')} may wait")
+    title = printable(path.name or path)
+    return services.jobs.start(Indexing(services.library, title, [path], lambda failed: services.catalogue.expire())).state()
 
 
 @router.get("/jobs")

@@ -26,6 +26,7 @@ def library(services: Shared) -> dict[str, Any]:
         "formats": {"read": sorted(ASSET_SUFFIXES), "companions": sorted(COMPANIONS), "write": list(FORMATS)},
         "upload_bytes": services.settings.upload_bytes,
         "can_index_folders": services.settings.is_local,
+        "scene_gaussians": services.settings.scene_gaussians,
     }
 
 

@@ -30,7 +30,7 @@ export class Adding {
       const [library, jobs] = await Promise.all([get("library"), get("jobs")]);
       this.library = library;
       byId("folder-form").hidden = !library.can_index_folders;
-      for (const job of jobs.reverse()) if (!isOver(job)) this.watch(job);
+      for (const job of jobs.reverse()) if (job.kind === "indexing" && !isOver(job)) this.watch(job);
     } catch {
       // the page says on its own that the server does not answer
     }
@@ -62,8 +62,9 @@ export class Adding {
       panel.end("Nothing to add", refused);
       return;
     }
+    let id = null;
     try {
-      const { id } = await post("uploads", {}, stop.signal);
+      ({ id } = await post("uploads", {}, stop.signal));
       const total = taken.reduce((sum, { file }) => sum + file.size, 0);
       let sent = 0, arrived = 0;
       for (const { file, path } of taken) {
@@ -79,11 +80,13 @@ export class Adding {
       }
       if (arrived === 0) {
         panel.end("Nothing was added", refused);
+        abandon(id);
         return;
       }
       this.watch(await post(`uploads/${id}/index`), panel, refused);
     } catch (error) {
       panel.end(error.name === "AbortError" ? "Cancelled" : error.message, refused);
+      abandon(id);
     }
   }
 
@@ -162,6 +165,9 @@ class Panel {
       el("ul", {}, failures.map(({ file, reason }) => el("li", {}, el("strong", {}, file), " ", reason))));
   }
 }
+
+/** Free the place of an upload that will not be indexed; the server does so too, later, should this fail. */
+const abandon = (id) => { if (id) remove(`uploads/${id}`).catch(() => {}); };
 
 const isOver = (job) => ["done", "cancelled", "failed"].includes(job.status);
 

@@ -1,5 +1,7 @@
 // Requests to the server. Errors carry the server's message and the id under which its log knows them.
 
+const SILENT = "The server does not answer. Is `splatsense serve` still running?";
+
 export class ApiError extends Error {
   constructor(message, status, id) {
     super(id && status >= 500 ? `${message} (${id})` : message);
@@ -8,7 +10,7 @@ export class ApiError extends Error {
 }
 
 async function checked(response) {
-  if (response.ok) return response.json();
+  if (response.ok) return response.status === 204 ? null : response.json();
   const failure = await response.json().catch(() => null);
   throw new ApiError(failure?.error?.message ?? `The server answered ${response.status}.`, response.status, failure?.error?.id);
 }
@@ -17,9 +19,21 @@ async function request(path, options) {
   try {
     return await checked(await fetch(`/api/${path}`, options));
   } catch (error) {
-    if (error instanceof TypeError) throw new ApiError("The server does not answer. Is `splatsense serve` still running?", 0);
+    if (error instanceof TypeError) throw new ApiError(SILENT, 0);
     throw error;
   }
+}
+
+/** Bytes and headers of a reply that is no JSON. */
+export async function getBytes(path) {
+  let response;
+  try {
+    response = await fetch(`/api/${path}`);
+  } catch {
+    throw new ApiError(SILENT, 0);
+  }
+  if (!response.ok) await checked(response);
+  return { bytes: new Uint8Array(await response.arrayBuffer()), headers: response.headers };
 }
 
 export const get = (path, signal) => request(path, { signal });

@@ -2,6 +2,7 @@
 import { get, thumbnail } from "./api.js";
 import { card } from "./card.js";
 import { brief, byId, bytes, count, el } from "./dom.js";
+import { SceneTools } from "./scene.js";
 
 export class AssetPage {
   constructor() {
@@ -25,6 +26,8 @@ export class AssetPage {
 
   close() {
     this.opened = null;
+    this.scene?.close();
+    this.scene = null;
     this.viewer?.close();
     this.viewer = null;
   }
@@ -33,11 +36,12 @@ export class AssetPage {
     const stage = el("div", { class: "stage" });
     const note = el("p", { class: "stage-note", role: "status" }, "Loading the 3D view…");
     const tools = el("div", { class: "stage-tools" });
+    const scene = el("section", { class: "scene", "aria-label": "Inside the scene", hidden: true });
     const neighbours = el("ul", { class: "grid", "aria-label": "Most similar" });
     const statistics = el("div", { class: "statistics" }, el("p", { class: "muted" }, "Reading the file…"));
     this.root.replaceChildren(
       el("div", { class: "asset" },
-        el("figure", { class: "viewer" }, stage, note, tools),
+        el("div", { class: "look" }, el("figure", { class: "viewer" }, stage, note, tools), scene),
         el("div", { class: "facts" },
           el("h1", { tabindex: -1 }, asset.name),
           el("p", { class: "muted path" }, asset.file),
@@ -48,13 +52,19 @@ export class AssetPage {
       el("section", { class: "below" }, el("h2", {}, "Statistics"), statistics));
     this.root.querySelector("h1").focus({ preventScroll: true });
     scrollTo(0, 0);
-    this.view(asset, stage, note, tools);
+    const isScene = asset.gaussians >= library.scene_gaussians;
+    this.view(asset, isScene, stage, note, tools).then((viewer) => {
+      if (!viewer || !isScene) return;
+      scene.hidden = false;
+      this.scene = new SceneTools(scene, asset, viewer);
+      this.scene.start();
+    });
     fill(neighbours, get(`assets/${asset.id}/neighbours?limit=12`), (found) => found.map(card));
     fill(statistics, get(`assets/${asset.id}/statistics`), statisticsTable);
   }
 
-  /** Start the viewer, or say why there is none and show the picture. */
-  async view(asset, stage, note, tools) {
+  /** Start the viewer and give it; or say why there is none and show the picture. */
+  async view(asset, isScene, stage, note, tools) {
     const opened = this.opened;
     const fall = (message) => {
       stage.replaceChildren(el("img", { src: thumbnail(asset), alt: `Picture of ${asset.name}`, width: 256, height: 256 }));
@@ -64,12 +74,12 @@ export class AssetPage {
     };
     if (!document.createElement("canvas").getContext("webgl2")) {
       fall("This browser has no WebGL2, so there is only a picture. Turn on hardware acceleration, or use a current browser.");
-      return;
+      return null;
     }
     try {
       const { Viewer } = await import("./viewer.js");
-      if (this.opened !== opened) return;
-      const viewer = this.viewer = new Viewer(stage);
+      if (this.opened !== opened) return null;
+      const viewer = this.viewer = new Viewer(stage, isScene);
       const turn = el("button", {
         type: "button", class: "quiet", "aria-pressed": "false",
         onclick: () => {
@@ -82,11 +92,13 @@ export class AssetPage {
       await viewer.load(`/api/assets/${asset.id}/view.spz?v=${asset.version}`, asset.name);
       stage.dataset.loaded = "true";
       note.hidden = true;
+      return this.opened === opened ? viewer : null;
     } catch (error) {
-      if (this.opened !== opened) return;
+      if (this.opened !== opened) return null;
       this.viewer?.close();
       this.viewer = null;
       fall(`There is no 3D view: ${error.message}`);
+      return null;
     }
   }
 }

@@ -1,19 +1,26 @@
 // The live 3D view of one asset: Spark on three.js, drawn only when something moves. Needs WebGL2.
+// For scenes, its Gaussians can be painted in other colours and chosen: by a click, or with Enter under the cross in the middle.
 import { SparkRenderer, SplatMesh } from "@sparkjsdev/spark";
 import * as THREE from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
+import { Splats } from "./splats.js";
 import { color } from "./theme.js";
 
 const FIELD_OF_VIEW = 40;
 const DISTANCE = 3.6; // of the camera from an object whose longest half-extent is 1
 const ELEVATION = 20, AZIMUTH = 30; // degrees, those of the thumbnails
+const ABOVE = 50; // degrees, to look into a scene over its walls
 const TURN = Math.PI / 36; // radians for a key
 const LONGEST_SORT = 5_000; // milliseconds
+const STILL = 5; // pixels that the pointer of a click may move
+const REACH = 3; // pixels beside a Gaussian that still meet it
+const MARK = 0.012; // radius of the mark for each unit of distance
 
 export class Viewer {
-  /** @param {HTMLElement} box  what the canvas fills */
-  constructor(box) {
+  /** @param {HTMLElement} box  what the canvas fills; @param {boolean} isScene  seen from further above */
+  constructor(box, isScene = false) {
     this.box = box;
+    this.elevation = isScene ? ABOVE : ELEVATION;
     this.renderer = new THREE.WebGLRenderer({ antialias: false, powerPreference: "high-performance" });
     this.renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
     this.canvas = this.renderer.domElement;
@@ -29,11 +36,13 @@ export class Viewer {
     this.controls.minDistance = 0.2;
     this.controls.maxDistance = 40;
     this.canvas.addEventListener("keydown", (event) => this.key(event));
-    this.onTheme = () => this.paint();
+    this.canvas.addEventListener("pointerdown", (event) => { this.pressed = [event.clientX, event.clientY]; });
+    this.canvas.addEventListener("click", (event) => this.click(event));
+    this.onTheme = () => this.repaint();
     document.addEventListener("theme", this.onTheme);
     this.resized = new ResizeObserver(() => this.resize());
     this.resized.observe(box);
-    this.paint();
+    this.repaint();
     this.reset();
   }
 
@@ -45,12 +54,13 @@ export class Viewer {
     const mesh = new SplatMesh({ fileBytes: await reply.arrayBuffer(), fileName: "view.spz" });
     await mesh.initialized;
     if (this.closed) return;
+    this.mesh = mesh;
     this.scene.add(mesh);
     this.draw();
   }
 
   reset() {
-    const elevation = THREE.MathUtils.degToRad(ELEVATION), azimuth = THREE.MathUtils.degToRad(AZIMUTH);
+    const elevation = THREE.MathUtils.degToRad(this.elevation), azimuth = THREE.MathUtils.degToRad(AZIMUTH);
     this.camera.position.setFromSphericalCoords(DISTANCE, Math.PI / 2 - elevation, azimuth);
     this.controls.target.set(0, 0, 0);
     this.controls.update();
@@ -69,6 +79,7 @@ export class Viewer {
       ArrowUp: () => { around.phi -= TURN; }, ArrowDown: () => { around.phi += TURN; },
       "+": () => { around.radius /= 1.1; }, "=": () => { around.radius /= 1.1; }, "-": () => { around.radius *= 1.1; },
     };
+    if (event.key === "Enter" && this.isAiming) { this.choose(0, 0); event.preventDefault(); return; }
     if (event.key === "0") { this.reset(); event.preventDefault(); return; }
     if (!(event.key in actions) || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
@@ -79,7 +90,64 @@ export class Viewer {
     this.draw();
   }
 
-  paint() {
+  /** The Gaussians, once they are asked for. */
+  get splats() {
+    this.held ??= new Splats(this.mesh);
+    return this.held;
+  }
+
+  /** Paint the Gaussians, three bytes for each; given nothing, in their own colours. */
+  paint(colors) {
+    if (!colors && !this.held) return;
+    this.splats.paint(colors);
+    this.draw();
+  }
+
+  /** Cut off the top of the scene, or put it back. */
+  cut(isCut) {
+    this.splats.cut(isCut);
+    this.draw();
+  }
+
+  /** Whether a point can be chosen: the cross in the middle is shown while the view has the focus. */
+  aim(isOn) {
+    this.isAiming = isOn;
+    this.box.classList.toggle("aiming", isOn);
+  }
+
+  click({ clientX, clientY }) {
+    const [x, y] = this.pressed ?? [clientX, clientY];
+    if (!this.isAiming || Math.hypot(clientX - x, clientY - y) > STILL) return;
+    const { left, top, width, height } = this.canvas.getBoundingClientRect();
+    this.choose(2 * (clientX - left) / width - 1, 1 - 2 * (clientY - top) / height);
+  }
+
+  /** Tell `onPick` which Gaussian is seen at a place of the view, x and y in [-1, 1]; -1 for none. */
+  choose(x, y) {
+    if (!this.mesh) return;
+    this.camera.updateMatrixWorld(); // it may have moved since the last frame
+    const caster = new THREE.Raycaster();
+    caster.setFromCamera(new THREE.Vector2(x, y), this.camera);
+    this.mesh.updateMatrixWorld();
+    const ray = caster.ray.clone().applyMatrix4(this.mesh.matrixWorld.clone().invert());
+    ray.direction.normalize();
+    const pixel = 2 * Math.tan(THREE.MathUtils.degToRad(FIELD_OF_VIEW) / 2) / this.canvas.clientHeight;
+    this.onPick?.(this.splats.pick(ray, REACH * pixel));
+  }
+
+  /** Mark a Gaussian, or none. */
+  mark(gaussian) {
+    this.marker ??= marker();
+    if (gaussian < 0) {
+      this.scene.remove(this.marker);
+    } else {
+      this.marker.position.copy(this.mesh.localToWorld(this.splats.center(gaussian)));
+      this.scene.add(this.marker);
+    }
+    this.draw();
+  }
+
+  repaint() {
     this.renderer.setClearColor(new THREE.Color(color("stage")), 1);
     this.draw();
   }
@@ -99,6 +167,7 @@ export class Viewer {
     this.waiting = requestAnimationFrame(() => {
       this.waiting = 0;
       if (this.controls.autoRotate) this.controls.update();
+      this.marker?.scale.setScalar(MARK * this.camera.position.distanceTo(this.marker.position));
       this.renderer.render(this.scene, this.camera);
       if (this.controls.autoRotate) this.draw();
     });
@@ -118,4 +187,15 @@ export class Viewer {
     this.renderer.dispose();
     this.renderer.forceContextLoss();
   }
+}
+
+/** A ball of radius 1 that is seen through everything, with a rim that stands out from any colour. */
+function marker() {
+  const ball = (radius, tint, order) => {
+    const mesh = new THREE.Mesh(new THREE.SphereGeometry(radius, 24, 16),
+      new THREE.MeshBasicMaterial({ color: tint, depthTest: false, depthWrite: false, transparent: true }));
+    mesh.renderOrder = order;
+    return mesh;
+  };
+  return new THREE.Group().add(ball(1, 0x000000, 10), ball(0.75, 0xffffff, 11));
 }
