@@ -60,7 +60,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "study clip-gs": ("splatsense.clip_gs.study:study", "train and measure every row of the CLIP-GS ablation, and tabulate it"),
     "study gaussian-cross": (
-        "splatsense.segmentation.study:study",
+        "splatsense.scene_study.study:study",
         "measure what pre-training of scenes is worth: probes, fine-tuning, few labels, instances, and tabulate it",
     ),
     "evaluate zero-shot": ("splatsense.clip_gs.evaluate:evaluate_zero_shot", "classify objects by the names of their classes"),

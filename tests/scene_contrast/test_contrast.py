@@ -18,9 +18,9 @@ from splatsense.scene_contrast.config import ContrastConfig
 from splatsense.scene_contrast.loss import point_info_nce
 from splatsense.scene_contrast.pretrain import ContrastRun, pretrain_contrast
 from splatsense.scene_contrast.views import ViewConfig, collate, draw_view, match, view_pair
+from splatsense.scene_study.runs import pretrain_once
 from splatsense.segmentation import model as segmentation_model
 from splatsense.segmentation.augment import AugmentConfig
-from splatsense.segmentation.study_runs import pretrain_once
 from splatsense.training.checkpoint import CURRENT
 from splatsense.training.metrics import METRICS, read_metrics
 

@@ -127,6 +127,12 @@ def test_a_backbone_is_used_with_its_own_voxels(rooms, untrained, tmp_path):
         backbone_voxel(tmp_path)
 
 
+def test_a_scene_with_one_label_is_refused(rooms, untrained, tmp_path):
+    run = SegmentationRun(probe(rooms, tmp_path, untrained["semantic"], points=1))
+    with pytest.raises(DataError, match="train_0000: has labels in 1 voxels"):
+        run.features.scene(0)
+
+
 def test_settings_that_cannot_be(rooms, tmp_path, untrained):
     untrained_tuned = {"backbone": "random:tiny", "protocol": "finetune", "cached": False}
     for changes, message in (({"backbone": "random:huge"}, "random:tiny"), ({"protocol": "finetune"}, "--cached"),

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from splatsense.errors import DataError
 from splatsense.segmentation.dataset import SeedOf, TrainingScenes
 from splatsense.segmentation.network import Segmenter
 from splatsense.segmentation.points import NONE, label_set
@@ -55,7 +56,7 @@ class CachedFeatures:
         self._bytes = 0
 
     def scene(self, row: int) -> FeatureBatch:
-        """Features of all voxels of a scene that have a class."""
+        """Features of all voxels of a scene that have a class. Raises DataError when fewer than two have."""
         if row not in self._kept:
             self._kept[row] = found = self._compute(row)
             self._bytes += found.features.nbytes
@@ -86,6 +87,8 @@ class CachedFeatures:
         features, voxel = voxel_features(self.network, points, self.scenes.config.voxel)
         semantic = voxel_classes(points.semantic, voxel, len(features), self.classes)
         labelled = semantic != NONE
+        if int(labelled.sum()) < 2:
+            raise DataError(f"{self.scenes.folders[row]}: has labels in {int(labelled.sum())} voxels; leave the scene out.")
         return FeatureBatch(features[labelled], semantic[labelled])
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from splatsense.errors import DataError
 from splatsense.segmentation.augment import AugmentConfig
-from splatsense.segmentation.config import Protocol, SegmentationConfig, Task
+from splatsense.segmentation.config import ClusterConfig, Protocol, SegmentationConfig, Task
 
 S3DIS_AREAS = tuple(f"Area_{number}" for number in range(1, 7))
 INSTANCE_AUGMENT = AugmentConfig(dropout_chance=0.5, color_shift=0.1)
@@ -67,12 +67,18 @@ def s3dis(scenes: str, out: str, task: Task, limits: Limits, area: int = 5, **st
 
 
 def rooms20(scenes: str, out: str, task: Task, limits: Limits, **start: Any) -> SegmentationConfig:
-    """Synthetic rooms, ScanNet's 20 classes: smaller crops and batches, hundreds of steps instead of epochs."""
+    """Synthetic rooms, ScanNet's 20 classes: smaller crops and batches, hundreds of steps instead of epochs.
+
+    Clusters may be as small as at 2 cm: a surface has a sixth of the voxels.
+    """
     config = SegmentationConfig(
         scenes, out, "scannet20", task, size="tiny", voxel=0.05, crop_points=30_000, batch_size=4, steps=600,
         learning_rate=5e-3, **vars(limits), **start,
     )  # fmt: skip
-    return replace(_pointgroup(config, learning_rate=5e-3, batch_size=4), crop_share=0.0) if task == "instance" else config
+    if task == "instance":
+        cluster = ClusterConfig(least=8, least_proposal=16)
+        return replace(_pointgroup(config, learning_rate=5e-3, batch_size=4), crop_share=0.0, cluster=cluster)
+    return config
 
 
 def _pointgroup(config: SegmentationConfig, learning_rate: float, batch_size: int) -> SegmentationConfig:

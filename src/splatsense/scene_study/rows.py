@@ -37,7 +37,7 @@ TITLES = {MAIN: "GaussianCross", CONTRAST: "contrastive", UNTRAINED: "random wei
 }
 
 PROBE: dict[str, Any] = {"cached": True, "learning_rate": 0.02, "batch_size": 4, "crop_points": 4096}
-TUNE: dict[str, Any] = {"batch_size": 4, "crop_points": 15_000}
+TUNE: dict[str, Any] = {"batch_size": 2, "crop_points": 15_000, "crop_share": 0.0}
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def downstream(
     limits = Limits(**dict(row.limits), limit_seed=seed)  # pyright: ignore[reportArgumentType]
     task = "instance" if row.table == "instances" else "semantic"
     config = rooms20(scenes, str(out), task, limits, protocol=protocol, backbone=backbone, seed=seed)
-    changes = (PROBE if row.table == "probe" else TUNE) | {"crop_share": 0.0}
+    changes = PROBE if row.table == "probe" else TUNE
     voxel = backbone_voxel(first if untrained else backbone)
     return replace(config, voxel=voxel, size=size, steps=steps, val_split=val_split or "none", name=row.name, **changes)
 

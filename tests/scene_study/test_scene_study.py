@@ -11,12 +11,12 @@ from splatsense.cli import main
 from splatsense.errors import CheckpointError, DataError
 from splatsense.gaussian_cross.model import save_backbone
 from splatsense.gaussian_cross.unet import UNET_SIZES, SpUNet, UNetConfig
+from splatsense.scene_study.report import blocks, plot
+from splatsense.scene_study.rows import ABLATIONS, COUNTS, SHARES, Row, downstream, plan_rows, pretraining, size_of
+from splatsense.scene_study.study import SceneStudyConfig, study
 from splatsense.segmentation.dataset import TrainingScenes
 from splatsense.segmentation.evaluate import score_scenes
 from splatsense.segmentation.model import load_segmentation_model
-from splatsense.segmentation.study import SceneStudyConfig, study
-from splatsense.segmentation.study_report import blocks, plot
-from splatsense.segmentation.study_rows import ABLATIONS, COUNTS, SHARES, Row, downstream, plan_rows, pretraining, size_of
 
 TABLES = ("probe", "finetune", "scenes", "points", "instances")
 PAGE = "".join(f"about {name}\n<!-- study:{name} -->\nSTALE\n<!-- /study:{name} -->\n" for name in ("setup", *TABLES, "plot"))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from splatsense.segmentation.study_rows import Row, Table
+from splatsense.scene_study.rows import Row, Table
 from splatsense.studies.dots import plot_dots
 from splatsense.studies.page import DASH, joined, markdown, mean_and_deviation, points, spread
 

@@ -1,11 +1,11 @@
 """`splatsense study gaussian-cross`: what pre-training of scenes is worth downstream, from rooms to tables, by one command.
 
 Design
-- `study_rows` says what is compared, `study_runs` trains and measures one run, `study_report` shows figures. Here is the order.
+- `rows` says what is compared, `runs` trains and measures one run, `report` shows figures. Here is the order.
 - All rows of a seed come before those of the next: a study that is cut short has whole tables with fewer seeds.
 - It may be killed at any moment; the same command goes on, inside the run that was interrupted. Tables are written after
   every run, from the figures on disk.
-- Nothing is chosen by the test split: settings are constants of `study_rows`, and every model is measured once.
+- Nothing is chosen by the test split: settings are constants of `rows`, and every model is measured once.
 - Pre-training runs have one seed; `--seeds` are those of heads, augmentation, fine-tuning and draws of limited data.
 """
 
@@ -20,12 +20,12 @@ from splatsense.clip_gs.build_folder import locked
 from splatsense.errors import DataError
 from splatsense.files import atomic_write
 from splatsense.gaussian_cross.sizes import Size
+from splatsense.scene_study.report import PICTURE, as_json, blocks, plot
+from splatsense.scene_study.rows import ABLATIONS, CONTRAST, MAIN, Row, Table, downstream, plan_rows, pretraining
+from splatsense.scene_study.runs import FIGURES, pretrain_once, run_once
 from splatsense.scenes import list_scenes
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.model import find_model, load_backbone, read_card
-from splatsense.segmentation.study_report import PICTURE, as_json, blocks, plot
-from splatsense.segmentation.study_rows import ABLATIONS, CONTRAST, MAIN, Row, Table, downstream, plan_rows, pretraining
-from splatsense.segmentation.study_runs import FIGURES, pretrain_once, run_once
 from splatsense.studies.page import check_page, joined, markdown, write_into
 from splatsense.studies.records import read_json, write_json
 
