@@ -1,6 +1,6 @@
 """What a step of GaussianCross pre-training costs, stage by stage, and how it grows with voxels, views and anchors.
 
-python benchmarks/gaussian_cross.py [SCENE] [--size tiny] [--voxels 30000] [--repeats 3] [--scaling OUT.png]
+python benchmarks/gaussian_cross.py [SCENE] [--size tiny] [--voxels 30000] [--repeats 3] [--scaling OUT.webp]
 
 Each stage is differentiated on its own (its input is cut off from what came before), so that its share of the backward pass is
 seen.
