@@ -146,8 +146,8 @@ def draw(measured: dict[str, Pairs], path: Path) -> None:
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(13)
     highest = 1.1 * max(step for pairs in measured.values() for _, step in pairs)
     for index, (axis, pairs) in enumerate(measured.items()):
-        left, bottom, wide, tall = index * PANEL[0] + 50, PANEL[1] - 50, PANEL[0] - 70, PANEL[1] - 70
-        most = 1.05 * max(size for size, _ in pairs)
+        left, bottom, wide, tall = index * PANEL[0] + 50, PANEL[1] - 50, PANEL[0] - 80, PANEL[1] - 70
+        most = max(size for size, _ in pairs)
 
         def place(size: float, step: float, corner=(left, bottom), scale=(wide / most, tall / highest)) -> tuple[float, float]:
             return corner[0] + size * scale[0], corner[1] - step * scale[1]
@@ -156,7 +156,7 @@ def draw(measured: dict[str, Pairs], path: Path) -> None:
         for tick in range(5):
             size, step = most * tick / 4, highest * tick / 4
             pen.text((place(size, 0)[0], bottom + 6), f"{size:,.0f}", "black", font, "ma")
-            pen.text((left - 6, place(0, step)[1]), f"{step:.1f}", "black", font, "rm")
+            pen.text((left - 6, place(0, step)[1]), f"{step:.2f}", "black", font, "rm")
         pen.text((left + wide / 2, PANEL[1] - 8), axis, "black", font, "ms")
         pen.text((left + 8, bottom - tall + 6), "seconds a step", "black", font)
         slope, start = line_through(pairs)
