@@ -1,6 +1,6 @@
 """What a step of GaussianCross pre-training costs, stage by stage, and how it grows with voxels, views and anchors.
 
-python benchmarks/gaussian_cross.py [SCENE] [--size tiny] [--voxels 30000] [--repeats 3] [--scaling OUT.png]
+python benchmarks/gaussian_cross.py [SCENE] [--size tiny] [--voxels 30000] [--repeats 3] [--scaling OUT.webp]
 
 Each stage is differentiated on its own (its input is cut off from what came before), so that its share of the backward pass is
 seen.
@@ -20,7 +20,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from splatsense.corpora.rooms import RoomSettings
 from splatsense.corpora.rooms.build import build_rooms
@@ -31,7 +31,6 @@ from splatsense.gaussian_cross.pretrain_config import PretrainConfig
 from splatsense.gaussian_cross.pretrain_model import Prediction
 from splatsense.native import native_level
 from splatsense.sparse import SparseTensor
-from splatsense.training.plot import plot_metrics
 
 
 def timed_step(run: PretrainRun, batch: TrainingBatch) -> dict[str, float]:
@@ -104,20 +103,23 @@ def measure(config: PretrainConfig, repeats: int) -> tuple[dict[str, float], Tra
     return seconds, batch, sum(one.anchors for one in decoded), sum(len(one.gaussians) for one in decoded)
 
 
-AXES: dict[str, tuple[str, tuple[dict, ...]]] = {  # what changes, and to which values
-    "voxels": ("thousand voxels", tuple({"voxel": side, "most_voxels": 10**6} for side in (0.1, 0.07, 0.05, 0.04, 0.034))),
-    "views": ("views", tuple({"views": count} for count in (1, 2, 4, 6, 8))),
-    "anchors": ("thousand anchors", (*({"reach": cells} for cells in (0, 1, 2, 3)), {"anchors": "all"})),
+Pairs = list[tuple[float, float]]
+AXES: dict[str, tuple[dict, ...]] = {  # to which values each is changed
+    "voxels": tuple({"voxel": side, "most_voxels": 10**6} for side in (0.1, 0.07, 0.05, 0.04, 0.034)),
+    "views": tuple({"views": count} for count in (1, 2, 4, 6, 8)),
+    "anchors": (*({"reach": cells} for cells in (0, 1, 2, 3)), {"anchors": "all"}),
 }
+PANEL = (400, 320)  # pixels
 
 
 def scaling(config: PretrainConfig, repeats: int, path: Path, axes: list[str]) -> None:
     """Print seconds per step against voxels, views or anchors, with the stages' shares, and plot every axis measured so far."""
     kept = Path(config.out) / "scaling.json"
-    measured: dict[str, list[tuple[float, float]]] = json.loads(kept.read_text()) if kept.exists() else {}
+    measured: dict[str, Pairs] = json.loads(kept.read_text()) if kept.exists() else {}
+    measure(config, 1)  # warms up
     for axis in axes:
         measured[axis] = []
-        for changes in AXES[axis][1]:
+        for changes in AXES[axis]:
             seconds, batch, anchors, _ = measure(replace(config, **changes), repeats)
             del seconds["data"]
             size = {"voxels": len(batch.coordinates), "views": sum(batch.views), "anchors": anchors}[axis]
@@ -126,27 +128,43 @@ def scaling(config: PretrainConfig, repeats: int, path: Path, axes: list[str]) -
             print(f"{axis:>8} {size:>8,}  {step:.3f} s a step: {shares}", flush=True)
             measured[axis].append((size, step))
     kept.write_text(json.dumps(measured))
-    lines: list[dict[str, float]] = []
     for axis, pairs in measured.items():
-        label = AXES[axis][0]
-        unit = 1000 if label.startswith("thousand") else 1
-        slope, start = statistics.linear_regression(*zip(*pairs, strict=True))
+        slope, start = line_through(pairs)
         worst = max(abs(step / (start + slope * size) - 1) for size, step in pairs)
         print(f"{axis:>8}: {start:.3f} s + {slope * 1e6:.2f} us each; at most {worst:.0%} from that line")
-        lines += [
-            {"step": size / unit, f"{label}_seconds": step, f"{label}_line": start + slope * size} for size, step in pairs
-        ]
-    draw(lines, path)
+    draw(measured, path)
 
 
-def draw(lines: list[dict[str, float]], path: Path) -> None:
-    """One panel for each axis."""
-    drawn = path.with_suffix(".png")
-    plot_metrics(lines, drawn, "seconds per pre-training step, and a straight line through them")
-    if drawn != path:
-        with Image.open(drawn) as picture:
-            picture.save(path, lossless=True)
-        drawn.unlink()
+def line_through(pairs: Pairs) -> tuple[float, float]:
+    """Slope and start of the straight line through (size, seconds)."""
+    return tuple(statistics.linear_regression(*zip(*pairs, strict=True)))
+
+
+def draw(measured: dict[str, Pairs], path: Path) -> None:
+    """A panel for each axis: points, and the line through them; both axes begin at 0."""
+    image = Image.new("RGB", (PANEL[0] * len(measured), PANEL[1]), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(13)
+    highest = 1.1 * max(step for pairs in measured.values() for _, step in pairs)
+    for index, (axis, pairs) in enumerate(measured.items()):
+        left, bottom, wide, tall = index * PANEL[0] + 50, PANEL[1] - 50, PANEL[0] - 80, PANEL[1] - 70
+        most = max(size for size, _ in pairs)
+
+        def place(size: float, step: float, corner=(left, bottom), scale=(wide / most, tall / highest)) -> tuple[float, float]:
+            return corner[0] + size * scale[0], corner[1] - step * scale[1]
+
+        pen.rectangle((left, bottom - tall, left + wide, bottom), outline="#888888")
+        for tick in range(5):
+            size, step = most * tick / 4, highest * tick / 4
+            pen.text((place(size, 0)[0], bottom + 6), f"{size:,.0f}", "black", font, "ma")
+            pen.text((left - 6, place(0, step)[1]), f"{step:.2f}", "black", font, "rm")
+        pen.text((left + wide / 2, PANEL[1] - 8), axis, "black", font, "ms")
+        pen.text((left + 8, bottom - tall + 6), "seconds a step", "black", font)
+        slope, start = line_through(pairs)
+        pen.line((*place(0, start), *place(most, start + slope * most)), "#d62728", 2)
+        for pair in pairs:
+            x, y = place(*pair)
+            pen.ellipse((x - 4, y - 4, x + 4, y + 4), "#1f77b4")
+    image.save(path, lossless=True)
 
 
 def made_room(folder: Path) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from splatsense.errors import DataError, FormatError
+from splatsense.gaussian_cross import scene_points
 from splatsense.gaussian_cross.dataset import SampleConfig, SceneSet, collate
 from splatsense.gaussian_cross.scene_points import load_points, unproject
 from splatsense.scenes import load_scene, save_scene
@@ -171,6 +172,16 @@ def test_a_large_scan_takes_the_memory_of_a_sampled_one(changed, scene_folder):
         coord=many.astype(np.float32), color=np.repeat(scene.color, 60, axis=0), normal=np.repeat(scene.normal, 60, axis=0)
     )
     assert len(load_points(dense, 0.1).coord) < 2.5 * len(load_points(scene_folder, 0.1).coord)
+
+
+def test_a_scan_of_too_many_points_is_thinned_and_says_so(scene_folder, monkeypatch, caplog):
+    whole = load_points(scene_folder, 0.1)
+    monkeypatch.setattr(scene_points, "MOST_POINTS", len(whole.coord) // 3)
+    with caplog.at_level(logging.WARNING, "splatsense"):
+        thinned = load_points(scene_folder, 0.1)
+    assert torch.equal(thinned.coord, whole.coord[::4])
+    assert torch.equal(thinned.features, whole.features[::4])
+    assert "one in 4 is kept" in caplog.text
 
 
 def test_unprojected_depth_is_where_the_room_is(scene_folder):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splatsense.errors import DataError
-from splatsense.sparse import SparseTensor, voxelize
+from splatsense.sparse import SparseTensor, tensor, voxelize
 from splatsense.sparse.morton import BATCHES, LIMIT
 
 
@@ -65,6 +65,21 @@ def test_voxelize_takes_means(count, seed):
         torch.testing.assert_close(tensor.features[row], features[voxel == row].mean(0))
     tensor.features.sum().backward()
     assert features.grad is not None
+
+
+def test_voxelize_in_slices_is_voxelize_at_once(monkeypatch):
+    points = torch.rand(500, 3, generator=torch.Generator().manual_seed(0))
+    features, batch = points.clone().requires_grad_(), torch.arange(500) % 2
+    whole, row = voxelize(points, 0.1, features, batch)
+    whole.features.square().sum().backward()
+    gradient, features.grad = features.grad, None
+    monkeypatch.setattr(tensor, "SLICE", 64)
+    sliced, sliced_row = voxelize(points, 0.1, features, batch)
+    sliced.features.square().sum().backward()
+    assert torch.equal(sliced.coordinates, whole.coordinates)
+    assert torch.equal(sliced.features, whole.features)
+    assert torch.equal(sliced_row, row)
+    assert torch.equal(features.grad, gradient)
 
 
 def test_result_of_voxelize_is_what_the_constructor_makes():

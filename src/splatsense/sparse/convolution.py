@@ -1,5 +1,7 @@
 """Sparse 3D convolution along a neighbour map: native for float32 on a CPU, otherwise gather, matrix product and scatter.
 
+spconv takes their place where it is asked for (`spconv_backend.py`).
+
 Design
 - Submanifold, strided and inverse convolution differ in their `KernelMap` only.
 - A weight has spconv's layout, (out, kx, ky, kz, in), so state dicts of spconv 2.x fit as they are.
@@ -18,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from splatsense.errors import DataError
 from splatsense.native import load_native
-from splatsense.sparse import native
+from splatsense.sparse import native, spconv_backend
 from splatsense.sparse.kernel_map import KernelMap
 
 
@@ -56,6 +58,10 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         ctx.kernel_map = kernel_map
         of_features, of_weight = ctx.needs_input_grad[:2]
+        ctx.spconv = spconv_backend.is_chosen(features.dtype)
+        if ctx.spconv:
+            ctx.save_for_backward(features, weight)
+            return spconv_backend.convolve(features, weight, kernel_map)
         ctx.save_for_backward(features if of_weight else None, weight if of_features else None)
         library = _library(features)
         if library is None:
@@ -66,6 +72,9 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         features, weight = ctx.saved_tensors
+        if ctx.spconv:
+            both = spconv_backend.gradients(features, gradient, weight, ctx.kernel_map)
+            return *(one if wanted else None for one, wanted in zip(both, ctx.needs_input_grad[:2], strict=True)), None
         library, kernel_map = _library(gradient), ctx.kernel_map
         of_features = of_weight = None
         if library is None:

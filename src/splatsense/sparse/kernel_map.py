@@ -6,8 +6,9 @@ and the voxels they lie in have the same order of keys.
 """
 
 from ctypes import c_int32, c_int64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Int32, Int64
@@ -33,6 +34,7 @@ class KernelMap:
         submanifold: outputs are the inputs; then offset k reversed is offset K - 1 - k, and the middle one pairs each voxel
             with itself.
         known_bounds: `bounds`, where they came with the pairs.
+        kept: the pairs as other backends have them, by their name.
     """
 
     inputs: Int32[Tensor, " pairs"]
@@ -42,6 +44,7 @@ class KernelMap:
     output_count: int
     submanifold: bool
     known_bounds: Int64[Tensor, " tiles"] | None = None
+    kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def volume(self) -> int:
