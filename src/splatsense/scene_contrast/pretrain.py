@@ -59,8 +59,9 @@ def pretrain_contrast(config: ContrastConfig) -> Path:
 def _pretrain(config: ContrastConfig, processes: Processes) -> Path:
     out = Path(config.out)
     with processes.one_first():
-        run = ContrastRun(config, processes)
-    names = "\n".join(folder.name for folder in run.data.folders)
+        data = open_scenes(config)
+    run = ContrastRun(config, data, processes)
+    names = "\n".join(folder.name for folder in data.folders)
     loop = LoopConfig(
         folder=out,
         settings=config.settings() | {"data": hashlib.sha256(names.encode()).hexdigest()[:16]},
@@ -73,11 +74,17 @@ def _pretrain(config: ContrastConfig, processes: Processes) -> Path:
     train(run, processes, loop)
     if processes.is_first:
         lines = read_metrics(out / METRICS)
-        card = {"method": METHOD, "training": config.settings(), "scenes": len(run.data), "metrics": lines[-1]}
+        card = {"method": METHOD, "training": config.settings(), "scenes": len(data), "metrics": lines[-1]}
         name = config.name or f"{METHOD}-{config.size}"
-        save_backbone(out / "model", run.model.backbone, name, run.views.voxel, card)
+        save_backbone(out / "model", run.model.backbone, name, data.config.voxel, card)
     processes.wait()
     return out / "model"
+
+
+def open_scenes(config: ContrastConfig) -> SceneSet:
+    """The scenes that are trained on. Raises FormatError when there are none."""
+    folders = find_scenes(config.scenes, "train", Path(config.out) / "scenes")
+    return SceneSet(folders, SampleConfig(voxel=config.views().voxel))
 
 
 class SceneContrast(nn.Module):
@@ -120,12 +127,10 @@ def _hits(first: Float[Tensor, "p c"], second: Float[Tensor, "p c"]) -> Float[Te
 class ContrastRun:
     """The moving parts of a run. See `training.loop.Run`."""
 
-    def __init__(self, config: ContrastConfig, processes: Processes | None = None) -> None:
-        self.config, self.processes = config, processes or Processes()
+    def __init__(self, config: ContrastConfig, data: SceneSet, processes: Processes | None = None) -> None:
+        self.config, self.data, self.processes = config, data, processes or Processes()
         self.device = self.processes.device
         self.views = config.views()
-        folders = find_scenes(config.scenes, "train", Path(config.out) / "scenes")
-        self.data = SceneSet(folders, SampleConfig(voxel=self.views.voxel))
         self.batch_size, self.steps = config.batch_size, config.steps
         self.share = self.processes.share_of(Share.whole(self.batch_size))
         self.schedule = WarmupCosine(self.steps, config.warmup)
