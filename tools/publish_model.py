@@ -1,7 +1,8 @@
 """Copies a trained model into the package and completes its card with data, licences and measured figures.
 
-splatsense evaluate all --model RUN/model --json figures.json
-python tools/publish_model.py RUN/model figures.json
+splatsense evaluate all --model RUN/model --data cache/furniture --labels furniture --drop-unknown --json fitted.json
+splatsense evaluate all --model RUN/model --data cache/surface --labels furniture --drop-unknown --json surface.json
+python tools/publish_model.py RUN/model "fitted=fitted.json" "surface-converted=surface.json"
 """
 
 import argparse
@@ -21,7 +22,7 @@ FACTS = {
         "Sweet Home 3D furniture libraries, train split (Scopia, BlendSwap-CC-BY, Reallusion, default catalogue): CC-BY 3.0",
         "32 model packs by Quaternius: CC0 1.0",
     ],
-    "input": "Gaussians made from mesh surfaces, not fitted to photographs; objects with y up",
+    "input": "Gaussians fitted to pictures of meshes, and made from mesh surfaces; none from photographs; objects with y up",
     "limits": "Trained on some two thousand low-polygon objects, mostly furniture. The teacher is not CLIP.",
 }
 
@@ -39,17 +40,18 @@ def main() -> None:
     """Write `weights/<name>/`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("figures", type=Path, nargs="+")
+    parser.add_argument("figures", nargs="+", metavar="KIND=JSON", help="kind of splats of the furniture test split")
     options = parser.parse_args()
     card = json.loads((options.model / CONFIG).read_text())
     card["training"] = training_history(card)
     metrics = {}
-    for path in options.figures:
-        metrics |= {name: value for name, value in json.loads(path.read_text()).items() if name in TABLES}
+    for kind, path in (figures.split("=", 1) for figures in options.figures):
+        tables = json.loads(Path(path).read_text())
+        metrics[f"furniture test split, {kind}"] = {name: value for name, value in tables.items() if name in TABLES}
     folder = BUNDLED / card["name"]
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(options.model / WEIGHTS, folder / WEIGHTS)
-    described = {**card, **FACTS, "code_version": __version__, "metrics": {"furniture test split": metrics}}
+    described = {**card, **FACTS, "code_version": __version__, "metrics": metrics}
     (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     print(f"{folder}: {(folder / WEIGHTS).stat().st_size / 1e6:.1f} MB")
 
