@@ -193,7 +193,10 @@ void backward_tile(const SsRasteriseInput& in, int64_t v, const ChannelGroup& gr
   int64_t begin = view.tile_begin[t];
   if (begin == end) return;
   TileGradient<D> gradient(in, group, grid, view, v, t);
-  std::memset(gradient.pixels, 0, sizeof gradient.pixels);
+  // Of a tile inside the image, `load_block` writes every float of a row of 16.
+  if (Layout<D>::ROW > 16 || gradient.tile.width < TILE_WIDTH || gradient.tile.height < TILE_HEIGHT) {
+    std::memset(gradient.pixels, 0, sizeof gradient.pixels);
+  }
   if (group.features > 0 && !gradients.features) gradient.tile.exact = false;
   gradient.tile.slots = state.slot_begin.get();
   for (int b = 0; b < BLOCKS; b++) {
