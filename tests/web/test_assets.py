@@ -10,6 +10,7 @@ from splatsense.library import Library
 from splatsense.pictures import OUTLIER_FRACTION
 from splatsense.web.catalogue import project
 from splatsense.web.conversions import FORMATS
+from splatsense.web.settings import WebSettings
 from web.conftest import CHOSEN
 
 
@@ -146,7 +147,7 @@ def test_many_conversions_keep_to_their_limit(indexed):
     from splatsense.web.conversions import Conversions
 
     with Library(indexed) as library:
-        conversions = Conversions(library, limit=150_000)
+        conversions = Conversions(library, WebSettings(cache_bytes=150_000))
         paths = [conversions.view(asset) for asset in library.assets()]
         kept = [path for path in paths if path.exists()]
         assert sum(path.stat().st_size for path in kept) <= 150_000

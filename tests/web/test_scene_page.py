@@ -122,7 +122,7 @@ def test_the_top_of_a_scene_can_be_cut_off(open_page):
     page.get_by_role("button", name="Cut the top off").click()
     background = before[5, 5]
     empty = near(before, background, 6).mean()
-    _until(lambda: pixels(page.locator(".stage canvas")), lambda image: near(image, background, 6).mean() > empty + 0.03)
+    _until(lambda: pixels(page.locator(".stage canvas")), lambda image: near(image, background, 6).mean() > empty + 0.01)
     page.get_by_role("button", name="Cut the top off").click()
     _until(lambda: pixels(page.locator(".stage canvas")), lambda image: np.abs(image - before).mean() < 2)
 
