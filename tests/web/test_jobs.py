@@ -1,14 +1,17 @@
+import asyncio
 import json
 import shutil
 import threading
 
 import pytest
+from starlette.requests import Request
 
 from splatsense.errors import DataError
 from splatsense.library import Library
-from splatsense.web.jobs import PORTION_FILES
+from splatsense.web.jobs import PORTION_FILES, Job
+from splatsense.web.routes.jobs import _states
 from splatsense.web.settings import WebSettings
-from splatsense.web.uploads import checked_name
+from splatsense.web.uploads import Uploads, checked_name
 from web.conftest import CHOSEN, OBJECTS, app_client, events_of, wait_until
 
 NEW = ("stool", "bench", "desk")
@@ -251,3 +254,39 @@ def test_events_are_one_json_object_each(client):
     text = client.get(f"/api/jobs/{job}/events").text
     blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
     assert all(json.loads(block.removeprefix("data: "))["id"] == job for block in blocks)
+
+
+def test_the_last_event_is_sent_whenever_the_job_ends():
+    """Here between the two assignments that end it: the status is set, the version not yet."""
+    job = Job("a job")
+
+    async def receive():
+        await asyncio.sleep(3_600)
+
+    async def states() -> list[str]:
+        stream = _states(job, Request({"type": "http"}, receive))
+        first = await anext(stream)
+        job._status = "done"
+        return [first, *[state async for state in stream]]
+
+    assert [json.loads(text.removeprefix("data: "))["status"] for text in asyncio.run(states())] == ["waiting", "done"]
+
+
+def test_an_upload_is_not_finished_while_a_file_arrives(library_copy):
+    async def parts(uploads, identity):
+        yield b"x" * 16
+        with pytest.raises(DataError, match="1 file of this upload still arriving"):
+            uploads.finish(identity)
+        yield b"x" * 16
+
+    async def broken():
+        yield b"x"
+        raise OSError("hung up")
+
+    with Library(library_copy) as library:
+        uploads = Uploads(library, WebSettings())
+        identity = uploads.begin()
+        with pytest.raises(OSError, match="hung up"):
+            asyncio.run(uploads.receive(identity, "b.splat", broken()))
+        assert asyncio.run(uploads.receive(identity, "a.splat", parts(uploads, identity))) == 32
+        assert [path.name for path in uploads.assets(uploads.finish(identity))] == ["a.splat"]

@@ -145,6 +145,32 @@ def test_a_picture_with_too_many_pixels_is_refused(shared_client):
     assert "9000 x 9000" in reply.json()["error"]["message"]
 
 
+def test_words_are_embedded_while_a_dropped_file_is_read(library_copy, tmp_path):
+    """The reader waits at a pipe until something is written into it."""
+    os.mkfifo(tmp_path / "slow.splat")
+    with Library(library_copy) as library:
+        searching = Searching(library)
+        dropping = threading.Thread(target=lambda: searching.drop(tmp_path / "slow.splat", False))
+        dropping.start()
+        try:
+            wait_until(searching._reading.locked)
+            embedding = threading.Thread(target=searching.text, args=("a chair",), daemon=True)
+            embedding.start()
+            embedding.join(SECONDS)
+            assert dropping.is_alive()
+            assert not embedding.is_alive()
+        finally:
+            (tmp_path / "slow.splat").write_bytes((OBJECTS / "stool.splat").read_bytes())
+            dropping.join()
+
+
+def test_the_newest_are_listed_although_one_was_removed_just_now(client):
+    before = names(client.post("/api/search", json={}))
+    removed = client.post("/api/search", json={}).json()["results"][0]
+    client.app.state.services.library.remove(removed["id"])
+    assert names(client.post("/api/search", json={})) == before[1:]
+
+
 def test_an_empty_library_has_no_results_and_no_errors(tmp_path):
     from web.conftest import app_client
 
