@@ -185,6 +185,20 @@ def test_a_folder_is_indexed_where_it_is(client, tmp_path):
     assert events_of(client, again["id"])[-1]["skipped"] == 3
 
 
+def test_files_that_were_moved_are_found_in_their_new_folder(client, tmp_path):
+    """Moving changes no embedding."""
+    (tmp_path / "old").mkdir()
+    shutil.copy(OBJECTS / "stool.splat", tmp_path / "old")
+    events_of(client, client.post("/api/jobs", json={"path": str(tmp_path / "old")}).json()["id"])
+    assert str(tmp_path / "old") in client.get("/api/library").json()["folders"]
+    (tmp_path / "old").rename(tmp_path / "new")
+    final = events_of(client, client.post("/api/jobs", json={"path": str(tmp_path / "new")}).json()["id"])[-1]
+    assert final["skipped"] == 1
+    folders = client.get("/api/library").json()["folders"]
+    assert str(tmp_path / "old") not in folders
+    assert folders[str(tmp_path / "new")] == 1
+
+
 @pytest.mark.parametrize("path", ["relative/folder", "/no/such/folder", "", "/a\0b", "x" * 5_000])
 def test_a_folder_that_is_none_is_an_error(client, path):
     reply = client.post("/api/jobs", json={"path": path})

@@ -1,4 +1,6 @@
 import io
+import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -6,8 +8,8 @@ from PIL import Image
 
 from splatsense.errors import DataError
 from splatsense.library import Library
-from splatsense.web.searching import mixture
-from web.conftest import CHOSEN, OBJECTS
+from splatsense.web.searching import Searching, mixture
+from web.conftest import CHOSEN, OBJECTS, SECONDS, wait_until
 
 PICTURE = OBJECTS.parent / "query.png"
 
@@ -146,22 +148,28 @@ def test_a_picture_with_too_many_pixels_is_refused(shared_client):
 
 
 def test_words_are_embedded_while_a_dropped_file_is_read(library_copy, tmp_path):
-    """The reader waits at a pipe until something is written into it."""
-    os.mkfifo(tmp_path / "slow.splat")
-    with Library(library_copy) as library:
+    """The file is read when its reader may go on."""
+    shutil.copy(OBJECTS / "stool.splat", tmp_path)
+    may_go = threading.Event()
+
+    class SlowLibrary(Library):
+        def load(self, path):
+            may_go.wait(SECONDS)
+            return super().load(path)
+
+    with SlowLibrary(library_copy) as library:
         searching = Searching(library)
-        dropping = threading.Thread(target=lambda: searching.drop(tmp_path / "slow.splat", False))
+        dropping = threading.Thread(target=searching.drop, args=(tmp_path / "stool.splat", False))
         dropping.start()
-        try:
-            wait_until(searching._reading.locked)
-            embedding = threading.Thread(target=searching.text, args=("a chair",), daemon=True)
-            embedding.start()
-            embedding.join(SECONDS)
-            assert dropping.is_alive()
-            assert not embedding.is_alive()
-        finally:
-            (tmp_path / "slow.splat").write_bytes((OBJECTS / "stool.splat").read_bytes())
-            dropping.join()
+        wait_until(searching._reading.locked)
+        embedding = threading.Thread(target=searching.text, args=("a chair",))
+        embedding.start()
+        embedding.join(SECONDS / 2)
+        was_embedded = not embedding.is_alive()
+        may_go.set()
+        dropping.join()
+        embedding.join()
+    assert was_embedded
 
 
 def test_the_newest_are_listed_although_one_was_removed_just_now(client):
