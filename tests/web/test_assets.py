@@ -150,11 +150,11 @@ def test_few_assets_have_a_place_on_the_map_too(count):
 
 def test_statistics_are_read_in_another_process(client, tmp_path, monkeypatch):
     """With what its reader says: here a point that is not finite."""
-    (tmp_path / "cloud.xyz").write_text("nan 0 0\n" + "".join(f"{i} {i % 7} {i % 5}\n" for i in range(50)))
-    events_of(client, client.post("/api/jobs", json={"path": str(tmp_path / "cloud.xyz")}).json()["id"])
-    expected = file_info(tmp_path / "cloud.xyz").to_json()
+    (tmp_path / "rock.xyz").write_text("nan 0 0\n" + "".join(f"{i} {i % 7} {i % 5}\n" for i in range(50)))
+    events_of(client, client.post("/api/jobs", json={"path": str(tmp_path / "rock.xyz")}).json()["id"])
+    expected = file_info(tmp_path / "rock.xyz").to_json()
     del expected["path"]
-    asset = asset_named(client, "cloud")
+    asset = asset_named(client, "rock")
     monkeypatch.setattr("splatsense.io.load", None)  # nothing is read here
     reply = client.get(f"/api/assets/{asset['id']}/statistics")
     assert reply.json() == expected

@@ -286,7 +286,7 @@ def test_the_last_event_is_sent_whenever_the_job_ends():
     assert [json.loads(text.removeprefix("data: "))["status"] for text in asyncio.run(states())] == ["waiting", "done"]
 
 
-def test_an_upload_is_not_finished_while_a_file_arrives(library_copy):
+def test_an_upload_is_not_finished_while_a_file_arrives(tmp_path):
     async def parts(uploads, identity):
         yield b"x" * 16
         with pytest.raises(DataError, match="1 file of this upload still arriving"):
@@ -297,7 +297,7 @@ def test_an_upload_is_not_finished_while_a_file_arrives(library_copy):
         yield b"x"
         raise OSError("hung up")
 
-    with Library(library_copy) as library:
+    with Library(tmp_path / "library") as library:
         uploads = Uploads(library, WebSettings())
         identity = uploads.begin()
         with pytest.raises(OSError, match="hung up"):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
 from splatsense.errors import LibraryError
 from splatsense.formats import without_suffix
@@ -32,10 +33,10 @@ class LentFile(FileResponse):
         super().__init__(path, **options)
         self._conversions = conversions
 
-    async def __call__(self, *arguments: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         try:
-            await super().__call__(*arguments)
+            await super().__call__(scope, receive, send)
         finally:
             self._conversions.give_back(Path(self.path))
 
