@@ -79,8 +79,19 @@ def file_info(path: Path) -> Info:
     """Read an asset file and say what it holds. Raises SplatSenseError when it cannot be read."""
     from splatsense.library.reading import load_asset
 
-    with _said() as said:
+    with logged() as said:
         gaussians = load_asset(path)
+    return info_of(path, gaussians, said)
+
+
+def info_of(path: Path, gaussians: Gaussians, said: Sequence[tuple[int, str]]) -> Info:
+    """What an asset file that has been read holds.
+
+    Args:
+        path: the file.
+        gaussians: that it holds.
+        said: (level, message) of what its reader logged.
+    """
     low, high = gaussians.bounds.tolist()
     return Info(
         path=str(path),
@@ -143,7 +154,7 @@ def _quantiles(values: np.ndarray) -> list[float]:
 
 
 @contextmanager
-def _said() -> Iterator[list[tuple[int, str]]]:
+def logged() -> Iterator[list[tuple[int, str]]]:
     """(level, message) of what our log gets while the block runs, which is then not printed."""
     messages: list[tuple[int, str]] = []
     handler = logging.Handler(logging.INFO)

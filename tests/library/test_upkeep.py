@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from library.color_model import ColorModel
 from splatsense.cli import main
@@ -15,6 +17,8 @@ from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.library import Library, duplicates
 from splatsense.library.contact_sheet import SheetRow, write_contact_sheet
 from splatsense.library.thumbnails import thumbnail_path
+
+SECONDS = 20.0  # that a thread may take on a busy machine
 
 
 @pytest.fixture
@@ -164,6 +168,78 @@ def test_damaged_exports_are_refused(filled, tmp_path, model):
         (tmp_path / "export" / "assets.json").write_text(listing.replace('"version": 1', '"version": 2'))
         with pytest.raises(FormatError, match="newer splatsense"):
             imported.import_from(tmp_path / "export")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda entry: entry.pop("error"), "'error' is missing"),
+        (lambda entry: entry.pop("bounds"), "'bounds' are missing"),
+        (lambda entry: entry.update(bounds=[[0, 0, 0], [1, float("nan"), 1]]), "'bounds' are missing or not"),
+        (lambda entry: entry.update(gaussians="many"), "'gaussians' is missing or not of type int"),
+        (lambda entry: entry.update(name=".."), "its name is not that of a file"),
+        (lambda entry: entry.update(path="zz"), "its path is not hexadecimal"),
+        (lambda entry: entry.update(side_files=["a.png"]), "side files without"),
+        (lambda entry: entry.clear(), "it has no sha256"),
+    ],
+)
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_a_listing_that_lacks_something_is_refused_by_row(filled, tmp_path, model, change, reason):
+    filled.export(tmp_path / "export", files=False)
+    path = tmp_path / "export" / "assets.json"
+    listing = json.loads(path.read_text())
+    change(listing["assets"][1])
+    path.write_text(json.dumps(listing))
+    with Library(tmp_path / "imported", model) as imported:
+        with pytest.raises(FormatError, match=f"assets.json.*asset 2 of 10: {reason}"):
+            imported.import_from(tmp_path / "export")
+        assert len(imported) == 0
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 2.0])
+def test_embeddings_that_are_none_are_not_imported(filled, tmp_path, model, value):
+    filled.export(tmp_path / "export", files=False)
+    path = next((tmp_path / "export" / "embeddings").iterdir())
+    tensors = load_file(path)
+    tensors["vectors"][3] = value
+    save_file(tensors, path)
+    with Library(tmp_path / "imported", model) as imported:
+        with pytest.raises(FormatError, match="row 3: the embedding is not finite and of unit length"):
+            imported.import_from(tmp_path / "export")
+        assert imported.models() == []
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_others_write_while_an_export_copies_files(filled, tmp_path, monkeypatch):
+    copy = shutil.copyfile
+
+    def write_meanwhile(source, target):
+        thread = threading.Thread(target=filled.forget, args=([tmp_path / "nowhere"],), daemon=True)
+        thread.start()
+        thread.join(SECONDS)
+        assert not thread.is_alive(), "the database is locked"
+        return copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", write_meanwhile)
+    assert filled.export(tmp_path / "export").files == 10
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_no_thumbnail_is_drawn_of_a_file_that_has_changed(filled):
+    first, second = filled.assets()[:2]
+    shutil.copy(second.path, first.path)
+    with pytest.raises(LibraryError, match=f"{first.path.name}: has changed since it was indexed"):
+        filled.thumbnail(first)
+    assert not thumbnail_path(filled.path, first.sha256).exists()
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_one_string_is_no_list_of_labels(filled):
+    asset = filled.assets()[0]
+    with pytest.raises(DataError, match="'chair' is one string"):
+        filled.tags(asset, labels="chair")
+    assert filled.tags(asset, labels=["red"])[0][0] == "red"
 
 
 def test_the_commands(filled, folder, tmp_path, store, capsys):

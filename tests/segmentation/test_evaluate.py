@@ -99,6 +99,16 @@ def test_folds_of_s3dis_are_scored_together(tmp_path, monkeypatch, capsys):
     assert set(figures["iou"]) == set(S3DIS.names)
     assert main(command) == 0
     assert capsys.readouterr().out == first
+    fold = tmp_path / "out" / "Area_3" / "fold.json"
+    done = json.loads(fold.read_text())
+    fold.write_text(json.dumps(done | {"matrix": (np.array(done["matrix"]) + 1).tolist()}))
+    assert main(command) == 0
+    assert capsys.readouterr().out != first  # it was taken as it is
+    fold.write_text(json.dumps(done | {"settings": done["settings"] | {"views": "all"}, "matrix": [[0]]}))
+    assert main(command) == 0
+    assert capsys.readouterr().out == first  # it was scored again
+    assert main([*command, "--learning-rate", "0.5"]) == 2
+    assert "Area_1" in capsys.readouterr().err
 
 
 def test_classes_are_scored_by_a_model_of_instances_where_there_are_none(rooms, untrained, tmp_path):

@@ -11,7 +11,7 @@ from splatsense.pictures import OUTLIER_FRACTION
 from splatsense.web.catalogue import project
 from splatsense.web.conversions import FORMATS
 from splatsense.web.settings import WebSettings
-from web.conftest import CHOSEN
+from web.conftest import CHOSEN, events_of
 
 
 def asset_named(client, name: str) -> dict:
@@ -118,6 +118,11 @@ def test_an_asset_whose_file_is_gone_says_so(tmp_path, objects):
             reply = client.get(f"/api/assets/1/{what}")
             assert reply.status_code == 410
             assert "ball.splat: the file is gone" in reply.json()["error"]["message"]
+        shutil.copy(objects / "furniture" / "sofa.splat", tmp_path / "ball.splat")
+        for what in ("thumbnail", "statistics", "view.spz"):
+            reply = client.get(f"/api/assets/1/{what}")
+            assert reply.status_code == 410
+            assert "ball.splat: has changed" in reply.json()["error"]["message"]
         assert client.get("/api/assets/1").status_code == 200
 
 
@@ -143,12 +148,49 @@ def test_few_assets_have_a_place_on_the_map_too(count):
     assert np.abs(positions).max() <= 1
 
 
+def test_statistics_are_read_in_another_process(client, tmp_path, monkeypatch):
+    """With what its reader says: here a point that is not finite."""
+    (tmp_path / "rock.xyz").write_text("nan 0 0\n" + "".join(f"{i} {i % 7} {i % 5}\n" for i in range(50)))
+    events_of(client, client.post("/api/jobs", json={"path": str(tmp_path / "rock.xyz")}).json()["id"])
+    expected = file_info(tmp_path / "rock.xyz").to_json()
+    del expected["path"]
+    asset = asset_named(client, "rock")
+    monkeypatch.setattr("splatsense.io.load", None)  # nothing is read here
+    reply = client.get(f"/api/assets/{asset['id']}/statistics")
+    assert reply.json() == expected
+    assert "left out 1 of 51 points" in expected["warnings"][0]
+
+
+def test_a_file_that_is_being_sent_stays(indexed):
+    from splatsense.web.conversions import Conversions
+
+    with Library(indexed) as library:
+        conversions = Conversions(library, WebSettings(cache_bytes=1))
+        first, second = library.assets()[:2]
+        being_sent, used = conversions.view(first), conversions.view(second)
+        conversions.give_back(used)
+        assert being_sent.exists()
+        conversions.give_back(being_sent)
+        assert [path.exists() for path in (being_sent, used)] == [False, True]
+        conversions.close()
+
+
+def test_what_was_sent_is_given_back(client, indexed):
+    conversions = client.app.state.services.conversions
+    for address in ("view.spz", "file?format=.ply"):
+        assert client.get(f"/api/assets/1/{address}").status_code == 200
+    assert conversions._lent.total() == 0
+
+
 def test_many_conversions_keep_to_their_limit(indexed):
     from splatsense.web.conversions import Conversions
 
     with Library(indexed) as library:
         conversions = Conversions(library, WebSettings(cache_bytes=150_000))
-        paths = [conversions.view(asset) for asset in library.assets()]
+        paths = []
+        for asset in library.assets():
+            paths.append(conversions.view(asset))
+            conversions.give_back(paths[-1])
         kept = [path for path in paths if path.exists()]
         assert sum(path.stat().st_size for path in kept) <= 150_000
         assert paths[-1] in kept

@@ -1,14 +1,17 @@
+import asyncio
 import json
 import shutil
 import threading
 
 import pytest
+from starlette.requests import Request
 
 from splatsense.errors import DataError
 from splatsense.library import Library
-from splatsense.web.jobs import PORTION_FILES
+from splatsense.web.jobs import PORTION_FILES, Job
+from splatsense.web.routes.jobs import _states
 from splatsense.web.settings import WebSettings
-from splatsense.web.uploads import checked_name
+from splatsense.web.uploads import Uploads, checked_name
 from web.conftest import CHOSEN, OBJECTS, app_client, events_of, wait_until
 
 NEW = ("stool", "bench", "desk")
@@ -182,6 +185,20 @@ def test_a_folder_is_indexed_where_it_is(client, tmp_path):
     assert events_of(client, again["id"])[-1]["skipped"] == 3
 
 
+def test_files_that_were_moved_are_found_in_their_new_folder(client, tmp_path):
+    """Moving changes no embedding."""
+    (tmp_path / "old").mkdir()
+    shutil.copy(OBJECTS / "stool.splat", tmp_path / "old")
+    events_of(client, client.post("/api/jobs", json={"path": str(tmp_path / "old")}).json()["id"])
+    assert str(tmp_path / "old") in client.get("/api/library").json()["folders"]
+    (tmp_path / "old").rename(tmp_path / "new")
+    final = events_of(client, client.post("/api/jobs", json={"path": str(tmp_path / "new")}).json()["id"])[-1]
+    assert final["skipped"] == 1
+    folders = client.get("/api/library").json()["folders"]
+    assert str(tmp_path / "old") not in folders
+    assert folders[str(tmp_path / "new")] == 1
+
+
 @pytest.mark.parametrize("path", ["relative/folder", "/no/such/folder", "", "/a\0b", "x" * 5_000])
 def test_a_folder_that_is_none_is_an_error(client, path):
     reply = client.post("/api/jobs", json={"path": path})
@@ -251,3 +268,39 @@ def test_events_are_one_json_object_each(client):
     text = client.get(f"/api/jobs/{job}/events").text
     blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
     assert all(json.loads(block.removeprefix("data: "))["id"] == job for block in blocks)
+
+
+def test_the_last_event_is_sent_whenever_the_job_ends():
+    """Here between the two assignments that end it: the status is set, the version not yet."""
+    job = Job("a job")
+
+    async def receive():
+        await asyncio.sleep(3_600)
+
+    async def states() -> list[str]:
+        stream = _states(job, Request({"type": "http"}, receive))
+        first = await anext(stream)
+        job._status = "done"
+        return [first, *[state async for state in stream]]
+
+    assert [json.loads(text.removeprefix("data: "))["status"] for text in asyncio.run(states())] == ["waiting", "done"]
+
+
+def test_an_upload_is_not_finished_while_a_file_arrives(tmp_path):
+    async def parts(uploads, identity):
+        yield b"x" * 16
+        with pytest.raises(DataError, match="1 file of this upload still arriving"):
+            uploads.finish(identity)
+        yield b"x" * 16
+
+    async def broken():
+        yield b"x"
+        raise OSError("hung up")
+
+    with Library(tmp_path / "library") as library:
+        uploads = Uploads(library, WebSettings())
+        identity = uploads.begin()
+        with pytest.raises(OSError, match="hung up"):
+            asyncio.run(uploads.receive(identity, "b.splat", broken()))
+        assert asyncio.run(uploads.receive(identity, "a.splat", parts(uploads, identity))) == 32
+        assert [path.name for path in uploads.assets(uploads.finish(identity))] == ["a.splat"]

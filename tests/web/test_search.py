@@ -1,4 +1,6 @@
 import io
+import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -6,8 +8,8 @@ from PIL import Image
 
 from splatsense.errors import DataError
 from splatsense.library import Library
-from splatsense.web.searching import mixture
-from web.conftest import CHOSEN, OBJECTS
+from splatsense.web.searching import Searching, mixture
+from web.conftest import CHOSEN, OBJECTS, SECONDS, wait_until
 
 PICTURE = OBJECTS.parent / "query.png"
 
@@ -143,6 +145,38 @@ def test_a_picture_with_too_many_pixels_is_refused(shared_client):
     reply = shared_client.post("/api/queries", params={"name": "bomb.png"}, content=buffer.getvalue())
     assert reply.status_code == 413
     assert "9000 x 9000" in reply.json()["error"]["message"]
+
+
+def test_words_are_embedded_while_a_dropped_file_is_read(library_copy, tmp_path):
+    """The file is read when its reader may go on."""
+    shutil.copy(OBJECTS / "stool.splat", tmp_path)
+    may_go = threading.Event()
+
+    class SlowLibrary(Library):
+        def load(self, path):
+            may_go.wait(SECONDS)
+            return super().load(path)
+
+    with SlowLibrary(library_copy) as library:
+        searching = Searching(library)
+        dropping = threading.Thread(target=searching.drop, args=(tmp_path / "stool.splat", False))
+        dropping.start()
+        wait_until(searching._reading.locked)
+        embedding = threading.Thread(target=searching.text, args=("a chair",))
+        embedding.start()
+        embedding.join(SECONDS / 2)
+        was_embedded = not embedding.is_alive()
+        may_go.set()
+        dropping.join()
+        embedding.join()
+    assert was_embedded
+
+
+def test_the_newest_are_listed_although_one_was_removed_just_now(client):
+    before = names(client.post("/api/search", json={}))
+    removed = client.post("/api/search", json={}).json()["results"][0]
+    client.app.state.services.library.remove(removed["id"])
+    assert names(client.post("/api/search", json={})) == before[1:]
 
 
 def test_an_empty_library_has_no_results_and_no_errors(tmp_path):

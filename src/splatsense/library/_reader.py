@@ -30,6 +30,7 @@ def main() -> None:
     from safetensors.torch import save
 
     from splatsense.errors import SplatSenseError
+    from splatsense.info import logged
     from splatsense.library.reading import read_asset
 
     torch.set_num_threads(1)
@@ -40,7 +41,8 @@ def main() -> None:
             signal.alarm(int(request["seconds"]) + GRACE_SECONDS)
         path = Path(os.fsdecode(bytes.fromhex(request["path"])))
         try:
-            reading = read_asset(path, request["thumbnail"])
+            with logged() as said:
+                reading = read_asset(path, request["thumbnail"])
             gaussians = reading.gaussians
             tensors = {field.name: getattr(gaussians, field.name).contiguous() for field in fields(gaussians)}
             parts = [save(tensors), reading.thumbnail or b""]
@@ -53,7 +55,7 @@ def main() -> None:
             reason = "needs more memory than there is" if limit else f"cannot be read; {type(error).__name__}: {error}"
             _refuse(answers, "LimitError" if limit else "FormatError", f"{path}: {reason}.")
         else:
-            _answer(answers, {"gaussians": len(parts[0]), "thumbnail": len(parts[1])}, *parts)
+            _answer(answers, {"gaussians": len(parts[0]), "thumbnail": len(parts[1]), "said": said}, *parts)
         if hasattr(signal, "alarm"):
             signal.alarm(0)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.library import thumbnails
-from splatsense.library.asset_files import find_files
+from splatsense.library.asset_files import find_files, seen_file
 from splatsense.library.duplicates import THRESHOLD, Duplicates, find_duplicates
 from splatsense.library.embedding_model import EmbeddingModel
 from splatsense.library.ingest import AddReport, Ingest, OnError
+from splatsense.library.reading import Reading
 from splatsense.library.records import Asset, ModelState
 from splatsense.library.search import Search
 from splatsense.library.store import Store
@@ -162,16 +163,30 @@ class Library(Search):
         """A 256-pixel picture of an asset (WebP), drawn on first use and kept in the library.
 
         Raises:
-            LibraryError: its file is gone.
+            LibraryError: its file is gone or has changed.
         """
         found = self._found(asset)
         path = thumbnails.thumbnail_path(self.path, found.sha256)
         if not path.is_file():
-            picture = self._read(self.file(found), True).result().thumbnail
+            picture = self.read(found, True).thumbnail
             if picture is None:
                 raise DataError(f"{found.path}: nothing in it can be seen.")
             thumbnails.write_bytes(picture, path)
         return path
+
+    def read(self, asset: Asset | int, thumbnail: bool = False) -> Reading:
+        """What an asset's file holds, read as by `load`, and a drawn thumbnail if one is asked for.
+
+        Raises:
+            FormatError: the file cannot be read.
+            LibraryError: it is gone, or holds another content than the one that was indexed.
+        """
+        found = self._found(asset)
+        path = self.file(found)
+        reading = self._read(path, thumbnail).result()
+        if seen_file(path).sha256 != found.sha256:  # after the reading, during which it may change too
+            raise LibraryError(f"{path}: has changed since it was indexed; add it again.")
+        return reading
 
     def file(self, asset: Asset | int) -> Path:
         """A file of an asset that exists now: where it was seen, or in the same place seen from the library's folder.

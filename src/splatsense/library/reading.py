@@ -48,10 +48,12 @@ class Reading:
     Attributes:
         gaussians: of the asset.
         thumbnail: WebP, or None when none was asked for or nothing can be seen.
+        said: (level, message) of what the reader logged; empty where the file was read here, whose log has it.
     """
 
     gaussians: Gaussians
     thumbnail: bytes | None = None
+    said: tuple[tuple[int, str], ...] = ()
 
 
 Read = Callable[[Path, bool], "Future[Reading]"]
@@ -232,7 +234,7 @@ class _Process:
             raise _Refused(failed)
         tensors = load(self._receive(answer["gaussians"]))
         picture = self._receive(answer["thumbnail"]) if answer["thumbnail"] else None
-        return Reading(Gaussians(**tensors), picture)
+        return Reading(Gaussians(**tensors), picture, tuple((level, message) for level, message in answer["said"]))
 
     def _receive(self, size: int) -> bytes:
         content = self._process.stdout.read(size) if self._process.stdout else b""

@@ -177,6 +177,11 @@ class Search:
         """One asset. Raises LibraryError when there is none of this id."""
         return self._store.assets([asset_id])[0]
 
+    def present(self, asset_ids: Sequence[int]) -> list[Asset]:
+        """Those assets of these ids that are in the library now, in this order."""
+        found = self._store.find_assets(asset_ids)
+        return [found[asset_id] for asset_id in asset_ids if asset_id in found]
+
     def load(self, path: str | os.PathLike[str]) -> Gaussians:
         """The Gaussians of any asset file, read in a process of its own unless the library is not `isolated`."""
         return self._read(Path(path), False).result().gaussians

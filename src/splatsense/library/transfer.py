@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,16 @@ from safetensors.numpy import save_file
 
 from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.library import thumbnails
-from splatsense.library.ingest import sha256_of
+from splatsense.library.asset_files import sha256_of
+from splatsense.library.records import Asset, Indexed, SeenFile
 from splatsense.library.side_files import is_plain, side_files
-from splatsense.library.store import Asset, Indexed, SeenFile, Store
+from splatsense.library.store import Store
 
 FORMAT, VERSION = "splatsense-library", 1
 LISTING, FILES, EMBEDDINGS = "assets.json", "assets", "embeddings"
+FACTS = {"name": str, "path": str, "gaussians": int, "size": int, "mtime_ns": int}
+"""What every asset has, apart from its hash, and the types."""
+UNIT_LENGTH = 1e-3  # how far from 1 the length of an embedding may be
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,17 @@ def export_library(store: Store, folder: Path, files: bool = True) -> Transfer:
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
     try:
         temporary.mkdir(parents=True)
-        with store.snapshot():
-            done = _export(store, temporary, files)
+        with store.snapshot():  # others wait for its end, so files are copied after it
+            assets = [*store.all_assets(), *store.all_assets("failed")]
+            stamps = {file.path: file.mtime_ns for _, file in store.files()}
+            embeddings = _export_embeddings(store, temporary, assets)
+        done = _export_files(store, temporary, assets, stamps, files)
         temporary.rename(folder)
     except OSError as error:
         raise LibraryError(f"{folder}: not exported ({error.strerror or error}); free some space or choose another.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return done
+    return replace(done, embeddings=embeddings)
 
 
 def import_library(store: Store, folder: Path, destination: Path) -> Transfer:
@@ -100,9 +107,8 @@ def import_library(store: Store, folder: Path, destination: Path) -> Transfer:
     return Transfer(len(entries), embeddings, copied, beside)
 
 
-def _export(store: Store, folder: Path, files: bool) -> Transfer:
-    assets = [*store.all_assets(), *store.all_assets("failed")]
-    stamps = {file.path: file.mtime_ns for _, file in store.files()}
+def _export_files(store: Store, folder: Path, assets: list[Asset], stamps: dict[Path, int], files: bool) -> Transfer:
+    """Write the listing, thumbnails and, if asked for, the asset files with their side files."""
     copied = 0
     beside: dict[str, dict[str, str]] = {}
     for asset in assets:
@@ -123,6 +129,11 @@ def _export(store: Store, folder: Path, files: bool) -> Transfer:
         "assets": [_entry(asset, stamps[asset.path], beside.get(asset.sha256, {})) for asset in assets],
     }
     (folder / LISTING).write_text(json.dumps(listing, indent=1) + "\n", "utf-8")
+    return Transfer(len(assets), 0, copied, sum(map(len, beside.values())))
+
+
+def _export_embeddings(store: Store, folder: Path, assets: list[Asset]) -> int:
+    """Write the embeddings of every model; returns how many."""
     (folder / EMBEDDINGS).mkdir()
     position = {asset.id: index for index, asset in enumerate(assets)}
     embeddings = 0
@@ -135,7 +146,7 @@ def _export(store: Store, folder: Path, files: bool) -> Transfer:
                 {"ids": rows, "vectors": vectors}, folder / EMBEDDINGS / f"{model.hash}.safetensors", {"name": model.name}
             )
             embeddings += len(rows)
-    return Transfer(len(assets), embeddings, copied, sum(map(len, beside.values())))
+    return embeddings
 
 
 def _entry(asset: Asset, mtime_ns: int, beside: dict[str, str]) -> dict[str, Any]:
@@ -217,16 +228,51 @@ def _read_listing(folder: Path) -> list[dict[str, Any]]:
         version, entries = listing["version"], listing["assets"]
         if known and version > VERSION:
             raise FormatError(f"{path}: exported by a newer splatsense (version {version}); upgrade splatsense to import it.")
-        for entry in entries:
-            if len(bytes.fromhex(entry["sha256"])) != 32 or not {"name", "path", "gaussians", "size", "mtime_ns"} <= set(entry):
-                raise ValueError("an asset lacks facts")
-            if not all(isinstance(value, str) for pair in dict(entry.get("side_files", {})).items() for value in pair):
-                raise ValueError("side files without names or hashes")
+        for row, entry in enumerate(entries, 1):
+            fault = _fault(entry)
+            if fault:
+                raise ValueError(f"asset {row} of {len(entries)}: {fault}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: missing or damaged ({error}); this is not an exported library.") from error
     if not known:
         raise FormatError(f"{path}: is not the listing of an exported library.")
     return entries
+
+
+def _fault(entry: Any) -> str:
+    """What is wrong with an asset of a listing, or nothing."""
+    if not isinstance(entry, dict) or not _is_hexadecimal(entry.get("sha256"), 32):
+        return "it has no sha256"
+    for name, kind in FACTS.items():
+        if type(entry.get(name)) is not kind:
+            return f"{name!r} is missing or not of type {kind.__name__}"
+    if not _is_hexadecimal(entry["path"]):
+        return "its path is not hexadecimal"
+    if entry["name"] in ("", ".", "..") or "/" in entry["name"] or "\0" in entry["name"]:
+        return "its name is not that of a file"
+    if "error" not in entry or not (entry["error"] is None or isinstance(entry["error"], str)):
+        return "'error' is missing or no text"
+    if entry["error"] is None and not _are_bounds(entry.get("bounds")):
+        return "'bounds' are missing or not twice three numbers"
+    side = entry.get("side_files", {})
+    if not isinstance(side, dict) or not all(isinstance(sha256, str) for sha256 in side.values()):
+        return "side files without names or hashes"
+    return ""
+
+
+def _is_hexadecimal(text: Any, size: int | None = None) -> bool:
+    try:
+        return size in (None, len(bytes.fromhex(text)))
+    except (TypeError, ValueError):
+        return False
+
+
+def _are_bounds(value: Any) -> bool:
+    try:
+        bounds = np.array(value, np.float32)
+    except (TypeError, ValueError):
+        return False
+    return bounds.shape == (2, 3) and bool(np.isfinite(bounds).all())
 
 
 def _import_model(store: Store, path: Path, entries: list[dict[str, Any]], seen: list[SeenFile]) -> int:
@@ -239,6 +285,13 @@ def _import_model(store: Store, path: Path, entries: list[dict[str, Any]], seen:
             raise DataError("ids and vectors do not fit together")
         if len(rows) and (rows.min() < 0 or rows.max() >= len(entries)):
             raise DataError("an embedding is of no asset")
+        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        wrong = np.flatnonzero(~(np.abs(lengths - 1) < UNIT_LENGTH))  # NaN is wrong too
+        if len(wrong):
+            raise DataError(f"row {wrong[0]}: the embedding is not finite and of unit length")
+        failed = next((row for row in rows.tolist() if entries[row]["error"] is not None), None)
+        if failed is not None:
+            raise DataError(f"an embedding is of asset {failed + 1}, which could not be read")
     except (OSError, SafetensorError, DataError) as error:
         raise FormatError(f"{path}: is damaged ({error}); copy the export again.") from error
     for row, vector in zip(rows.tolist(), vectors, strict=True):

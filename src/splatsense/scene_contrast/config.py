@@ -72,6 +72,11 @@ class ContrastConfig:
                 raise DataError(f"--{name.replace('_', '-')}: must be above 0, got {getattr(self, name)}.")
         self.views()
 
+    @property
+    def evaluate_every(self) -> int:
+        """0: there is nothing to evaluate."""
+        return 0
+
     def views(self) -> ViewConfig:
         """How scenes are seen. Raises DataError when a number is out of range."""
         sample = recipe(self.size).sample

@@ -28,7 +28,7 @@ from splatsense.scene_contrast.config import ContrastConfig
 from splatsense.scene_contrast.loss import point_info_nce
 from splatsense.scene_contrast.views import PairBatch, collate, view_pair
 from splatsense.sparse import SparseTensor
-from splatsense.training.loop import LoopConfig, train
+from splatsense.training.launch import Training, train_and_save
 from splatsense.training.metrics import METRICS, read_metrics
 from splatsense.training.optimizer import parameter_groups, update
 from splatsense.training.order import row_at
@@ -49,36 +49,22 @@ def pretrain_contrast(config: ContrastConfig) -> Path:
     Raises:
         DataError, FormatError, CheckpointError: what is wrong with settings, scenes or an existing run.
     """
-    processes = Processes()
-    try:
-        return _pretrain(config, processes)
-    finally:
-        processes.close()
+    return train_and_save(config, lambda processes: _prepare(config, processes))
 
 
-def _pretrain(config: ContrastConfig, processes: Processes) -> Path:
-    out = Path(config.out)
+def _prepare(config: ContrastConfig, processes: Processes) -> Training:
     with processes.one_first():
         data = open_scenes(config)
     run = ContrastRun(config, data, processes)
-    names = "\n".join(folder.name for folder in data.folders)
-    loop = LoopConfig(
-        folder=out,
-        settings=config.settings() | {"data": hashlib.sha256(names.encode()).hexdigest()[:16]},
-        label=METHOD,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-        prefetch=config.prefetch,
-        tensorboard=config.tensorboard,
-    )
-    train(run, processes, loop)
-    if processes.is_first:
-        lines = read_metrics(out / METRICS)
+
+    def save(folder: Path) -> None:
+        lines = read_metrics(Path(config.out) / METRICS)
         card = {"method": METHOD, "training": config.settings(), "scenes": len(data), "metrics": lines[-1]}
         name = config.name or f"{METHOD}-{config.size}"
-        save_backbone(out / "model", run.model.backbone, name, data.config.voxel, card)
-    processes.wait()
-    return out / "model"
+        save_backbone(folder, run.model.backbone, name, data.config.voxel, card)
+
+    names = "\n".join(folder.name for folder in data.folders)
+    return Training(run, METHOD, hashlib.sha256(names.encode()).hexdigest()[:16], save)
 
 
 def open_scenes(config: ContrastConfig) -> SceneSet:

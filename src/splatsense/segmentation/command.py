@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from splatsense.errors import DataError
+from splatsense.errors import DataError, FormatError
 from splatsense.files import atomic_write
 from splatsense.segmentation.config import SegmentationConfig, Task
 from splatsense.segmentation.confusion import SemanticReport, percent
@@ -18,6 +18,8 @@ from splatsense.segmentation.predict import Views
 from splatsense.segmentation.recipes import RECIPES, S3DIS_AREAS, Limits, RecipeName, protocol_of
 from splatsense.segmentation.train import train_segmentation
 from splatsense.tables import table
+
+FOLD = "fold.json"  # settings and confusion matrix of one of S3DIS's six folds
 
 OVERRIDES = (
     "size", "steps", "epochs", "batch_size", "learning_rate", "crop_points", "voxel", "mix", "precision", "val_split", "name",
@@ -110,7 +112,7 @@ def train_command(options: TrainOptions) -> str:
 def train_s3dis_folds(options: TrainOptions, views: Views = "all") -> str:
     """S3DIS's 6-fold protocol: six models, each tested on the area it was not trained on, scored together.
 
-    Folds that are done are passed over; the points of all areas go into one confusion matrix, as is usual.
+    Folds that are done with the same settings are passed over. The points of all areas go into one confusion matrix, as usual.
 
     Args:
         options: Settings of every fold; the recipe is s3dis.
@@ -119,13 +121,14 @@ def train_s3dis_folds(options: TrainOptions, views: Views = "all") -> str:
     total, rows = None, [("area", "mean IoU", "mean accuracy")]
     for area, name in enumerate(S3DIS_AREAS, 1):
         out = Path(options.out) / name
-        result = out / "matrix.npy"
-        if not result.is_file():
-            model = train_segmentation(replace(options, recipe="s3dis", area=area, out=str(out)).config())
-            scores = score_scenes(load_segmentation_model(model), options.scenes, name, views, progress=True)
-            with atomic_write(result) as temporary, temporary.open("wb") as handle:
-                np.save(handle, scores.matrix)
-        matrix = np.load(result, allow_pickle=False)
+        config = replace(options, recipe="s3dis", area=area, out=str(out)).config()
+        settings = config.settings() | {"views": views}
+        matrix = _read_fold(out / FOLD, settings)
+        if matrix is None:
+            model = train_segmentation(config)
+            matrix = score_scenes(load_segmentation_model(model), options.scenes, name, views, progress=True).matrix
+            with atomic_write(out / FOLD) as temporary:
+                temporary.write_text(json.dumps({"settings": settings, "matrix": matrix.tolist()}) + "\n", "utf-8")
         report = SemanticReport(LABEL_SETS["s3dis"], matrix)
         rows.append((name, percent(report.mean_iou), percent(report.mean_accuracy)))
         total = matrix if total is None else total + matrix
@@ -135,3 +138,14 @@ def train_s3dis_folds(options: TrainOptions, views: Views = "all") -> str:
     with atomic_write(Path(options.out) / "6-fold.json") as temporary:
         temporary.write_text(json.dumps(report.figures(), indent=1) + "\n", "utf-8")
     return f"{table(rows, '<>>')}\n\n{report}"
+
+
+def _read_fold(path: Path, settings: dict[str, Any]) -> np.ndarray | None:
+    """The confusion matrix of a fold that was done with these settings, or None."""
+    if not path.is_file():
+        return None
+    try:
+        done = json.loads(path.read_text("utf-8"))
+        return np.array(done["matrix"], np.int64) if done["settings"] == settings else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{path}: is damaged ({error}); delete it, and the fold is scored again.") from error

@@ -3,6 +3,8 @@
 Design
 - A snapshot is made of what the library holds at one moment and never changes; a new one replaces it when the library has
   changed, at most every `REFRESH_SECONDS`, because indexing changes the library several times a second.
+- Files that were moved or renamed change no embedding. So names and folders are listed again now and then, as often as
+  `LISTING_SHARE` of the time allows; tags and the map are kept.
 - The tags of an asset are its likeliest labels: the first, and up to two more that have a probability of 10 % or more.
 - The map is the projection of the embeddings on their two directions of largest variance (PCA).
 """
@@ -14,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -29,6 +31,7 @@ from splatsense.library.tags import PROMPT_TEMPLATES, TAG_TEMPERATURE, default_l
 log = logging.getLogger("splatsense.web")
 
 REFRESH_SECONDS = 2.0
+LISTING_SHARE = 0.02  # of the time, at most, to look for files that were moved
 TAGS, TAG_PROBABILITY = 3, 0.1
 BLOCK = 8_192  # assets whose labels are compared at once
 SIZES = {"small": (0, 10_000), "medium": (10_000, 100_000), "large": (100_000, 1_000_000), "huge": (1_000_000, 1 << 62)}
@@ -108,7 +111,7 @@ class Catalogue:
         self._library = library
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
-        self._checked = 0.0
+        self._checked = self._listed = self._listing_seconds = 0.0
         self._expired = False
         self._labels = default_labels()
         self._label_vectors: np.ndarray | None = None
@@ -131,20 +134,32 @@ class Catalogue:
         self._expired = True
 
     def _refresh(self) -> None:
-        self._expired = False
-        index = self._library.embeddings()
-        if self._snapshot is None or self._snapshot.revision != index.revision:
-            assets = {asset.id: asset for asset in self._library.assets()}
+        is_expired, self._expired = self._expired, False
+        index, old = self._library.embeddings(), self._snapshot
+        if old is None or old.revision != index.revision:
+            assets = self._list()
             rows = np.flatnonzero(np.isin(index.ids, np.fromiter(assets, np.int64, len(assets))))
             kept = [assets[asset_id] for asset_id in index.ids[rows].tolist()]
             vectors = np.asarray(index.vectors[rows]) if len(rows) < len(index) else index.vectors
             self._snapshot = self._make(index.revision, kept, vectors)
+        elif is_expired or time.monotonic() - self._listed > self._listing_seconds / LISTING_SHARE:
+            assets = self._list()
+            if all(asset_id in assets for asset_id in old.ids.tolist()):
+                kept = [assets[asset_id] for asset_id in old.ids.tolist()]
+                folders, folder = _folders(kept)
+                self._snapshot = replace(old, names=[asset.name for asset in kept], folders=folders, folder=folder)
         self._checked = time.monotonic()
 
+    def _list(self) -> dict[int, Asset]:
+        """Every asset by its id."""
+        start = time.monotonic()
+        assets = {asset.id: asset for asset in self._library.assets()}
+        self._listed = time.monotonic()
+        self._listing_seconds = self._listed - start
+        return assets
+
     def _make(self, revision: Revision, assets: list[Asset], vectors: np.ndarray) -> Snapshot:
-        folders = [printable(asset.path.parent) for asset in assets]
-        distinct = sorted(set(folders))
-        position = {folder: index for index, folder in enumerate(distinct)}
+        folders, folder = _folders(assets)
         tags, probabilities = self._likeliest(vectors)
         return Snapshot(
             revision,
@@ -152,8 +167,8 @@ class Catalogue:
             np.array([asset.id for asset in assets], np.int64),
             [asset.name for asset in assets],
             np.array([asset.gaussians for asset in assets], np.int64),
-            distinct,
-            np.array([position[folder] for folder in folders], np.int64),
+            folders,
+            folder,
             tags,
             probabilities,
             project(vectors),
@@ -175,6 +190,14 @@ class Catalogue:
             best[:, 1:][likely[:, 1:] < TAG_PROBABILITY] = -1
             tags[start : start + BLOCK], probabilities[start : start + BLOCK] = best, likely
         return tags, probabilities
+
+
+def _folders(assets: Sequence[Asset]) -> tuple[list[str], np.ndarray]:
+    """The folders that assets lie in, and (N,) which of them each does."""
+    names = [printable(asset.path.parent) for asset in assets]
+    distinct = sorted(set(names))
+    position = {name: index for index, name in enumerate(distinct)}
+    return distinct, np.array([position[name] for name in names], np.int64)
 
 
 def label_embeddings(library: Library, labels: Sequence[str]) -> np.ndarray:

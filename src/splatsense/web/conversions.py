@@ -4,11 +4,13 @@ Design
 - The viewer gets every asset as SPZ, centred and with its longest half-extent 1, whatever its own format and units are: the
   browser never parses a stranger's file, and one camera fits all. A scene whose floor lies across another axis than y is
   stood up; the Gaussians keep their order.
-- One conversion at a time, since each may need gigabytes. The files used longest ago go when there are too many.
+- One conversion at a time, since each may need gigabytes; what is converted already does not wait for it.
+- The files used longest ago go when there are too many, but none while it is being sent.
 """
 
 import tempfile
 import threading
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -27,7 +29,7 @@ FORMATS = tuple(suffix for suffix in WRITABLE if suffix != ".gltf")
 
 
 class Conversions:
-    """Converted files of one library's assets.
+    """Converted files of one library's assets. Whoever gets one gives it back; until then it stays.
 
     Args:
         library: the library.
@@ -37,15 +39,17 @@ class Conversions:
     def __init__(self, library: Library, settings: WebSettings) -> None:
         self._library, self._limit, self._scene = library, settings.cache_bytes, settings.scene_gaussians
         self._folder = tempfile.TemporaryDirectory(prefix="splatsense-")
+        self._converting = threading.Lock()
         self._lock = threading.Lock()
         self._sizes: dict[Path, int] = {}
+        self._lent: Counter[Path] = Counter()
 
     def convert(self, asset: Asset, suffix: str) -> Path:
         """The asset in another format.
 
         Raises:
             DataError: the format is none of `FORMATS`.
-            SplatSenseError: the asset's file is gone or cannot be read.
+            SplatSenseError: the asset's file is gone, has changed or cannot be read.
         """
         if suffix not in FORMATS:
             raise DataError(f"{suffix!r} cannot be written; use one of {', '.join(FORMATS)}.")
@@ -55,9 +59,15 @@ class Conversions:
         """The asset for the viewer: SPZ, centred, with a longest half-extent of 1.
 
         Raises:
-            SplatSenseError: the asset's file is gone or cannot be read.
+            SplatSenseError: the asset's file is gone, has changed or cannot be read.
         """
         return self._made(asset, ".spz", normalized=True)
+
+    def give_back(self, path: Path) -> None:
+        """A file that `convert` or `view` gave has been used."""
+        with self._lock:
+            self._lent[path] -= 1
+            self._trim()
 
     def close(self) -> None:
         """Delete all files."""
@@ -65,18 +75,36 @@ class Conversions:
 
     def _made(self, asset: Asset, suffix: str, normalized: bool) -> Path:
         path = Path(self._folder.name) / f"{asset.sha256}{'-view' if normalized else ''}{suffix}"
+        if self._lend(path):
+            return path
+        with self._converting:
+            if not self._lend(path):  # nobody made it meanwhile
+                gaussians = self._library.read(asset).gaussians
+                save(self._normalized(gaussians) if normalized else gaussians, path)
+                with self._lock:
+                    self._sizes[path] = path.stat().st_size
+                    self._lent[path] += 1
+                    self._trim()
+        return path
+
+    def _lend(self, path: Path) -> bool:
+        """Lend a file, if there is such a one."""
         with self._lock:
             size = self._sizes.pop(path, None)
             if size is None:
-                gaussians = self._library.load(self._library.file(asset))
-                save(self._normalized(gaussians) if normalized else gaussians, path)
-                size = path.stat().st_size
+                return False
             self._sizes[path] = size  # at the end: used last
-            while sum(self._sizes.values()) > self._limit and len(self._sizes) > 1:
-                oldest = next(iter(self._sizes))
-                del self._sizes[oldest]
-                oldest.unlink(missing_ok=True)
-        return path
+            self._lent[path] += 1
+        return True
+
+    def _trim(self) -> None:
+        """Delete what was used longest ago and is not lent, down to the limit; what was used last stays."""
+        for path in list(self._sizes)[:-1]:
+            if sum(self._sizes.values()) <= self._limit:
+                return
+            if not self._lent[path]:
+                del self._sizes[path], self._lent[path]
+                path.unlink(missing_ok=True)
 
     def _normalized(self, gaussians: Gaussians) -> Gaussians:
         return (upright(gaussians) if len(gaussians) >= self._scene else gaussians).normalized(OUTLIER_FRACTION)

@@ -19,7 +19,7 @@ from jaxtyping import Float32, UInt8
 from torch import nn
 from torch.nn.functional import normalize
 
-from splatsense.errors import DataError, LimitError
+from splatsense.errors import DataError
 from splatsense.library import Asset, Library
 from splatsense.segmentation.export import UNLABELLED_COLOR, distinct_colors, instance_colors, semantic_colors
 from splatsense.segmentation.predict import TILE_VOXELS, Prediction, predict, voxel_features
@@ -218,9 +218,7 @@ class Scenes:
     def _read(self, job: SceneJob, asset: Asset) -> tuple[Scan, np.ndarray]:
         """The points of a scene, and which of its Gaussians they are."""
         job.change(current="Reading the file")
-        gaussians = self._library.load(self._library.file(asset))
-        if len(gaussians) > self._settings.scene_most:  # the file has changed since it was indexed
-            raise LimitError(self._refusal(asset) or f"{asset.name}: has {len(gaussians):,} Gaussians.")
+        gaussians = self._library.read(asset).gaussians
         job.check()
         seen = (gaussians.opacities >= LEAST_OPACITY).numpy()
         return scan_of_cloud(points_of_gaussians(gaussians, asset.name), asset.name), seen

@@ -4,7 +4,8 @@ Design
 - What was embedded is kept: the words of the last searches, and pictures and files that were dropped on the page, which the
   page then names by an id.
 - One query is embedded at a time. The model's threads share the processor, so taking turns costs nothing, and fifty who
-  search at once do not need fifty times the memory.
+  search at once do not need fifty times the memory. Files that are dropped are read one at a time too, but words do not
+  wait for that.
 - Cosines of words spread over a narrower range than those of pictures and assets, so in a mixture each part is divided by the
   standard deviation of its cosines over the library: equal weights then have equal say. A mixture is one vector again.
 """
@@ -46,7 +47,7 @@ class Searching:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._encoding = threading.Lock()
+        self._encoding, self._reading = threading.Lock(), threading.Lock()
         self.turns = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._words: OrderedDict[Hashable, np.ndarray] = OrderedDict()
         self._dropped: OrderedDict[str, Dropped] = OrderedDict()
@@ -66,13 +67,15 @@ class Searching:
             FormatError: the file cannot be read.
             LimitError: the picture has too many pixels.
         """
-        with self._encoding:
+        with self._reading:
             if is_picture:
                 picture = open_picture(path)
-                vector = self._library.embed_image(picture)
+                with self._encoding:
+                    vector = self._library.embed_image(picture)
             else:
                 gaussians = self._library.load(path)
-                vector = self._library.embed_asset(gaussians)
+                with self._encoding:
+                    vector = self._library.embed_asset(gaussians)
                 picture = thumbnails.draw(gaussians)
             dropped = Dropped(secrets.token_urlsafe(12), "picture" if is_picture else "asset", vector, _small(picture))
             self._dropped[dropped.id] = dropped

@@ -38,9 +38,10 @@ RETRY_SECONDS = 30
 
 @dataclass
 class _Upload:
-    """One that waits: its files, their bytes, those on their way included, and when the last ones came."""
+    """One that waits: its files, how many more arrive, the bytes of all, and when the last ones came."""
 
     files: set[Path] = field(default_factory=set)
+    arriving: int = 0
     size: int = 0
     touched: float = field(default_factory=time.monotonic)
     is_open: bool = True
@@ -79,10 +80,21 @@ class Uploads:
             LimitError: the upload has too many files, or the disk would be full.
             HTTPException: 429, all that waits together would be too large.
         """
-        upload = self._open(identity)
         path = self._root / identity / checked_name(name)
-        if len(upload.files) >= self._settings.upload_files:
-            raise LimitError(f"An upload holds {self._settings.upload_files:,} files at most; index a folder instead.")
+        with self._lock:
+            upload = self._open(identity)
+            if len(upload.files) + upload.arriving >= self._settings.upload_files:
+                raise LimitError(f"An upload holds {self._settings.upload_files:,} files at most; index a folder instead.")
+            upload.arriving += 1
+        try:
+            size = await self._receive(upload, path, parts)
+            upload.files.add(path)
+        finally:
+            with self._lock:
+                upload.arriving -= 1
+        return size
+
+    async def _receive(self, upload: _Upload, path: Path, parts: AsyncIterator[bytes]) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         size, before = 0, path.stat().st_size if path.is_file() else 0
         try:
@@ -95,15 +107,21 @@ class Uploads:
             self._count(upload, -size)
             raise
         self._count(upload, -before)  # it was sent again
-        upload.files.add(path)
         return size
 
     def finish(self, identity: str) -> Path:
-        """Close an upload to further files and return its folder. Raises DataError when there is no such upload."""
-        upload = self._open(identity)
-        if not upload.files:
-            raise DataError("This upload holds no files.")
-        upload.is_open = False
+        """Close an upload to further files and return its folder.
+
+        Raises:
+            DataError: there is no such upload, it is empty, or a file is still arriving.
+        """
+        with self._lock:
+            upload = self._open(identity)
+            if upload.arriving:
+                raise DataError(f"{counted(upload.arriving, 'file')} of this upload still arriving; index it afterwards.")
+            if not upload.files:
+                raise DataError("This upload holds no files.")
+            upload.is_open = False
         return self._root / identity
 
     def settle(self, identity: str) -> None:

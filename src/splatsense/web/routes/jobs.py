@@ -116,7 +116,7 @@ async def _states(job: Job, request: Request) -> AsyncIterator[str]:
     sent, waited = -1, 0.0
     while not await request.is_disconnected():
         version, is_over = job.version, job.is_over
-        if version != sent:
+        if version != sent or is_over:
             sent, waited = version, 0.0
             yield f"data: {json.dumps(job.state())}\n\n"
         if is_over:

@@ -68,7 +68,7 @@ def _search(request: SearchRequest, services: Services) -> dict[str, Any]:
         else:
             ids = snapshot.ids if among is None else among
             newest = ids[::-1][request.offset : request.offset + request.limit].tolist()
-            results = [services.described(services.asset(asset_id)) for asset_id in newest]
+            results = [services.described(asset) for asset in services.library.present(newest)]
     return {"results": results, "matching": matching, "milliseconds": round(1e3 * (time.monotonic() - start), 1)}
 
 
