@@ -2,8 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ import numpy as np
 
 from splatsense.batch import BatchReport, Input, run_batch
 from splatsense.gaussians import Gaussians
+from splatsense.log_messages import logged
 from splatsense.tables import counted, short_path, table
-
-log = logging.getLogger("splatsense")
 
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 QUANTILE_NAMES = ("smallest", "1 %", "25 %", "median", "75 %", "99 %", "largest")
@@ -151,24 +149,6 @@ def _needles(scales: np.ndarray) -> str:
 
 def _quantiles(values: np.ndarray) -> list[float]:
     return np.quantile(values, QUANTILES).tolist()
-
-
-@contextmanager
-def logged() -> Iterator[list[tuple[int, str]]]:
-    """(level, message) of what our log gets while the block runs, which is then not printed."""
-    messages: list[tuple[int, str]] = []
-    handler = logging.Handler(logging.INFO)
-    handler.emit = lambda record: messages.append((record.levelno, record.getMessage()))
-    before = log.propagate, log.level
-    log.propagate = False
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
-    try:
-        yield messages
-    finally:
-        log.removeHandler(handler)
-        log.propagate = before[0]
-        log.setLevel(before[1])
 
 
 def info_of_files(paths: Sequence[Path], as_json: bool = False) -> BatchReport:

@@ -30,8 +30,8 @@ def main() -> None:
     from safetensors.torch import save
 
     from splatsense.errors import SplatSenseError
-    from splatsense.info import logged
     from splatsense.library.reading import read_asset
+    from splatsense.log_messages import logged
 
     torch.set_num_threads(1)
     _limit_memory(int(sys.argv[1]))
