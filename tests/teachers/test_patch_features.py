@@ -47,7 +47,8 @@ PUBLISHED = {  # of facebook/dinov2-small, facebook/dinov2-with-registers-small 
         f"{BLOCK}.mlp.fc2.weight": (768, 3072),
     },
 }
-PARAMETERS = {"dinov2:vits14": 22_056_576, "dinov2:vits14_reg": 22_058_112, "radio:v2.5-b": 98_234_880}
+RADIO_B = 12 * 7_087_872 + 768 * 768 + 16_384 * 768 + 8 * 768  # blocks, embedder without bias, positions, tokens
+PARAMETERS = {"dinov2:vits14": 22_056_576, "dinov2:vits14_reg": 22_058_112, "radio:v2.5-b": RADIO_B}
 
 
 @pytest.fixture(scope="module", autouse=True)
