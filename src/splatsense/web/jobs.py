@@ -12,6 +12,7 @@ import queue
 import secrets
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Cancelled(Exception):
     """The job was cancelled; raised and caught in its thread."""
 
 
-class Job:
+class Job(ABC):
     """One piece of work, done by `_work` of a subclass.
 
     Args:
@@ -108,10 +109,11 @@ class Job:
             setattr(self, f"_{name}", value)
         self.version += 1
 
+    @abstractmethod
     def _work(self) -> None:
-        raise NotImplementedError
+        """What is to be done. It calls `check` now and then."""
 
-    def _settle(self) -> None:
+    def _settle(self) -> None:  # noqa: B027  # most have nothing to do
         """However it ended, this is called before the job says so."""
 
 
