@@ -221,7 +221,7 @@ def test_temperatures_are_those_of_the_settings_and_a_fixed_one_stays(setup, tea
     assert scales[0] != pytest.approx(1 / 0.07, abs=1e-5)
     assert scales[1] == pytest.approx(1 / 0.07, abs=1e-5)
     for flag in ("temperature", "voting_temperature"):
-        with pytest.raises(DataError, match=f"--{flag.replace('_', '-')}: must be above zero"):
+        with pytest.raises(DataError, match=f"--{flag.replace('_', '-')}: must be above 0"):
             replace(setup, **{flag: 0.0})
 
 

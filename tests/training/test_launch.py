@@ -8,17 +8,23 @@ import pytest
 from splatsense.errors import CheckpointError
 from splatsense.training.launch import Training, train_and_save
 from splatsense.training.metrics import METRICS, read_metrics
+from splatsense.training.settings import RunSettings
 from training.tiny_run import SETTINGS, TinyRun
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunSettings):
     out: str
+    batch_size: int = 1
+    learning_rate: float = 0.1
+    weight_decay: float = 0.0
+    clip_gradient: float = 1.0
     checkpoint_every: int = 5
     log_every: int = 3
     evaluate_every: int = 4
     prefetch: int = 0
     tensorboard: bool = False
+    seed: int = 0
 
     def settings(self):
         return SETTINGS

@@ -1,21 +1,21 @@
 """Settings of CLIP-GS pre-training: `PretrainConfig`."""
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
 from splatsense.clip_gs.augment import AugmentConfig
 from splatsense.clip_gs.encoder import EncoderConfig, encoder_config
 from splatsense.clip_gs.loss import Voting
 from splatsense.clip_gs.patches import PatchOrder
 from splatsense.errors import DataError
-
-# What changes nothing in the result.
-HOW_IT_RUNS = ("out", "checkpoint_every", "log_every", "evaluate_every", "tensorboard", "checkpointing", "prefetch")
+from splatsense.training.settings import RunSettings
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(RunSettings):
     """Settings of a CLIP-GS run."""
+
+    HOW_IT_RUNS: ClassVar[tuple[str, ...]] = (*RunSettings.HOW_IT_RUNS, "checkpointing")
 
     triplets: tuple[str, ...]
     """folders made by `splatsense triplets`; objects whose split is "train" are used"""
@@ -104,32 +104,20 @@ class PretrainConfig:
     """ranges of the augmentation"""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "views", "checkpoint_every", "log_every", "accumulate"):
-            if getattr(self, name) < 1:
-                raise DataError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
-        for name in ("gaussians", "patches", "patch_size", "evaluate_every", "prefetch"):
-            if getattr(self, name) < 0:
-                raise DataError(f"--{name.replace('_', '-')}: must not be negative, got {getattr(self, name)}.")
+        super().__post_init__()
+        self.at_least_one("epochs", "views", "accumulate")
+        self.not_negative("gaussians", "patches", "patch_size", "image_map")
+        self.above_zero("voting_temperature", "temperature")
         if not 0 < self.layer_decay <= 1:
             raise DataError(f"--layer-decay: must lie in (0, 1], got {self.layer_decay}.")
-        for name in ("voting_temperature", "temperature"):
-            if not getattr(self, name) > 0:
-                raise DataError(f"--{name.replace('_', '-')}: must be above zero, got {getattr(self, name)}.")
         if self.evaluate_every and not self.holdout:
             raise DataError("--evaluate-every: needs --holdout, whose objects are evaluated on.")
-        if self.image_map < 0:
-            raise DataError(f"--image-map: must be at least 0, got {self.image_map}.")
         if self.weights and len(self.weights) != len(self.triplets):
             raise DataError(f"--weights: needs one number for each of the {len(self.triplets)} triplets folders.")
         if not all(0 < weight <= 1 for weight in self.weights):
             raise DataError("--weights: each must lie in (0, 1].")
         if not 0 <= self.patch_dropout < 1 or not 0 <= self.drop_path < 1 or not 0 <= self.ema < 1:
             raise DataError("--patch-dropout, --drop-path and --ema must lie in [0, 1).")
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the result, JSON-able: a run that is resumed must have the same."""
-        plain = {name: value for name, value in asdict(self).items() if name not in HOW_IT_RUNS}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
     def encoder(self, dim: int) -> EncoderConfig:
         """The network, with embeddings of `dim` numbers."""

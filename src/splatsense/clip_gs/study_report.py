@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from splatsense.clip_gs.model import CONFIG
-from splatsense.clip_gs.pretrain_config import HOW_IT_RUNS, PretrainConfig
+from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.clip_gs.study_results import Comparison, Measured
 from splatsense.clip_gs.study_rows import ANY_DIM, SET_BY_ROWS, Run
 from splatsense.clip_gs.study_runs import SHOT, WAY
@@ -26,7 +26,7 @@ COLUMNS = {
     "linear_probe": "linear probe",
 }
 TABLES, PICTURE = ("setup", "results", "comparisons"), "plot"  # names of the markers
-SHOWN_ELSEWHERE = ("triplets", "size", "gaussians", "epochs", "batch_size", "teacher", *SET_BY_ROWS, *HOW_IT_RUNS)
+SHOWN_ELSEWHERE = ("triplets", "size", "gaussians", "epochs", "batch_size", "teacher", *SET_BY_ROWS)
 
 
 def blocks(

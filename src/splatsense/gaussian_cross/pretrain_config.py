@@ -1,25 +1,25 @@
 """Settings of GaussianCross pre-training: `PretrainConfig`."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from splatsense.errors import DataError
 from splatsense.gaussian_cross.decoder import Anchors
 from splatsense.gaussian_cross.distillation import LossWeights
 from splatsense.gaussian_cross.sizes import Recipe, Size, recipe
+from splatsense.training.settings import RunSettings
 
-# What changes nothing in the result.
-HOW_IT_RUNS = (
-    "out", "cache", "cache_gigabytes", "validation", "validation_scenes", "evaluate_every", "checkpoint_every", "log_every",
-    "tensorboard", "prefetch",
-)  # fmt: skip
 DECODER = ("grid", "anchors", "reach", "threshold", "feature_channels")
 SAMPLE = ("voxel", "most_voxels", "views", "width", "height", "mask_ratio", "mask_side", "dropout", "rotate", "cuboid_side")
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(RunSettings):
     """Settings of a GaussianCross run. A number left at its default of none is that of the size."""
+
+    HOW_IT_RUNS: ClassVar[tuple[str, ...]] = (
+        *RunSettings.HOW_IT_RUNS, "cache", "cache_gigabytes", "validation", "validation_scenes",
+    )  # fmt: skip
 
     scenes: tuple[str, ...]
     """corpora (their train split is used), folders of scenes, scenes, or posed RGB-D recordings, which are imported first"""
@@ -106,18 +106,13 @@ class PretrainConfig:
     """of weights, scene order, views and masks"""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "log_every", "validation_scenes"):
-            if getattr(self, name) < 1:
-                raise DataError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
-        for name in ("evaluate_every", "prefetch", "cache_gigabytes"):
-            if getattr(self, name) < 0:
-                raise DataError(f"--{name.replace('_', '-')}: must not be negative, got {getattr(self, name)}.")
+        super().__post_init__()
+        self.at_least_one("steps", "validation_scenes")
+        self.not_negative("cache_gigabytes")
         if len(self.intrinsics) not in (0, 4):
             raise DataError(f"--intrinsics: needs fx fy cx cy, got {len(self.intrinsics)} numbers.")
         if self.evaluate_every and not self.validation:
             raise DataError("--evaluate-every: needs --validation, whose scenes are evaluated on.")
-        if not self.learning_rate > 0 or not self.clip_gradient > 0:
-            raise DataError("--learning-rate and --clip-gradient must be above 0.")
         self.recipe()
         self.weights()
 
@@ -131,11 +126,6 @@ class PretrainConfig:
     def weights(self) -> LossWeights:
         """Of the losses."""
         return LossWeights(self.color_weight, self.depth_weight, self.semantic_weight if self.teacher != "none" else 0.0)
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the result, JSON-able: a run that is resumed must have the same."""
-        plain = {name: value for name, value in asdict(self).items() if name not in HOW_IT_RUNS}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
     def _given(self, names: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}

@@ -1,19 +1,15 @@
 """Settings of contrastive pre-training: `ContrastConfig`. Names and defaults are those of GaussianCross, where it has them."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from splatsense.errors import DataError
 from splatsense.gaussian_cross.sizes import Size, recipe
 from splatsense.gaussian_cross.unet import UNetConfig
 from splatsense.scene_contrast.views import ViewConfig
-
-# What changes nothing in the result.
-HOW_IT_RUNS = ("out", "checkpoint_every", "log_every", "tensorboard", "prefetch")
+from splatsense.training.settings import RunSettings
 
 
 @dataclass(frozen=True)
-class ContrastConfig:
+class ContrastConfig(RunSettings):
     """Settings of a run. Voxels left at none are those of the size."""
 
     scenes: tuple[str, ...]
@@ -62,20 +58,10 @@ class ContrastConfig:
     """of weights, scene order and views"""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "hidden", "dim", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise DataError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
-        if self.prefetch < 0:
-            raise DataError(f"--prefetch: must not be negative, got {self.prefetch}.")
-        for name in ("temperature", "learning_rate", "clip_gradient"):
-            if not getattr(self, name) > 0:
-                raise DataError(f"--{name.replace('_', '-')}: must be above 0, got {getattr(self, name)}.")
+        super().__post_init__()
+        self.at_least_one("steps", "hidden", "dim")
+        self.above_zero("temperature")
         self.views()
-
-    @property
-    def evaluate_every(self) -> int:
-        """0: there is nothing to evaluate."""
-        return 0
 
     def views(self) -> ViewConfig:
         """How scenes are seen. Raises DataError when a number is out of range."""
@@ -87,8 +73,3 @@ class ContrastConfig:
     def backbone(self) -> UNetConfig:
         """That of the size."""
         return recipe(self.size).backbone
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the result, JSON-able: a run that is resumed must have the same."""
-        plain = {name: value for name, value in asdict(self).items() if name not in HOW_IT_RUNS}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}

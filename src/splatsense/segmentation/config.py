@@ -1,21 +1,18 @@
 """Settings of downstream training: `SegmentationConfig`; `recipes.py` has those of the benchmarks."""
 
-import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from splatsense.errors import DataError
 from splatsense.gaussian_cross.unet import UNET_SIZES, UNetConfig
 from splatsense.segmentation.augment import AugmentConfig
 from splatsense.segmentation.points import label_set
+from splatsense.training.settings import RunSettings
 
 Task = Literal["semantic", "instance"]
 Protocol = Literal["scratch", "finetune", "probe"]
 
 RANDOM = "random:"  # before the size of a backbone with random weights
-
-# What changes nothing in the result.
-HOW_IT_RUNS = ("out", "checkpoint_every", "log_every", "evaluate_every", "tensorboard", "prefetch")
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True)
-class SegmentationConfig:
+class SegmentationConfig(RunSettings):
     """Settings of a run."""
 
     scenes: str
@@ -114,17 +111,13 @@ class SegmentationConfig:
     """how instances are found"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         label_set(self.labels)
         if self.size not in UNET_SIZES:
             raise DataError(f"--size {self.size}: no size of the backbone; choose one of {', '.join(UNET_SIZES)}.")
-        for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise DataError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
-        for name in ("steps", "crop_points", "points", "evaluate_every", "prefetch"):
-            if getattr(self, name) < 0:
-                raise DataError(f"--{name.replace('_', '-')}: must not be negative, got {getattr(self, name)}.")
-        if not (self.voxel > 0 and self.learning_rate > 0 and self.clip_gradient > 0):
-            raise DataError("--voxel, --learning-rate and --clip-gradient must be above 0.")
+        self.at_least_one("epochs")
+        self.not_negative("steps", "crop_points", "points")
+        self.above_zero("voxel")
         if not (0 <= self.mix <= 1 and 0 <= self.crop_share <= 1 and 0 < self.scene_share <= 1 and self.lovasz >= 0):
             raise DataError("--mix and --crop-share must lie in [0, 1], --scene-share in (0, 1], --lovasz at 0 or above.")
         if (self.protocol == "scratch") == bool(self.backbone):
@@ -154,7 +147,3 @@ class SegmentationConfig:
     def starts_random(self) -> bool:
         """Whether the backbone's first weights are random."""
         return not self.backbone or self.backbone.startswith(RANDOM)
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the result, as JSON gives it back: a run that is resumed must have the same."""
-        return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name not in HOW_IT_RUNS}))

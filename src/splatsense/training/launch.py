@@ -3,51 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 from splatsense.training.loop import LoopConfig, Run, train
 from splatsense.training.processes import Processes
+from splatsense.training.settings import RunSettings
 
 MODEL = "model"  # folder of the saved model in that of the run
-
-
-@runtime_checkable
-class RunSettings(Protocol):
-    """What the settings of every method have; see `LoopConfig`."""
-
-    @property
-    def out(self) -> str:
-        """Folder of the run."""
-        ...
-
-    @property
-    def checkpoint_every(self) -> int:
-        """Steps."""
-        ...
-
-    @property
-    def log_every(self) -> int:
-        """Steps."""
-        ...
-
-    @property
-    def evaluate_every(self) -> int:
-        """Steps; 0 evaluates at the end only."""
-        ...
-
-    @property
-    def prefetch(self) -> int:
-        """Batches made ahead."""
-        ...
-
-    @property
-    def tensorboard(self) -> bool:
-        """Whether TensorBoard's events are written too."""
-        ...
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the result, JSON-able: a run that is resumed must have the same."""
-        ...
 
 
 @dataclass(frozen=True)
