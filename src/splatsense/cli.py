@@ -12,21 +12,18 @@ import importlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
 
 import tyro
 
-from splatsense.errors import DataError, SplatSenseError
+from splatsense.errors import SplatSenseError
 from splatsense.formats import READABLE, WRITABLE
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "add": ("splatsense.cli:add", "index files and folders into a library"),
-    "search": ("splatsense.cli:search", "find assets by words, by a picture or by another asset"),
+    "add": ("splatsense.asset_commands:add", "index files and folders into a library"),
+    "search": ("splatsense.asset_commands:search", "find assets by words, by a picture or by another asset"),
     "serve": ("splatsense.web.serve:serve", "show a library as a page in the browser: search, look at, add assets"),
-    "tags": ("splatsense.cli:tags", "say what assets show"),
+    "tags": ("splatsense.asset_commands:tags", "say what assets show"),
     "library verify": ("splatsense.library.commands:verify", "check that nothing in a library is lost or damaged"),
     "library rebuild": ("splatsense.library.commands:rebuild", "make vectors and search indexes anew"),
     "library duplicates": ("splatsense.library.commands:duplicates", "list files and assets that are the same"),
@@ -34,9 +31,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "library import": ("splatsense.library.commands:import_", "add an exported library to a library"),
     "library watch": ("splatsense.library.commands:follow", "keep a library in step with folders"),
     "demo": ("splatsense.demo:demo", "build a library from the bundled splats, search it, draw the results"),
-    "info": ("splatsense.cli:info", "say what asset files hold and what may be wrong with them"),
+    "info": ("splatsense.asset_commands:info", "say what asset files hold and what may be wrong with them"),
     "render": ("splatsense.turntable:render_command", "draw pictures, depth and turntables of assets, from any cameras"),
-    "convert": ("splatsense.cli:convert", "turn splats, meshes and point clouds into splats of another format"),
+    "convert": ("splatsense.asset_commands:convert", "turn splats, meshes and point clouds into splats of another format"),
     "triplets build": ("splatsense.clip_gs.build:triplets_build", "training data from meshes or splats"),
     "scenes scannet": ("splatsense.import_scenes:import_scannet", "import ScanNet scans as they are downloaded"),
     "scenes s3dis": ("splatsense.import_scenes:import_s3dis", "import S3DIS rooms as they are downloaded"),
@@ -91,16 +88,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
-Paths = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")]
-QueryWords = Annotated[tuple[str, ...], tyro.conf.arg(metavar="QUERY...")]
-Count = Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="K")]
-FileOrLibrary = Annotated[Path, tyro.conf.arg(metavar="FILE|LIBRARY")]
-OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
-Suffix = Annotated[str, tyro.conf.arg(metavar="SUFFIX", help=f"Format of the files in that folder: {' '.join(WRITABLE)}.")]
-Labels = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL...")]
-StoreUrl = Annotated[str | None, tyro.conf.arg(metavar="URL")]
-Sheet = Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -173,135 +160,3 @@ def _unknown(command: str) -> str:
     near = difflib.get_close_matches(command, COMMANDS, n=1)
     hint = f"Did you mean `splatsense {near[0]}`?" if near else "`splatsense --help` lists them all."
     return f"splatsense: there is no command {command!r}. {hint}"
-
-
-def add(
-    library: LibraryFolder,
-    paths: Paths,
-    retry: bool = False,
-    model: str = "clip-gs-tiny",
-    thumbnails: bool = True,
-    store: StoreUrl = None,
-    ray: str | None = None,
-) -> int:
-    """Index files and folders into a library, to any depth: splats, meshes and point clouds.
-
-    What is in the library already is passed over. It may be interrupted at any moment; the same command goes on.
-
-    Args:
-        library: Folder of the library; made when it does not exist. The assets stay where they are.
-        paths: Files and folders to index.
-        retry: Try files again that failed before and have not changed since.
-        model: A bundled model's name, or the folder of one.
-        thumbnails: Draw thumbnails now; otherwise each is drawn when it is first asked for.
-        store: postgresql://USER@HOST/DATABASE of a library that machines share; the folder then holds caches only.
-        ray: Embed on a Ray cluster: "auto", "ray://host:10001", or "local" for one on this machine.
-    """
-    from splatsense.library import Library
-    from splatsense.tables import counted, short_path, table
-
-    if not paths:
-        raise DataError("add: name at least one file or folder to index.")
-    start = time.monotonic()
-    with Library(library, model, store=store) as opened:
-        report = opened.add(paths, retry=retry, draw=thumbnails, ray=ray)
-        print(f"{report.indexed:,} indexed, {report.skipped:,} already indexed, {len(report.failed):,} failed.")
-        print(f"{short_path(opened.path)} holds {counted(len(opened), 'asset')}; took {time.monotonic() - start:,.1f} s.")
-    if report.failed:
-        print(f"\n{counted(len(report.failed), 'input')} could not be indexed:")
-        print(table([(short_path(path), reason) for path, reason in report.failed], "<<"))
-    return 1 if report.failed else 0
-
-
-def search(
-    library: LibraryFolder,
-    query: QueryWords,
-    k: Count = 10,
-    model: str = "clip-gs-tiny",
-    sheet: Sheet = None,
-    store: StoreUrl = None,
-    approximate_above: int | None = None,
-) -> int:
-    """Find the assets closest to words, to a picture, or to another asset.
-
-    Args:
-        library: Folder of the library.
-        query: Words; or one file: an image, or an asset.
-        k: How many to show.
-        model: A bundled model's name, or the folder of one.
-        sheet: Also draw the results into this image file.
-        store: postgresql://USER@HOST/DATABASE of a library that machines share.
-        approximate_above: Search through FAISS when the library has more assets than this.
-    """
-    from splatsense.library import Library
-    from splatsense.tables import short_path, table
-
-    text = " ".join(query)
-    with Library(library, model, create=False, store=store, approximate_above=approximate_above, isolated=False) as opened:
-        hits = opened.search(text, k)
-        rows = [(rank, f"{hit.score:.3f}", hit.name, short_path(hit.path)) for rank, hit in enumerate(hits, 1)]
-        print(table([("#", "score", "name", "file"), *rows], ">><<"))
-        if sheet is not None:
-            from splatsense.library.contact_sheet import SheetRow, write_contact_sheet
-
-            write_contact_sheet(sheet, [SheetRow.of(text, hits[:5], opened)])
-    return 0
-
-
-def tags(source: FileOrLibrary, labels: Labels = (), k: Count = 5, model: str = "clip-gs-tiny") -> int:
-    """Say what an asset shows, or every asset of a library: the likeliest labels and their probabilities.
-
-    Args:
-        source: An asset file, or the folder of a library.
-        labels: To choose from; by default the names of about 200 everyday objects.
-        k: How many labels to show.
-        model: A bundled model's name, or the folder of one.
-    """
-    from splatsense.library import Library
-    from splatsense.library.tags import tag
-    from splatsense.tables import table
-
-    if not source.is_dir():
-        found = tag(source, labels or None, k, model)
-        print(table([(f"{probability:.1%}", label) for label, probability in found], "><"))
-        return 0
-    with Library(source, model, create=False, isolated=False) as library:
-        rows = [(asset.name, ", ".join(f"{label} {p:.0%}" for label, p in library.tags(asset, labels or None, k)))
-                for asset in library.assets()]  # fmt: skip
-    print(table(rows, "<<") if rows else "This library is empty.")
-    return 0
-
-
-def info(paths: Paths, json: bool = False) -> int:
-    """Say what asset files hold: counts, bounds, opacities, scales, and what may be wrong with them.
-
-    Args:
-        paths: Files, or folders of them.
-        json: Print a list of objects for other programs.
-    """
-    from splatsense.info import info_of_files
-
-    return info_of_files(paths, as_json=json).tell()
-
-
-def convert(
-    paths: Paths,
-    out: OutputFolder = None,
-    to: Suffix = ".ply",
-    force: bool = False,
-) -> int:
-    """Turn splats, meshes and point clouds into splats: `convert IN OUT`, or `convert IN... --out DIR --to .ply`.
-
-    Args:
-        paths: A file to read and a file to write; with --out, files and folders to read.
-        out: Folder for the converted files, which keep the names and sub-folders of what they are made from.
-        force: Convert again what is in that folder already.
-    """
-    from splatsense.convert import convert_file, convert_files
-
-    if out is None:
-        if len(paths) != 2 or paths[0].is_dir():
-            raise DataError("convert: give a file to read and a file to write; or files and folders to read and --out DIR.")
-        print(convert_file(*paths))
-        return 0
-    return convert_files(paths, out, to, force).tell("converted")

@@ -16,6 +16,7 @@ from splatsense.cli import main
 from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.library import Library, duplicates
 from splatsense.library.contact_sheet import SheetRow, write_contact_sheet
+from splatsense.library.export_listing import read_listing
 from splatsense.library.thumbnails import thumbnail_path
 
 SECONDS = 20.0  # that a thread may take on a busy machine
@@ -194,6 +195,16 @@ def test_a_listing_that_lacks_something_is_refused_by_row(filled, tmp_path, mode
         with pytest.raises(FormatError, match=f"assets.json.*asset 2 of 10: {reason}"):
             imported.import_from(tmp_path / "export")
         assert len(imported) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [('{"format": "another", "version": 1}', "is not the listing"), ("[" * 100_000, "damaged"), ("[]", "damaged")],
+)
+def test_other_json_is_no_listing(tmp_path, text, reason):
+    (tmp_path / "assets.json").write_text(text)
+    with pytest.raises(FormatError, match=reason):
+        read_listing(tmp_path)
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)

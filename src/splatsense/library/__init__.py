@@ -3,7 +3,7 @@
 `library.Library` is what people use; `search` is its larger half. Beneath it: `store` (the truth, in a `database`: SQLite or
 PostgreSQL; its `records`), `vectors` (exact nearest neighbours over an `index`, approximate ones in `approximate`), `ingest`
 (embedding files; `asset_files` finds them, `reading` keeps strangers' files in processes of their own), `duplicates`,
-`verify`, `transfer` (export and import), `watch`, `tags` (zero-shot labels), `thumbnails`, `names`.
+`verify`, `transfer` (export and import; `export_listing`), `watch`, `tags` (zero-shot labels), `thumbnails`, `names`.
 """
 
 from splatsense.library.ingest import AddReport

@@ -1,8 +1,8 @@
 """Export and import of a whole library as one folder that can be copied, archived and read without splatsense.
 
 Layout
-- `assets.json`: format, version and one entry for each asset: sha256, file name, where it was, facts, its side files with
-  their sha256, or the error.
+- `assets.json` (`export_listing.py`): format, version and one entry for each asset: sha256, file name, where it was, facts,
+  its side files with their sha256, or the error.
 - `assets/<sha256>/<name>`: the asset files, if they were asked for, with their side files (`side_files.py`: textures, captions)
   as they lay beside them.
 - `embeddings/<hash>.safetensors`: `ids` (positions in assets.json, int64) and `vectors` (float32), with the model's name.
@@ -12,7 +12,6 @@ An export is written under a temporary name and renamed when it is complete. An 
 may be repeated.
 """
 
-import json
 import os
 import secrets
 import shutil
@@ -27,14 +26,12 @@ from safetensors.numpy import save_file
 from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.library import thumbnails
 from splatsense.library.asset_files import sha256_of
+from splatsense.library.export_listing import LISTING, entry_of, name_in_export, read_listing, write_listing
 from splatsense.library.records import Asset, Indexed, SeenFile
 from splatsense.library.side_files import is_plain, side_files
 from splatsense.library.store import Store
 
-FORMAT, VERSION = "splatsense-library", 1
-LISTING, FILES, EMBEDDINGS = "assets.json", "assets", "embeddings"
-FACTS = {"name": str, "path": str, "gaussians": int, "size": int, "mtime_ns": int}
-"""What every asset has, apart from its hash, and the types."""
+FILES, EMBEDDINGS = "assets", "embeddings"  # folders of an export
 UNIT_LENGTH = 1e-3  # how far from 1 the length of an embedding may be
 
 
@@ -88,7 +85,7 @@ def import_library(store: Store, folder: Path, destination: Path) -> Transfer:
     Raises:
         FormatError: the folder is no export, is damaged, or of a newer version.
     """
-    entries = _read_listing(folder)
+    entries = read_listing(folder)
     copied = beside = 0
     seen: list[SeenFile] = []
     for entry in entries:
@@ -114,7 +111,7 @@ def _export_files(store: Store, folder: Path, assets: list[Asset], stamps: dict[
     for asset in assets:
         source = store.moved_path(asset) if files else None
         if source is not None:
-            target = folder / FILES / asset.sha256 / _text(asset.path.name)
+            target = folder / FILES / asset.sha256 / name_in_export(asset)
             target.parent.mkdir(parents=True)
             shutil.copyfile(source, target)
             copied += 1
@@ -123,12 +120,7 @@ def _export_files(store: Store, folder: Path, assets: list[Asset], stamps: dict[
         if thumbnail.is_file():
             (folder / thumbnails.FOLDER).mkdir(exist_ok=True)
             shutil.copyfile(thumbnail, folder / thumbnails.FOLDER / thumbnail.name)
-    listing = {
-        "format": FORMAT,
-        "version": VERSION,
-        "assets": [_entry(asset, stamps[asset.path], beside.get(asset.sha256, {})) for asset in assets],
-    }
-    (folder / LISTING).write_text(json.dumps(listing, indent=1) + "\n", "utf-8")
+    write_listing(folder, [entry_of(asset, stamps[asset.path], beside.get(asset.sha256, {})) for asset in assets])
     return Transfer(len(assets), 0, copied, sum(map(len, beside.values())))
 
 
@@ -147,21 +139,6 @@ def _export_embeddings(store: Store, folder: Path, assets: list[Asset]) -> int:
             )
             embeddings += len(rows)
     return embeddings
-
-
-def _entry(asset: Asset, mtime_ns: int, beside: dict[str, str]) -> dict[str, Any]:
-    """An asset as JSON; the path as hexadecimal bytes, since it may be no text."""
-    return {
-        "sha256": asset.sha256,
-        "name": _text(asset.path.name),
-        "path": os.fsencode(asset.path).hex(),
-        "gaussians": asset.gaussians,
-        "bounds": asset.bounds,
-        "size": asset.size,
-        "mtime_ns": mtime_ns,
-        "side_files": beside,
-        "error": asset.error,
-    }
 
 
 def _place(entry: dict[str, Any], folder: Path, destination: Path) -> tuple[Path, bool]:
@@ -195,7 +172,7 @@ def _copy_side_files(source: Path, folder: Path) -> dict[str, str]:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.parent / name, target)
-        copied[_text(str(name))] = sha256_of(target)
+        copied[str(name)] = sha256_of(target)
     return copied
 
 
@@ -213,66 +190,6 @@ def _place_side_files(entry: dict[str, Any], folder: Path, destination: Path) ->
             shutil.copyfile(source, target)
             copied += 1
     return copied
-
-
-def _text(name: str) -> str:
-    """A file name without bytes that are no text."""
-    return name.encode("utf-8", "replace").decode()
-
-
-def _read_listing(folder: Path) -> list[dict[str, Any]]:
-    path = folder / LISTING
-    try:
-        listing = json.loads(path.read_text("utf-8"))
-        known = listing["format"] == FORMAT
-        version, entries = listing["version"], listing["assets"]
-        if known and version > VERSION:
-            raise FormatError(f"{path}: exported by a newer splatsense (version {version}); upgrade splatsense to import it.")
-        for row, entry in enumerate(entries, 1):
-            fault = _fault(entry)
-            if fault:
-                raise ValueError(f"asset {row} of {len(entries)}: {fault}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{path}: missing or damaged ({error}); this is not an exported library.") from error
-    if not known:
-        raise FormatError(f"{path}: is not the listing of an exported library.")
-    return entries
-
-
-def _fault(entry: Any) -> str:
-    """What is wrong with an asset of a listing, or nothing."""
-    if not isinstance(entry, dict) or not _is_hexadecimal(entry.get("sha256"), 32):
-        return "it has no sha256"
-    for name, kind in FACTS.items():
-        if type(entry.get(name)) is not kind:
-            return f"{name!r} is missing or not of type {kind.__name__}"
-    if not _is_hexadecimal(entry["path"]):
-        return "its path is not hexadecimal"
-    if entry["name"] in ("", ".", "..") or "/" in entry["name"] or "\0" in entry["name"]:
-        return "its name is not that of a file"
-    if "error" not in entry or not (entry["error"] is None or isinstance(entry["error"], str)):
-        return "'error' is missing or no text"
-    if entry["error"] is None and not _are_bounds(entry.get("bounds")):
-        return "'bounds' are missing or not twice three numbers"
-    side = entry.get("side_files", {})
-    if not isinstance(side, dict) or not all(isinstance(sha256, str) for sha256 in side.values()):
-        return "side files without names or hashes"
-    return ""
-
-
-def _is_hexadecimal(text: Any, size: int | None = None) -> bool:
-    try:
-        return size in (None, len(bytes.fromhex(text)))
-    except (TypeError, ValueError):
-        return False
-
-
-def _are_bounds(value: Any) -> bool:
-    try:
-        bounds = np.array(value, np.float32)
-    except (TypeError, ValueError):
-        return False
-    return bounds.shape == (2, 3) and bool(np.isfinite(bounds).all())
 
 
 def _import_model(store: Store, path: Path, entries: list[dict[str, Any]], seen: list[SeenFile]) -> int:
