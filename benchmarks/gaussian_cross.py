@@ -107,7 +107,7 @@ Pairs = list[tuple[float, float]]
 AXES: dict[str, tuple[dict, ...]] = {  # to which values each is changed
     "voxels": tuple({"voxel": side, "most_voxels": 10**6} for side in (0.1, 0.07, 0.05, 0.04, 0.034)),
     "views": tuple({"views": count} for count in (1, 2, 4, 6, 8)),
-    "anchors": (*({"reach": cells} for cells in (0, 1, 2, 3)), {"anchors": "all"}),
+    "anchors": (*({"levels": 3, "reach": cells} for cells in (0, 1, 2, 3)), {"levels": 3, "anchors": "all"}),
 }
 PANEL = (400, 320)  # pixels
 

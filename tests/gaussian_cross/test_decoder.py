@@ -147,3 +147,16 @@ def test_grids_that_do_not_halve_are_refused():
         DenseUNet(3, 4, 2)(torch.zeros(1, 3, 5, 4, 4))
     with pytest.raises(DataError, match="threshold"):
         replace(CONFIG, threshold=0.9)
+
+
+@torch.no_grad()
+def test_without_a_unet_a_gaussian_depends_on_its_own_cell_alone():
+    decoder = decoder_of(replace(CONFIG, levels=0, reach=0))
+    features, positions, scene, scenes = voxels(40)
+    before = torch.cat([one.features for one in decoder(features, positions, scene, scenes)])
+    changed = features.clone()
+    changed[0] += 1
+    after = torch.cat([one.features for one in decoder(changed, positions, scene, scenes)])
+    assert int((before != after).any(1).sum()) == 1
+    with pytest.raises(DataError, match="--reach 0"):
+        replace(CONFIG, levels=0, reach=1)

@@ -2,7 +2,8 @@
 
 Design
 - Features of voxels are averaged in the cells of a dense volume over the unit cuboid, which a 3D U-Net refines. Every cell's
-  centre is an anchor, the coarse mean nu of a Gaussian.
+  centre is an anchor, the coarse mean nu of a Gaussian. The U-Net understands a room by itself, and what it does the backbone
+  need not learn; `levels=0` leaves it out.
 - One MLP for each attribute: offset `delta = tanh(head) * Delta`, quaternion, scale, colour, opacity sigma and the semantic
   embedding f. `mean = nu + delta`. Delta and scales are in cells.
 - Anchors with `sigma <= threshold` are pruned. Opacity is decoded first and all else for what is left, which gives the same
@@ -31,7 +32,7 @@ from splatsense.gaussians import Gaussians
 Anchors = Literal["occupied", "all"]
 FIRST_SCALE = 0.5  # of a Gaussian before training, in cells
 FIRST_OPACITY = 0.6  # above the threshold, so that all anchors begin as Gaussians
-LAST_LAYER_GAIN = 0.1  # of the heads: Gaussians begin nearly equal
+LAST_LAYER_GAIN = 0.5  # of the heads: Gaussians begin alike, but not so much that hues, which differ least, are learned late
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class DecoderConfig:
     volume_channels: int = 96
     """of the dense volume; the backbone's own number is the paper's"""
     base_maps: int = 32
-    """channels of the 3D U-Net's finest level"""
+    """channels of the 3D U-Net's finest level, if there is one"""
     levels: int = 4
-    """of the 3D U-Net"""
+    """of the 3D U-Net; 0 leaves it out"""
     refined_channels: int = 128
     """of the refined volume"""
     hidden: int = 128
@@ -66,10 +67,15 @@ class DecoderConfig:
     """how many cells from an occupied one anchors are made, for anchors = occupied"""
 
     def __post_init__(self) -> None:
-        if min(self.grid) < 1 or min(self.base_maps, self.levels, self.hidden, self.feature_channels, self.reach + 1) < 1:
+        if min(self.grid) < 1 or min(self.base_maps, self.hidden, self.feature_channels) < 1:
             raise DataError(f"DecoderConfig: sizes must be at least 1, got {self}.")
-        if any(side % (1 << (self.levels - 1)) for side in self.grid):
-            raise DataError(f"--grid: {self.grid} must be multiples of {1 << (self.levels - 1)} for --levels {self.levels}.")
+        if min(self.levels, self.reach) < 0:
+            raise DataError(f"--levels and --reach must not be negative, got {self.levels} and {self.reach}.")
+        if not self.levels and (self.reach or self.anchors == "all"):
+            raise DataError("--levels 0: without a 3D U-Net empty cells know nothing; add --anchors occupied --reach 0.")
+        halved = 1 << max(self.levels - 1, 0)
+        if any(side % halved for side in self.grid):
+            raise DataError(f"--grid: {self.grid} must be multiples of {halved} for --levels {self.levels}.")
         if not 0 < self.height <= 1 or not 0 <= self.threshold < FIRST_OPACITY:
             raise DataError(f"DecoderConfig: height must lie in (0, 1] and threshold in [0, {FIRST_OPACITY}), got {self}.")
         if not self.offset > 0 or not self.largest_scale > FIRST_SCALE:
@@ -109,8 +115,9 @@ class GaussianDecoder(nn.Module):
         self.config = config
         same = config.volume_channels == in_channels
         self.reduce = nn.Identity() if same else nn.Linear(in_channels, config.volume_channels, bias=False)
-        self.refine = DenseUNet(config.volume_channels, config.base_maps, config.levels)
-        self.refined = nn.Linear(config.base_maps, config.refined_channels)  # the U-Net's last layer, at the anchors only
+        self.refine = DenseUNet(config.volume_channels, config.base_maps, config.levels) if config.levels else nn.Identity()
+        channels = config.base_maps if config.levels else config.volume_channels
+        self.refined = nn.Linear(channels, config.refined_channels)  # the U-Net's last layer, at the anchors only
         widths = {"offset": 3, "quaternion": 4, "scale": 3, "color": 3, "opacity": 1, "feature": config.feature_channels}
         self.heads = nn.ModuleDict({name: _head(config.refined_channels, config.hidden, n) for name, n in widths.items()})
         with torch.no_grad():

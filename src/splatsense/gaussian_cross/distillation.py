@@ -42,7 +42,7 @@ class LossWeights:
     """l1, on the colours"""
     depth: float = 10.0
     """l2, on the depths in units of the cuboid"""
-    semantic: float = 1.0
+    semantic: float = 10.0
     """l3, on the features; 0 needs no teacher"""
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from splatsense.gaussian_cross.distillation import LossWeights
 from splatsense.gaussian_cross.sizes import Recipe, Size, recipe
 from splatsense.training.settings import RunSettings
 
-DECODER = ("grid", "anchors", "reach", "threshold", "feature_channels")
+DECODER = ("grid", "levels", "anchors", "reach", "threshold", "feature_channels")
 SAMPLE = ("voxel", "most_voxels", "views", "width", "height", "mask_ratio", "mask_side", "dropout", "rotate", "cuboid_side")
 
 
@@ -68,6 +68,8 @@ class PretrainConfig(RunSettings):
     """metres that the volume is wide for every scene, instead of being fitted to each: no normalisation of their size"""
     grid: tuple[int, int, int] | None = None
     """cells of the dense volume along x, y and z"""
+    levels: int | None = None
+    """of the 3D U-Net; 0 leaves it out, which needs --reach 0"""
     anchors: Anchors | None = None
     """which cells may become Gaussians: those near an occupied one, or all"""
     reach: int | None = None
@@ -80,7 +82,7 @@ class PretrainConfig(RunSettings):
     """factor on the colour loss"""
     depth_weight: float = 10.0
     """factor on the depth loss"""
-    semantic_weight: float = 1.0
+    semantic_weight: float = 10.0
     """factor on the feature loss"""
     center_features: bool = True
     """subtract the mean of the teacher's features over a few training images"""

@@ -29,8 +29,9 @@ def recipe(size: Size) -> Recipe:
     """Settings of a size: "tiny" trains on a laptop's CPU, "small" on one GPU, "base" is the paper's."""
     if size == "tiny":
         decoder = DecoderConfig(
-            grid=(64, 64, 32), height=0.5, volume_channels=32, base_maps=16, levels=3, refined_channels=48, hidden=64
-        )
+            grid=(64, 64, 32), height=0.5, volume_channels=48, levels=0, refined_channels=48, hidden=64, feature_channels=32,
+            reach=0,
+        )  # fmt: skip
         sample = SampleConfig(voxel=0.05, most_voxels=60_000, width=160, height=120)
     elif size == "small":
         decoder = DecoderConfig(grid=(96, 96, 48), height=0.5, volume_channels=64, base_maps=24, refined_channels=64, hidden=64)
