@@ -4,7 +4,7 @@ import os
 import pytest
 
 from splatsense.errors import FormatError
-from splatsense.files import atomic_write, open_to_read
+from splatsense.files import atomic_write, locked, open_to_read
 
 
 @pytest.mark.parametrize("fsync", [False, True])
@@ -111,3 +111,11 @@ def test_a_writer_that_makes_its_file_private_does_not_make_the_result_private(t
         temporary.write_bytes(b"weights")
         temporary.chmod(0o600)
     assert (tmp_path / "model").stat().st_mode == plain.stat().st_mode
+
+
+def test_a_folder_is_locked_for_one_work_at_a_time(tmp_path):
+    folder, message = tmp_path / "made", "made: another study is at work in this folder"
+    with locked(folder, "study"), pytest.raises(FormatError, match=message), locked(folder, "study"):
+        pass
+    with locked(folder, "study"):
+        pass

@@ -1,7 +1,8 @@
-"""Opening files with errors that say what to do, and writing them so that no reader ever sees half of one."""
+"""Opening files with errors that say what to do, writing them so that no reader ever sees half of one, and locking folders."""
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -85,6 +86,22 @@ def open_referred(path: str | os.PathLike[str], where: str) -> BufferedReader:
         return open_to_read(path)
     except FormatError as error:
         raise FormatError(f"{where}: refers to {error}") from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, work: str) -> Iterator[None]:
+    """Keep other processes that do the same `work` out of a folder, which is made; the lock goes when its holder dies.
+
+    Raises:
+        FormatError: one is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FormatError(f"{folder}: another {work} is at work in this folder; wait for it, or use another.") from error
+        yield
 
 
 def _flush_to_disk(path: Path) -> None:

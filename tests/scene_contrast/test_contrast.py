@@ -154,6 +154,15 @@ def test_the_backbone_is_one_like_any_other(config, scene_folder, capsys):
     assert segmentation_model.load_backbone(folder)[0] == backbone.network.config
 
 
+def test_a_finished_run_saves_its_model_without_its_metrics(config):
+    quick = replace(config, steps=1)
+    folder = pretrain_contrast(quick)
+    for path in (Path(config.out) / METRICS, folder / "config.json"):
+        path.unlink()
+    pretrain_contrast(quick)
+    assert load_backbone(folder).card["metrics"] == {}
+
+
 def test_a_study_trains_a_backbone_once(config):
     quick = replace(config, steps=1)
     folder = pretrain_once(quick)

@@ -1,6 +1,7 @@
 """The study: a real one of three rows and two seeds through the command line, resumed; tables on known numbers."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,12 +9,12 @@ from PIL import Image
 
 from segmentation_scenes import SMALL
 from splatsense.cli import main
-from splatsense.errors import CheckpointError, DataError
+from splatsense.errors import CheckpointError, DataError, FormatError
 from splatsense.gaussian_cross.model import save_backbone
 from splatsense.gaussian_cross.unet import UNET_SIZES, SpUNet, UNetConfig
 from splatsense.scene_study.report import blocks, plot
 from splatsense.scene_study.rows import ABLATIONS, COUNTS, SHARES, Row, downstream, plan_rows, pretraining, size_of
-from splatsense.scene_study.study import SceneStudyConfig, study
+from splatsense.scene_study.study import SceneStudyConfig, _Study, study
 from splatsense.segmentation.dataset import TrainingScenes
 from splatsense.segmentation.evaluate import score_scenes
 from splatsense.segmentation.model import load_segmentation_model
@@ -81,6 +82,24 @@ def test_it_goes_on_where_it_stopped_and_does_nothing_twice(finished):
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert lost.is_file()
     assert page.read_text() == before
+
+
+def test_figures_of_another_split_are_not_shown(finished, rooms, backbones, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "study")
+    path = tmp_path / "study" / "runs" / "probe-random" / "seed-0" / "figures.json"
+    figures = json.loads(path.read_text())
+    figures["measured_on"]["split"] = "test"
+    path.write_text(json.dumps(figures))
+    given = tuple(f"{name}={folder}" for name, folder in backbones.items())
+    config = SceneStudyConfig(str(rooms), str(tmp_path / "study"), given, tables=("probe",), seeds=(0, 1), split="val", steps=2)
+    _Study(config, backbones)._write()
+    rows = json.loads((tmp_path / "study" / "study.json").read_text())["rows"]
+    assert {name: list(row["by_seed"]) for name, row in rows.items()} == {
+        "probe-random": ["1"], "probe-gaussian-cross": ["0", "1"], "probe-other": ["0", "1"],
+    }  # fmt: skip
+    path.write_text("{}")
+    with pytest.raises(FormatError, match=r"figures\.json: cannot be read \(lacks measured_on"):
+        _Study(config, backbones)._write()
 
 
 def test_other_settings_and_other_backbones_are_refused(finished, rooms, backbones):
@@ -155,9 +174,12 @@ def test_tables_on_known_numbers(tmp_path):
 
 
 def test_what_cannot_be_studied(rooms, tmp_path):
-    for changes, message in (({"pretrained": ("x",)}, "NAME=FOLDER"), ({"pretrained": ()}, "one or more"),
-                             ({"pretrain": ("gaussian-cross",)}, "different"), ({"pretrain": ("bigger",)}, "no-pruning"),
-                             ({"seeds": ()}, "--seeds"), ({"steps": 0}, "--steps"), ({"tables": ()}, "--tables")):  # fmt: skip
+    for changes, message in (
+        ({"pretrained": ("x",)}, "NAME=FOLDER"), ({"pretrained": ()}, "one or more"),
+        ({"pretrained": ("random=a",)}, "scratch, random and what has"), ({"pretrained": ("a/b=c",)}, "no names of backbones"),
+        ({"pretrain": ("gaussian-cross",)}, "different"), ({"pretrain": ("bigger",)}, "no-pruning"),
+        ({"seeds": ()}, "--seeds"), ({"steps": 0}, "--steps"), ({"tables": ()}, "--tables"),
+    ):  # fmt: skip
         with pytest.raises(DataError, match=message):
             SceneStudyConfig(str(rooms), str(tmp_path), **({"pretrained": ("gaussian-cross=a",)} | changes))
     with pytest.raises(DataError, match="no such page"):
@@ -165,3 +187,6 @@ def test_what_cannot_be_studied(rooms, tmp_path):
     save_backbone(tmp_path / "odd", SpUNet(UNetConfig(channels=(8, 8), layers=(1, 1))), "odd", 0.1, {})
     with pytest.raises(DataError, match="none of the sizes tiny, small, base"):
         size_of(str(tmp_path / "odd"))
+    with pytest.raises(DataError, match="none of the sizes"):  # before anything is trained
+        study(SceneStudyConfig(str(rooms), str(tmp_path / "out"), (f"a={tmp_path / 'odd'}",), ("scene-contrast",), split="val"))
+    assert not (tmp_path / "out").exists()

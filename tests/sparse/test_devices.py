@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gaussian_cross.spunet_golden import CONFIG, draw_gradient, draw_scene, draw_weights
-from splatsense.errors import DataError, LibraryError
+from splatsense.errors import DataError, SplatSenseError
 from splatsense.gaussian_cross.unet import SpUNet
 from splatsense.sparse import SparseTensor, VoxelLevel, sparse_convolution, spconv_backend, voxelize
 
@@ -114,8 +114,18 @@ def test_spconv_is_imported_when_it_is_asked_for_and_not_before(monkeypatch):
     assert sparse_convolution(*arguments).shape == (kernel_map.output_count, 4)
     spconv_backend._spconv.cache_clear()
     monkeypatch.setenv(spconv_backend.VARIABLE, "spconv")
-    with pytest.raises(LibraryError, match=r"splatsense\[spconv\]"):
+    with pytest.raises(SplatSenseError, match=r"splatsense\[spconv\]"):
         sparse_convolution(*arguments)
     monkeypatch.setenv(spconv_backend.VARIABLE, "triton")
     with pytest.raises(DataError, match="no such backend"):
         sparse_convolution(*arguments)
+
+
+def test_types_that_spconv_does_not_take_are_left_to_our_code_and_said_once(monkeypatch, caplog):
+    spconv_backend._say_once.cache_clear()
+    monkeypatch.setenv(spconv_backend.VARIABLE, "spconv")
+    kernel_map = draw_level(torch.device("cpu")).submanifold(3)
+    features, weight = (torch.randn(shape).bfloat16() for shape in ((kernel_map.input_count, 3), (4, 3, 3, 3, 3)))
+    for _ in range(2):
+        assert sparse_convolution(features, weight, kernel_map).dtype == torch.bfloat16
+    assert caplog.text.count("does not take torch.bfloat16; our own convolutions take its place") == 1

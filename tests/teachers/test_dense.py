@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -40,7 +42,7 @@ def test_names_and_hashes_tell_teachers_apart():
     teachers = [load_dense_teacher(name) for name in names]
     assert len({teacher.hash for teacher in teachers}) == 4
     assert load_dense_teacher("mini:block:16").hash == teachers[0].hash
-    for name in ("other", "mini:block", "mini:block:x"):
+    for name in ("other", "mini:block", "mini:block:x", "mini:block:²"):
         with pytest.raises(CheckpointError, match="no dense teacher"):
             load_dense_teacher(name)
     for name in ("mini:nothing:16", "mini:block:4"):
@@ -89,9 +91,19 @@ def test_damaged_files_are_made_again(tmp_path):
     assert teacher.seen == 3
 
 
-def test_the_cache_stays_within_its_bound_and_drops_what_was_used_longest_ago(tmp_path):
-    import os
+def test_a_cache_that_may_only_be_read_is_read(tmp_path, monkeypatch):
+    teacher = Counting()
+    first = FeatureCache(teacher, tmp_path).features([IMAGES[0]])
 
+    def refuse(*arguments, **options):
+        raise PermissionError("read only")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert torch.equal(FeatureCache(teacher, tmp_path).features([IMAGES[0]]), first)
+    assert teacher.seen == 1
+
+
+def test_the_cache_stays_within_its_bound_and_drops_what_was_used_longest_ago(tmp_path):
     teacher = Counting()
     images = torch.rand(12, 8, 8, 3, generator=torch.Generator().manual_seed(2))
     size = 2 * 2 * 3 * 2 + 128

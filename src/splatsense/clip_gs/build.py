@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from splatsense.clip_gs.build_folder import BuildFolder, locked
+from splatsense.clip_gs.build_folder import BuildFolder
 from splatsense.clip_gs.engines import Engine, InProcess, make_outcomes, run_groups
 from splatsense.clip_gs.local_engine import LocalEngine
 from splatsense.clip_gs.ray_engine import RayEngine
@@ -29,6 +29,7 @@ from splatsense.clip_gs.triplets import DEFAULT, TripletConfig
 from splatsense.corpora import Corpus, CorpusObject
 from splatsense.corpora.sources import open_corpus
 from splatsense.errors import DataError
+from splatsense.files import locked
 from splatsense.tables import counted, table
 from splatsense.training.progress import Progress
 
@@ -107,7 +108,7 @@ def build_triplets(
     """
     corpus = corpus if isinstance(corpus, Corpus) else Corpus("objects", tuple(corpus))
     start = time.monotonic()
-    with locked(Path(out)):
+    with locked(Path(out), "build"):
         folder = BuildFolder(Path(out), corpus, config)
         before = folder.done
         try:

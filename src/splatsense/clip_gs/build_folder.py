@@ -11,11 +11,10 @@ Design: one process writes, and may be killed at any moment.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,23 +24,10 @@ from splatsense.clip_gs.manifest import FORMAT, check_same, read_manifest, summa
 from splatsense.clip_gs.shards import shard_name, split_shard, write_shard
 from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.corpora import Corpus
-from splatsense.errors import FormatError
 from splatsense.files import atomic_write
 
 Record = dict[str, Any]
 """What is kept of an outcome besides its sample: reason, seconds, psnr, ssim."""
-
-
-@contextlib.contextmanager
-def locked(folder: Path, work: str = "build") -> Iterator[None]:
-    """Keep other builds (or what `work` says) out of a folder meanwhile. Raises FormatError when there is one at work in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FormatError(f"{folder}: another {work} is at work in this folder; wait for it, or use another.") from error
-        yield
 
 
 def _settings(config: TripletConfig) -> Record:

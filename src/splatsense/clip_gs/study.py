@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from splatsense.clip_gs.build_folder import locked
 from splatsense.clip_gs.evaluation_set import RememberedTexts
 from splatsense.clip_gs.mapped_shards import map_shard
 from splatsense.clip_gs.pretrain_config import PretrainConfig
@@ -31,7 +30,7 @@ from splatsense.clip_gs.study_results import Measured, compare_all
 from splatsense.clip_gs.study_rows import ROWS, Data, Row, Run, check_recipe, plan_runs
 from splatsense.clip_gs.study_runs import is_trained, measure_once, train_once, training_seconds
 from splatsense.errors import DataError
-from splatsense.files import atomic_write
+from splatsense.files import atomic_write, locked
 from splatsense.studies.page import check_page, write_into
 from splatsense.studies.records import read_json, write_json
 

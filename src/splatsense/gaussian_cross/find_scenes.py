@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from splatsense.corpora.recordings import RecordingSettings, find_recordings, read_recording
-from splatsense.errors import FormatError
+from splatsense.errors import DataError, FormatError
 from splatsense.import_scenes import SceneSource, import_scenes
 from splatsense.scenes import list_scenes
 
@@ -20,8 +20,10 @@ def find_scenes(given: Sequence[str], split: str, imported: Path, intrinsics: tu
 
     Raises:
         FormatError: a folder holds nothing of the kind, or a recording cannot be read.
+        DataError: recordings of two folders have the same name.
     """
     found: list[Path] = []
+    came_from: dict[Path, Path] = {}
     for name in given:
         folder = Path(name)
         if (folder / "coord.npy").is_file():
@@ -31,7 +33,15 @@ def find_scenes(given: Sequence[str], split: str, imported: Path, intrinsics: tu
         elif any((folder / split).glob("*/coord.npy")):
             found += list_scenes(folder, split)
         else:
-            found += _import(folder, split, imported, intrinsics)
+            scenes = _import(folder, split, imported, intrinsics)
+            for scene in scenes:  # of two recordings called the same, only the first is imported
+                other = came_from.setdefault(scene, folder)
+                if other != folder:
+                    raise DataError(
+                        f"{folder}: has a recording called {scene.name} as {other} has; give the folder above both, or import "
+                        "them with `splatsense scenes recordings`."
+                    )
+            found += scenes
     return found
 
 

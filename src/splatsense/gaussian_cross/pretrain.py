@@ -25,7 +25,7 @@ from splatsense.scenes import CAMERAS, load_frames
 from splatsense.teachers.dense import load_dense_teacher
 from splatsense.teachers.feature_cache import FeatureCache
 from splatsense.training.launch import Training, train_and_save
-from splatsense.training.metrics import METRICS, read_metrics
+from splatsense.training.metrics import last_metrics
 from splatsense.training.optimizer import parameter_groups, update
 from splatsense.training.order import row_at
 from splatsense.training.processes import Processes
@@ -57,7 +57,7 @@ def _prepare(config: PretrainConfig, processes: Processes) -> Training:
     evaluation = Evaluation(run.model, held_out, out) if held_out and processes.is_first else None
 
     def save(folder: Path) -> None:
-        card = {"training": config.settings(), "scenes": len(data), "metrics": _last_metrics(out)}
+        card = {"training": config.settings(), "scenes": len(data), "metrics": last_metrics(out)}
         if evaluation is not None:
             card["controls"] = evaluation.controls
             evaluation.write_report(config.batch_size)
@@ -108,11 +108,6 @@ def _fingerprint(data: SceneSet) -> str:
     """Changes when a run is resumed with other scenes or another teacher."""
     teacher = "" if data.teacher is None else data.teacher.teacher.hash
     return hashlib.sha256("\n".join([teacher, *(folder.name for folder in data.folders)]).encode()).hexdigest()[:16]
-
-
-def _last_metrics(out: Path) -> dict[str, float]:
-    lines = read_metrics(out / METRICS)
-    return lines[-1] if lines else {}
 
 
 class PretrainRun:

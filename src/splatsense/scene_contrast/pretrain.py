@@ -1,8 +1,8 @@
 """Contrastive pre-training of scenes: `splatsense train scene-contrast`, the baseline that GaussianCross is compared with.
 
 Design
-- Same scenes, points, SpUNet, voxels, optimiser and number of steps as `train gaussian-cross`, without labels; it needs no
-  frames, but takes the same scene folders.
+- Same scenes, points, SpUNet, voxels, optimiser and number of steps as `train gaussian-cross`, without labels. It does not
+  look at frames, but a scene without them is refused here too, so that both train on the same scenes.
 - A step draws its scenes, crops and augmentation from (seed, step) alone: a resumed run equals an uninterrupted one, bit for
   bit on a CPU. Normalisation is over all processes and losses are means by scene, so n processes take the steps of one up to
   the order of sums.
@@ -26,10 +26,10 @@ from splatsense.gaussian_cross.model import save_backbone
 from splatsense.gaussian_cross.unet import SpUNet, UNetConfig
 from splatsense.scene_contrast.config import ContrastConfig
 from splatsense.scene_contrast.loss import point_info_nce
-from splatsense.scene_contrast.views import PairBatch, collate, view_pair
+from splatsense.scene_contrast.views import PairBatch, View, collate, view_pair
 from splatsense.sparse import SparseTensor
 from splatsense.training.launch import Training, train_and_save
-from splatsense.training.metrics import METRICS, read_metrics
+from splatsense.training.metrics import last_metrics
 from splatsense.training.optimizer import parameter_groups, update
 from splatsense.training.order import row_at
 from splatsense.training.processes import Processes
@@ -58,8 +58,8 @@ def _prepare(config: ContrastConfig, processes: Processes) -> Training:
     run = ContrastRun(config, data, processes)
 
     def save(folder: Path) -> None:
-        lines = read_metrics(Path(config.out) / METRICS)
-        card = {"method": METHOD, "training": config.settings(), "scenes": len(data), "metrics": lines[-1]}
+        metrics = last_metrics(Path(config.out))
+        card = {"method": METHOD, "training": config.settings(), "scenes": len(data), "metrics": metrics}
         name = config.name or f"{METHOD}-{config.size}"
         save_backbone(folder, run.model.backbone, name, data.config.voxel, card)
 
@@ -140,6 +140,6 @@ class ContrastRun:
         updated = update(self.optimizer, self.schedule, step, self.model.parameters(), self.config.clip_gradient)
         return {name: float(value.detach()) for name, value in losses.items()} | updated
 
-    def _sample(self, place: int):
+    def _sample(self, place: int) -> tuple[View, View, Tensor]:
         row = row_at(place, len(self.data), self.config.seed)
         return view_pair(self.data.points(row), self.views, torch.Generator().manual_seed(self.config.seed * 1_000_003 + place))

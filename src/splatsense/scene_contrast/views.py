@@ -1,8 +1,8 @@
 """Two views of a scene and which of their voxels match (PointContrast, arXiv 2007.10985; MSC, arXiv 2303.14191).
 
 Design
-- A view is a crop, the points nearest to a random one, then augmented and cut in voxels on its own. Each has more than half of
-  the points, so that two always overlap.
+- A view is a crop, the points nearest to a random one, then augmented and cut in voxels on its own. A crop has more than half
+  of the points, so that two always overlap.
 - Voxels match that are each other's nearest by where their points lay before augmentation, up to a voxel's side apart. So
   matches are one to one, and no voxel is a negative of its own place.
 

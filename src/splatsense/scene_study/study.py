@@ -16,18 +16,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from splatsense.clip_gs.build_folder import locked
 from splatsense.errors import DataError
-from splatsense.files import atomic_write
+from splatsense.files import atomic_write, locked
 from splatsense.gaussian_cross.sizes import Size
 from splatsense.scene_study.report import PICTURE, as_json, blocks, plot
-from splatsense.scene_study.rows import ABLATIONS, CONTRAST, MAIN, Row, Table, downstream, plan_rows, pretraining
-from splatsense.scene_study.runs import FIGURES, pretrain_once, run_once
+from splatsense.scene_study.rows import (
+    ABLATIONS,
+    CONTRAST,
+    MAIN,
+    SCRATCH,
+    UNTRAINED,
+    Row,
+    Table,
+    downstream,
+    plan_rows,
+    pretraining,
+    size_of,
+)
+from splatsense.scene_study.runs import FIGURES, pretrain_once, read_figures, run_once
 from splatsense.scenes import list_scenes
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.model import find_model, load_backbone, read_card
 from splatsense.studies.page import check_page, joined, markdown, write_into
-from splatsense.studies.records import read_json, write_json
+from splatsense.studies.records import write_json
 
 TABLES_FILE, FIGURES_FILE, PLOT_FILE = "study.md", "study.json", "study.png"
 PRETRAINABLE = (MAIN, CONTRAST, *ABLATIONS)
@@ -68,6 +79,9 @@ class SceneStudyConfig:
         names = [name for name, _, _ in given] + list(self.pretrain)
         if len(set(names)) < len(names) or not names:
             raise DataError("--pretrained and --pretrain: name one or more different backbones.")
+        taken = [name for name in names if name in (SCRATCH, UNTRAINED) or "/" in name]
+        if taken:
+            raise DataError(f"--pretrained {taken[0]}=...: {SCRATCH}, {UNTRAINED} and what has a / are no names of backbones.")
         unknown = [name for name in self.pretrain if name not in PRETRAINABLE]
         if unknown:
             raise DataError(f"--pretrain {unknown[0]}: choose from {' '.join(PRETRAINABLE)}.")
@@ -99,9 +113,12 @@ def study(config: SceneStudyConfig) -> str:
     given = {name: folder for name, _, folder in (entry.partition("=") for entry in config.pretrained)}
     for folder in given.values():
         load_backbone(folder)
+    names = sorted([*given, *config.pretrain], key=lambda name: name != MAIN)
+    if names[0] in given:
+        size_of(given[names[0]])  # that rows from scratch have too
     with locked(Path(config.out), "study"):
         models = given | {name: str(_pretrain(config, name)) for name in config.pretrain}
-        return _Study(config, dict(sorted(models.items(), key=lambda item: item[0] != MAIN))).run()
+        return _Study(config, {name: models[name] for name in names}).run()
 
 
 def _pretrain(config: SceneStudyConfig, name: str) -> Path:
@@ -134,12 +151,15 @@ class _Study:
     def _path(self, row: Row, seed: int) -> Path:
         return self.out / "runs" / row.name / f"seed-{seed}" / FIGURES
 
+    def _figures(self, row: Row) -> dict[int, dict[str, Any]]:
+        """Figures on disk by seed; those of another split will be measured again."""
+        paths = {seed: self._path(row, seed) for seed in self.config.seeds}
+        found = {seed: read_figures(path) for seed, path in paths.items() if path.is_file()}
+        return {seed: one for seed, one in found.items() if one["measured_on"]["split"] == self.config.split}
+
     def _write(self, page: str = "") -> str:
         """Write what is known into the folder of the study, and into a page; the tables."""
-        figures = {
-            row.name: {seed: read_json(self._path(row, seed)) for seed in self.config.seeds if self._path(row, seed).is_file()}
-            for row in self.rows
-        }
+        figures = {row.name: self._figures(row) for row in self.rows}
         cards = {name: read_card(find_model(folder)) for name, folder in self.models.items()}
         facts = {"models": {name: {"folder": self.models[name], "card": card} for name, card in cards.items()}}
         write_json(self.out / FIGURES_FILE, as_json(self.rows, figures, facts))

@@ -6,7 +6,8 @@ Design
 - Submanifold, strided and inverse convolution differ in their `KernelMap` only.
 - A weight has spconv's layout, (out, kx, ky, kz, in), so state dicts of spconv 2.x fit as they are.
 - Within an offset an output occurs once, and offsets follow one another: sums have one order on every device.
-- Backward keeps the input where the weight needs a gradient, the weight where the input needs one, and nothing else.
+- Backward keeps the input where the weight needs a gradient, the weight where the input needs one, and nothing else. spconv
+  computes both gradients together, so it keeps both.
 """
 
 import ctypes

@@ -2,10 +2,11 @@
 
 They are meant for CUDA, where they gather, multiply and scatter in one kernel; on a CPU they work too, more slowly than ours.
 spconv is imported at the first convolution that is asked of it. Its sums on a GPU are atomic, so last bits differ from run to
-run.
+run. It takes float32 and float16; other types are left to our own code, which the log says.
 """
 
 import importlib
+import logging
 import os
 import warnings
 from functools import cache
@@ -15,11 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splatsense.errors import DataError, LibraryError
+from splatsense.errors import DataError, SplatSenseError
 from splatsense.sparse.kernel_map import KernelMap
 
 VARIABLE = "SPLATSENSE_SPARSE"
 DTYPES = (torch.float32, torch.float16)
+
+log = logging.getLogger("splatsense")
 
 
 def is_chosen(dtype: torch.dtype) -> bool:
@@ -31,7 +34,14 @@ def is_chosen(dtype: torch.dtype) -> bool:
     name = os.environ.get(VARIABLE, "")
     if name not in ("", "spconv"):
         raise DataError(f"{VARIABLE}={name}: there is no such backend of sparse convolution; unset it, or choose spconv.")
+    if name == "spconv" and dtype not in DTYPES:
+        _say_once(f"{VARIABLE}=spconv: it does not take {dtype}; our own convolutions take its place.")
     return name == "spconv" and dtype in DTYPES
+
+
+@cache
+def _say_once(message: str) -> None:
+    log.warning(message)
 
 
 def convolve(features: Float[Tensor, "m c"], weight: Float[Tensor, "d k c"], kernel_map: KernelMap) -> Float[Tensor, "n d"]:
@@ -79,7 +89,7 @@ def _spconv() -> tuple[Any, Any]:
             spconv = importlib.import_module("spconv.pytorch")
             return importlib.import_module("spconv.pytorch.ops"), spconv.ConvAlgo.Native
     except ImportError as error:
-        raise LibraryError(
+        raise SplatSenseError(
             f"{VARIABLE}=spconv: spconv cannot be imported ({error}); install the extra with "
             "pip install 'splatsense[spconv]', or unset the variable."
         ) from error

@@ -1,5 +1,6 @@
 """A study as a picture: a figure of every run as a dot, the mean of its row as a line, drawn with Pillow."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from splatsense.files import atomic_write
 from splatsense.studies.page import mean_and_deviation
 from splatsense.training.plot import ticks
 
-WIDTH, ROW, TITLES, MARGIN = 860, 26, 330, 44  # pixels: picture, a row, room for titles, above and below
+PLOT, ROW, TITLES, MARGIN = 530, 26, 330, 44  # pixels: plot, a row, least room for titles, above and below
+GAP = 14  # on both sides of a title
 SCALE = 2  # drawn so much larger and then reduced, for smooth lines
 
 
@@ -30,12 +32,13 @@ def plot_dots(rows: Mapping[str, Mapping[int, float]], path: Path, title: str) -
         raise DataError(f"{path}: no row was measured yet.")
     values = [100 * value for row in rows.values() for value in row.values()]
     marks = ticks(max(0.0, min(values) - 1), max(values) + 1, 8)
-    height = 2 * MARGIN + ROW * len(rows)
-    image = Image.new("RGB", (WIDTH * SCALE, height * SCALE), "white")
+    titles = max(TITLES, math.ceil(max(map(_font(12).getlength, rows)) / SCALE) + 2 * GAP)
+    width, height = titles + PLOT, 2 * MARGIN + ROW * len(rows)
+    image = Image.new("RGB", (width * SCALE, height * SCALE), "white")
     draw = ImageDraw.Draw(image)
 
     def place(value: float) -> float:
-        return (TITLES + (value - marks[0]) / (marks[-1] - marks[0]) * (WIDTH - TITLES - MARGIN)) * SCALE
+        return (titles + (value - marks[0]) / (marks[-1] - marks[0]) * (PLOT - MARGIN)) * SCALE
 
     for mark in marks:
         draw.line([(place(mark), MARGIN * SCALE), (place(mark), (height - MARGIN) * SCALE)], "#e6e6e6", SCALE)
@@ -49,12 +52,12 @@ def plot_dots(rows: Mapping[str, Mapping[int, float]], path: Path, title: str) -
     )
     for index, (name, row) in enumerate(rows.items()):
         middle, mean = (MARGIN + (index + 0.5) * ROW) * SCALE, place(100 * mean_and_deviation(row)[0])
-        draw.text(((TITLES - 14) * SCALE, middle), name, "black", _font(12), "rm")
+        draw.text(((titles - GAP) * SCALE, middle), name, "black", _font(12), "rm")
         draw.line([(mean, middle - 9 * SCALE), (mean, middle + 9 * SCALE)], "#d62728", 2 * SCALE)
         for value in set(row.values()):
             x, radius = place(100 * value), 4 * SCALE
             draw.ellipse([x - radius, middle - radius, x + radius, middle + radius], "#1f77b4")
-    image = image.resize((WIDTH, height), Image.Resampling.LANCZOS)
+    image = image.resize((width, height), Image.Resampling.LANCZOS)
     with atomic_write(path) as temporary:
         image.save(temporary, "PNG")
 

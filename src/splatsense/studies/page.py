@@ -25,7 +25,10 @@ def write_into(page: Path, made: Mapping[str, str]) -> None:
 def _replaced(page: Path, made: Mapping[str, str]) -> str:
     if not page.is_file():
         raise DataError(f"--write {page}: there is no such page.")
-    text = page.read_text("utf-8")
+    try:
+        text = page.read_text("utf-8")
+    except ValueError as error:
+        raise DataError(f"--write {page}: is no text in UTF-8 ({error}).") from error
     for name, content in made.items():
         first, last = f"<!-- study:{name} -->", f"<!-- /study:{name} -->"
         before, found, rest = text.partition(first)

@@ -33,7 +33,7 @@ def keep_record(path: Path, settings: dict[str, Any]) -> None:
 
 def check_record(path: Path, settings: dict[str, Any]) -> list[str]:
     """Versions of the code that trained a run. Raises CheckpointError when its settings are others."""
-    record = read_json(path)
+    record = read_json(path, "settings", "code")
     check_settings(path, record["settings"], json.loads(json.dumps(settings)))
     return record["code"]
 
@@ -55,10 +55,14 @@ def machine() -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A record or figures. Raises FormatError when the file is damaged."""
+def read_json(path: Path, *names: str) -> dict[str, Any]:
+    """A record or figures, which have entries of these names. Raises FormatError when the file is damaged."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
+        lacking = [name for name in names if name not in content] if isinstance(content, dict) else ["everything"]
+        if lacking:
+            raise ValueError(f"lacks {', '.join(lacking)}")
+        return content
     except (OSError, ValueError) as error:
         raise FormatError(f"{path}: cannot be read ({error}); remove it, and the same command makes it again.") from error
 

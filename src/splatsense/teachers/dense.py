@@ -82,7 +82,7 @@ def load_dense_teacher(name: str = "mini") -> DenseTeacher:
         from splatsense.teachers.radio import load_radio
 
         return load_radio(name)
-    if kind != "mini" or len(options) not in (0, 2) or (options and not options[1].isdigit()):
+    if kind != "mini" or len(options) not in (0, 2) or (options and not options[1].isdecimal()):
         raise CheckpointError(
             f"There is no dense teacher {name!r}; choose mini, mini:LAYER:STRIDE such as mini:block:16, dinov2:VARIANT or "
             "radio:VARIANT."

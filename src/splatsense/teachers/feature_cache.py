@@ -7,7 +7,9 @@ Design
 - Beyond the bound those used longest ago go first, and what is gone is computed again.
 """
 
+import contextlib
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,9 +75,10 @@ class FeatureCache:
         """None when it is not there, or not whole: a crash of the machine may leave an empty file."""
         try:
             array = np.load(path, allow_pickle=False)
-            path.touch()
         except (OSError, ValueError, EOFError):
             return None
+        with contextlib.suppress(OSError):  # a folder that may only be read; or another process made room
+            os.utime(path)
         return torch.from_numpy(array) if array.ndim == 3 and array.shape[2] == self.teacher.dim else None
 
     def _write(self, path: Path, array: np.ndarray) -> None:

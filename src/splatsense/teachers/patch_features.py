@@ -71,7 +71,8 @@ class PatchTeacher:
         self._architecture = architecture
         self._library = _import("transformers", name)
         self._given = None if weights is None else _local_file(name, Path(weights))
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        # The number too: in a thread that makes batches ahead, "cuda" is the first GPU and not that of this process.
+        self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
     @property
     def hash(self) -> str:

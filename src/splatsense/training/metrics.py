@@ -51,6 +51,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
+def last_metrics(folder: Path) -> dict[str, Any]:
+    """The last line of the metrics of a run; nothing when they were removed."""
+    lines = read_metrics(folder / METRICS)
+    return lines[-1] if lines else {}
+
+
 def open_tensorboard(folder: Path, step: int) -> "SummaryWriter":
     """TensorBoard's writer into `folder`; events after `step`, of an interrupted run, are marked as void.
 
