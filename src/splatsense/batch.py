@@ -10,8 +10,7 @@ from pathlib import Path
 from splatsense.errors import DataError, SplatSenseError
 from splatsense.formats import without_suffix
 from splatsense.library.asset_files import find_files
-from splatsense.library.names import printable
-from splatsense.tables import counted, short_path, table
+from splatsense.tables import counted, printable, short_path, table
 from splatsense.training.progress import Progress
 
 

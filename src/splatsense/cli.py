@@ -18,6 +18,7 @@ import tyro
 
 from splatsense.errors import SplatSenseError
 from splatsense.formats import READABLE, WRITABLE
+from splatsense.tables import printable
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "add": ("splatsense.asset_commands:add", "index files and folders into a library"),
@@ -105,8 +106,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (SplatSenseError, OSError) as error:
-        from splatsense.library.names import printable
-
         print(f"splatsense: {printable(error)}", file=sys.stderr)
         return 2
     finally:

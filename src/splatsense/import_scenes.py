@@ -21,8 +21,8 @@ from splatsense.corpora.scannet import find_scans, read_label_table, read_scanne
 from splatsense.corpora.sweethome import HomeSettings, find_homes, read_home
 from splatsense.errors import DataError, FormatError, SplatSenseError
 from splatsense.files import open_to_read
-from splatsense.library.names import printable
 from splatsense.scenes import Scene, save_scene
+from splatsense.tables import printable
 from splatsense.training.progress import Progress
 
 Axes = Literal["aligned", "scanned"]

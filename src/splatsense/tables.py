@@ -1,11 +1,9 @@
-"""Plain aligned text for the terminal."""
+"""Plain text for the terminal: safe to print on one line, counted, in aligned columns."""
 
 import os
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-
-from splatsense.library.names import printable
 
 GAP = "  "
 
@@ -28,6 +26,13 @@ def table(rows: Sequence[Sequence[object]], align: str, indent: int = 2) -> str:
         ]
         lines.append((" " * indent + GAP.join(padded)).rstrip())
     return "\n".join(lines)
+
+
+def printable(text: object) -> str:
+    """`text` on one line: control characters and bytes that are no text are written as escapes."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in str(text)
+    )
 
 
 def short_path(path: Path) -> str:

@@ -1,8 +1,8 @@
 import pytest
 
-from splatsense.library.names import asset_name, printable, words_of
+from splatsense.library.names import asset_name, words_of
 from splatsense.library.tags import default_labels
-from splatsense.tables import counted, table
+from splatsense.tables import counted, printable, table
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,13 @@ def test_a_view_without_augmentation_is_a_crop_of_the_scene(scene_folder):
     assert float(radius) < float((points.coord - points.coord.mean(0)).norm(dim=1).max()) * 1.2
 
 
+def test_a_scene_without_colours_is_grey_whatever_augmentation_does_to_colours(scene_folder):
+    points = replace(load_points(scene_folder, 0.1), has_color=False)
+    view = draw_view(points, ViewConfig(0.1, 100_000), torch.Generator().manual_seed(0))
+    assert not view.features[:, :3].any()
+    assert view.features[:, 3:].any(0).all()
+
+
 def test_a_batch_holds_the_pairs_of_each_scene(config, scene_folder):
     points = load_points(scene_folder, 0.1)
     samples = [view_pair(points, config.views(), torch.Generator().manual_seed(seed)) for seed in (1, 2)]

@@ -27,7 +27,7 @@ from splatsense.teachers.feature_cache import FeatureCache
 from splatsense.training.launch import Training, train_and_save
 from splatsense.training.metrics import last_metrics
 from splatsense.training.optimizer import parameter_groups, update
-from splatsense.training.order import row_at
+from splatsense.training.order import generator_at, row_at
 from splatsense.training.processes import Processes
 from splatsense.training.schedules import WarmupCosine
 from splatsense.training.shares import Share
@@ -148,5 +148,4 @@ class PretrainRun:
     def _sample(self, step: int, position: int) -> tuple[int, torch.Generator]:
         """The scene at a position of the batch of a step, and the generator of its draws."""
         place = step * self.batch_size + position
-        row = row_at(place, len(self.data), self.config.seed)
-        return row, torch.Generator().manual_seed(self.config.seed * 1_000_003 + place)
+        return row_at(place, len(self.data), self.config.seed), generator_at(place, self.config.seed)

@@ -3,8 +3,8 @@
 Design
 - Points are averaged in voxels half as large as the backbone's, once a scene, and of more than four million every so-manieth is
   kept: a step costs as much for a scan of 20 million points as for one that was sampled.
-- A scene without normals gets estimated ones, turned to its cameras; one without colours has none, and the learned token
-  stands for them. Both are said in the log.
+- A scene without normals gets estimated ones, turned to its cameras; one without colours has none: GaussianCross's
+  learned token stands for them, grey in contrastive training. Both are said in the log.
 - Cameras and depth are checked against the points once: wrong units and swapped matrices are found before they are trained on.
 """
 
@@ -92,7 +92,7 @@ def load_points(folder: Path, voxel: float) -> ScenePoints:
 
 def _colors(scene: Scene) -> Tensor:
     if scene.color is None:
-        log.warning("scene %s: has no colours; a learned token stands for them.", scene.name)
+        log.warning("scene %s: has no colours; the backbone sees none.", scene.name)
         return torch.zeros(len(scene), 3)
     return torch.from_numpy(scene.color).float() / 127.5 - 1
 

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from splatsense.errors import FormatError
 from splatsense.files import atomic_write
 from splatsense.library.library import Library
-from splatsense.library.names import printable
 from splatsense.library.search import Hit
+from splatsense.tables import printable
 
 MARGIN, GAP, PADDING, RADIUS = 40, 20, 14, 14
 CELL, QUERY_WIDTH, CAPTION = 208, 240, 58

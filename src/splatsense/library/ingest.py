@@ -23,10 +23,10 @@ from splatsense.errors import DataError, FormatError, LibraryError, LimitError, 
 from splatsense.library import thumbnails
 from splatsense.library.asset_files import sha256_of, unread_file
 from splatsense.library.embedding_model import EmbeddingModel
-from splatsense.library.names import printable
 from splatsense.library.reading import Read, Reading
 from splatsense.library.records import Indexed, SeenFile
 from splatsense.library.store import Store
+from splatsense.tables import printable
 from splatsense.training.progress import Progress
 
 BATCH_ASSETS = 16

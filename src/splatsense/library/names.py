@@ -1,4 +1,4 @@
-"""Names people can read: words out of file names, and text that is safe to print on one line."""
+"""Names people can read: words out of file names."""
 
 import re
 from pathlib import PurePath
@@ -26,10 +26,3 @@ def asset_name(path: str | PurePath) -> str:
         if words:
             return words_of(part)
     return words_of(path.stem) or path.name
-
-
-def printable(text: object) -> str:
-    """`text` on one line: control characters and bytes that are no text are written as escapes."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in str(text)
-    )

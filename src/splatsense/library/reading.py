@@ -28,7 +28,7 @@ from safetensors.torch import load
 from splatsense.errors import DataError, FormatError, LibraryError, LimitError, SplatSenseError
 from splatsense.gaussians import Gaussians
 from splatsense.library import thumbnails
-from splatsense.library.names import printable
+from splatsense.tables import printable
 
 log = logging.getLogger("splatsense")
 

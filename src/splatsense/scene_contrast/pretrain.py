@@ -31,7 +31,7 @@ from splatsense.sparse import SparseTensor
 from splatsense.training.launch import Training, train_and_save
 from splatsense.training.metrics import last_metrics
 from splatsense.training.optimizer import parameter_groups, update
-from splatsense.training.order import row_at
+from splatsense.training.order import generator_at, row_at
 from splatsense.training.processes import Processes
 from splatsense.training.schedules import WarmupCosine
 from splatsense.training.shares import Share
@@ -142,4 +142,4 @@ class ContrastRun:
 
     def _sample(self, place: int) -> tuple[View, View, Tensor]:
         row = row_at(place, len(self.data), self.config.seed)
-        return view_pair(self.data.points(row), self.views, torch.Generator().manual_seed(self.config.seed * 1_000_003 + place))
+        return view_pair(self.data.points(row), self.views, generator_at(place, self.config.seed))

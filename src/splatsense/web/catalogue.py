@@ -24,9 +24,9 @@ from jaxtyping import Float
 from splatsense.errors import FormatError, LibraryError
 from splatsense.files import atomic_write
 from splatsense.library import Asset, Library
-from splatsense.library.names import printable
 from splatsense.library.records import Revision
 from splatsense.library.tags import PROMPT_TEMPLATES, TAG_TEMPERATURE, default_labels, prompt_embeddings
+from splatsense.tables import printable
 
 log = logging.getLogger("splatsense.web")
 

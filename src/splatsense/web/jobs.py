@@ -20,7 +20,7 @@ from typing import Any
 from splatsense.errors import SplatSenseError
 from splatsense.library import Library
 from splatsense.library.asset_files import find_files
-from splatsense.library.names import printable
+from splatsense.tables import printable
 
 log = logging.getLogger("splatsense.web")
 

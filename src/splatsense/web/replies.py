@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from splatsense.errors import LibraryError, LimitError, SplatSenseError
-from splatsense.library.names import printable
+from splatsense.tables import printable
 
 log = logging.getLogger("splatsense.web")
 

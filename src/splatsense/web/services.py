@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from splatsense.errors import LibraryError
 from splatsense.library import Asset, Library
-from splatsense.library.names import printable
+from splatsense.tables import printable
 from splatsense.web.catalogue import Catalogue
 from splatsense.web.conversions import Conversions
 from splatsense.web.jobs import Jobs

@@ -13,8 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from splatsense.errors import DataError
-from splatsense.library.names import printable
-from splatsense.tables import counted
+from splatsense.tables import counted, printable
 from splatsense.web.jobs import Indexing, Job
 from splatsense.web.services import Services, Shared
 from splatsense.web.uploads import busy

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from splatsense.formats import ASSET_SUFFIXES
-from splatsense.library.names import printable
+from splatsense.tables import printable
 from splatsense.web.conversions import FORMATS
 from splatsense.web.services import Shared
 from splatsense.web.uploads import COMPANIONS
