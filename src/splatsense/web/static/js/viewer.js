@@ -3,6 +3,7 @@
 import { SparkRenderer, SplatMesh } from "@sparkjsdev/spark";
 import * as THREE from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
+import { getBytes } from "./api.js";
 import { Splats } from "./splats.js";
 import { color } from "./theme.js";
 
@@ -21,11 +22,14 @@ export class Viewer {
   constructor(box, isScene = false) {
     this.box = box;
     this.elevation = isScene ? ABOVE : ELEVATION;
+    this.leaving = new AbortController();
     this.renderer = new THREE.WebGLRenderer({ antialias: false, powerPreference: "high-performance" });
     this.renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
     this.canvas = this.renderer.domElement;
     this.canvas.tabIndex = 0;
-    this.canvas.setAttribute("role", "img");
+    this.canvas.setAttribute("role", "application"); // its keys are for us, not for a screen reader
+    this.canvas.setAttribute("aria-roledescription", "3D view");
+    this.canvas.addEventListener("webglcontextlost", () => { if (!this.closed) this.onLost?.(); });
     box.append(this.canvas);
     this.scene = new THREE.Scene();
     this.camera = new THREE.PerspectiveCamera(FIELD_OF_VIEW, 1, 0.01, 100);
@@ -46,14 +50,16 @@ export class Viewer {
     this.reset();
   }
 
-  /** Load an SPZ file, centred and with a longest half-extent of 1. */
-  async load(url, label) {
-    this.canvas.setAttribute("aria-label", `${label}, a 3D view. Arrow keys turn it, plus and minus zoom, 0 resets.`);
-    const reply = await fetch(url);
-    if (!reply.ok) throw new Error((await reply.json()).error.message);
-    const mesh = new SplatMesh({ fileBytes: await reply.arrayBuffer(), fileName: "view.spz" });
+  /** Load an SPZ file of the API, centred and with a longest half-extent of 1. */
+  async load(path, label) {
+    this.canvas.setAttribute("aria-label", `${label}. Arrow keys turn it, plus and minus zoom, 0 resets.`);
+    const { bytes } = await getBytes(path, this.leaving.signal);
+    const mesh = new SplatMesh({ fileBytes: bytes, fileName: "view.spz" });
     await mesh.initialized;
-    if (this.closed) return;
+    if (this.closed) {
+      mesh.dispose();
+      return;
+    }
     this.mesh = mesh;
     this.scene.add(mesh);
     this.draw();
@@ -176,6 +182,7 @@ export class Viewer {
   /** Leave the page at once, and free the GPU when Spark's sort, which nothing can call off, has ended. */
   async close() {
     this.closed = true;
+    this.leaving.abort();
     cancelAnimationFrame(this.waiting);
     document.removeEventListener("theme", this.onTheme);
     this.resized.disconnect();
