@@ -2,7 +2,9 @@
 
 # ruff: noqa: F811
 
+import json
 import os
+import shutil
 import threading
 
 import numpy as np
@@ -107,6 +109,8 @@ def test_what_is_computed_is_kept_for_the_next_server(scene_library, scene_model
     with Library(scene_library) as library, app_client(library, SETTINGS, scene_models) as client:
         computed(client, "similarity")
         before = colors_of(client.get(f"{SCENE}/similarity", params={"gaussian": 5}))
+        again = computed(client, "similarity")
+        assert (again["status"], again["total"]) == ("done", 0), "it is there already"
     (kept,) = (scene_library / "scenes").iterdir()
     with Library(scene_library) as library, app_client(library, SETTINGS, scene_models) as client:
         assert client.get(SCENE).json()["similarity"]["ready"]
@@ -165,6 +169,14 @@ def test_the_segmentation_model_s_backbone_serves_where_there_is_no_other(scene_
     models = SceneModels(segmentation=str(scene_model))
     assert models.similarity == models.segmentation
     assert models.backbone().voxel == 0.1
+
+
+def test_a_card_that_changes_makes_another_model(scene_model, tmp_path):
+    folder = shutil.copytree(scene_model, tmp_path / "model")
+    before = SceneModels(segmentation=str(folder)).segmentation.hash
+    card = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(card | {"voxel": 2 * card["voxel"]}))
+    assert SceneModels(segmentation=str(folder)).segmentation.hash != before
 
 
 def test_a_backbone_alone_measures_likeness(scene_library, tmp_path):

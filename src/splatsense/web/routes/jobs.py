@@ -22,7 +22,7 @@ from splatsense.web.uploads import busy
 router = APIRouter(prefix="/api", tags=["indexing"])
 
 WATCH_SECONDS, HEARTBEAT_SECONDS = 0.1, 10.0
-MOST_WATCHED = 100  # jobs in one stream of events
+MOST_WATCHED = 200  # jobs in one stream of events
 
 
 class FolderRequest(BaseModel):

@@ -8,7 +8,8 @@ import { Splats } from "./splats.js";
 import { color } from "./theme.js";
 
 const FIELD_OF_VIEW = 40;
-const DISTANCE = 3.6; // of the camera from an object whose longest half-extent is 1
+const DISTANCE = 3.6; // of the camera from an object whose longest half-extent is 1, until it is known how much fits
+const SAMPLE = 20_000, STRAY = 0.005, FILL = 0.92; // centres that are looked at for that, share that may be outside, and of the view
 const ELEVATION = 20, AZIMUTH = 30; // degrees, those of the thumbnails
 const ABOVE = 50; // degrees, to look into a scene over its walls
 const TURN = Math.PI / 36; // radians for a key
@@ -62,15 +63,31 @@ export class Viewer {
     }
     this.mesh = mesh;
     this.scene.add(mesh);
+    this.reset();
+  }
+
+  /** Look at all of it from above and from the right of its front. */
+  reset() {
+    const elevation = THREE.MathUtils.degToRad(this.elevation), azimuth = THREE.MathUtils.degToRad(AZIMUTH);
+    const towards = new THREE.Vector3().setFromSphericalCoords(1, Math.PI / 2 - elevation, azimuth);
+    this.controls.target.set(0, 0, 0);
+    this.camera.position.copy(towards).multiplyScalar(this.mesh ? this.fitting(towards) : DISTANCE);
+    this.controls.update();
     this.draw();
   }
 
-  reset() {
-    const elevation = THREE.MathUtils.degToRad(this.elevation), azimuth = THREE.MathUtils.degToRad(AZIMUTH);
-    this.camera.position.setFromSphericalCoords(DISTANCE, Math.PI / 2 - elevation, azimuth);
-    this.controls.target.set(0, 0, 0);
-    this.controls.update();
-    this.draw();
+  /** The distance from which all but strays is seen. */
+  fitting(towards) {
+    const right = new THREE.Vector3(0, 1, 0).cross(towards).normalize(), up = towards.clone().cross(right);
+    const high = FILL * Math.tan(THREE.MathUtils.degToRad(FIELD_OF_VIEW) / 2), wide = high * this.camera.aspect;
+    const { numSplats } = this.mesh.packedSplats, step = Math.ceil(numSplats / SAMPLE), distances = [];
+    for (let index = 0; index < numSplats; index += step) {
+      const center = this.mesh.localToWorld(this.mesh.packedSplats.getSplat(index).center.clone());
+      distances.push(center.dot(towards) + Math.max(Math.abs(center.dot(right)) / wide, Math.abs(center.dot(up)) / high));
+    }
+    distances.sort((a, b) => a - b);
+    const { minDistance, maxDistance } = this.controls;
+    return Math.min(Math.max(distances[Math.floor((1 - STRAY) * (distances.length - 1))] ?? DISTANCE, minDistance), maxDistance);
   }
 
   turn(on) {
