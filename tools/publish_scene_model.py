@@ -21,7 +21,7 @@ FACTS = {
         "synthetic rooms furnished from the train split of the Sweet Home 3D furniture libraries (Scopia, BlendSwap-CC-BY, "
         "Reallusion, default catalogue): CC-BY 3.0"
     ],
-    "limits": "Trained on synthetic rooms alone, fused from rendered depth; real scans differ. The 2D teacher is EfficientNet-Lite2.",
+    "limits": "Trained on synthetic rooms alone, fused from rendered depth; real scans differ; 2D teacher EfficientNet-Lite2.",
 }
 FILES = ("scenes", "backbone", "cache", "out", "validation")  # settings that name files of the machine it was trained on
 PER_CLASS = ("classes", "by_class", "confusion")

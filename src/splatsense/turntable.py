@@ -25,8 +25,10 @@ from splatsense.cameras import Cameras
 from splatsense.errors import DataError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
+from splatsense.geometry.upright import Axis
 from splatsense.io import load_cameras
 from splatsense.pictures import OUTLIER_FRACTION, Picture, draw, zoomed
+from splatsense.upright import orbit, room_up
 from splatsense.view_files import note_of, prepare, write_views
 
 MAX_SIZE = 8192
@@ -48,8 +50,8 @@ class OrbitSettings:
     """Degrees of the first picture to the right of the front."""
     fov: float = 35.0
     """Perspective: the field of view in degrees of a camera that sees the whole asset, before it zooms to fill the picture."""
-    up: Literal["y", "z"] = "y"
-    """Which axis of the file points up."""
+    up: Literal["auto", "x", "y", "z", "-x", "-y", "-z"] = "auto"
+    """Which axis of the file points up; auto is y, but for rooms whose floor shows another."""
     background: str = "white"
     """A colour's name or #rrggbb, or "transparent"."""
     shaded: bool = False
@@ -101,11 +103,12 @@ class Orbit:
         self.settings = settings
         self._center, self._scale = gaussians.frame(OUTLIER_FRACTION)
         self._normalized = gaussians.normalized(OUTLIER_FRACTION)
+        self._up: Axis = room_up(gaussians) or "y" if settings.up == "auto" else settings.up
 
     def cameras(self, count: int) -> Cameras:
         """`count` cameras in the frame of `picture`: the object's own, its longest half-extent 1."""
         s = self.settings
-        return zoomed(self._normalized, Cameras.orbit(count, s.size, s.elevation, s.azimuth, s.fov, up=s.up))
+        return zoomed(self._normalized, orbit(self._up, count, s.size, s.elevation, s.azimuth, s.fov))
 
     def in_file_units(self, cameras: Cameras) -> Cameras:
         """The same cameras for the asset as its file has it."""

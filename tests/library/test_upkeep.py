@@ -127,6 +127,32 @@ def test_an_exported_library_can_be_imported_anywhere(filled, folder, tmp_path, 
     assert model.encoded == 0
 
 
+def test_files_that_changed_are_left_out_of_an_export_and_reported(filled, folder, tmp_path, model, store, capsys):
+    first, second, third = filled.assets()[:3]
+    first.path.with_suffix(".txt").write_text("a note of what was there")
+    shutil.copy(second.path, folder / "zz copy.splat")  # an unchanged copy serves
+    filled.add(folder, progress=False)
+    for asset in (first, second):
+        asset.path.write_bytes(third.path.read_bytes())
+    done = filled.export(tmp_path / "export")
+    assert (done.assets, done.embeddings, done.files, done.side_files) == (10, 9, 9, 0)
+    assert done.changed == (first.path,)
+    assert not (tmp_path / "export" / "assets" / first.sha256).exists()
+    with Library(tmp_path / "imported", model) as imported:
+        assert imported.import_from(tmp_path / "export").embeddings == 9
+        assert [asset.sha256 for asset in imported.verify(contents=True).missing] == [first.sha256]
+        assert first.path not in imported.files()
+        assert imported.search("red", k=9)
+        (found,) = (asset for asset in imported.assets() if asset.sha256 == second.sha256)
+        assert imported.read(found).gaussians.means.shape[0] == second.gaussians
+    given = [str(filled.path), *(["--store", store] if store else [])]
+    assert main(["library", "export", *given, str(tmp_path / "again")]) == 1
+    shown = capsys.readouterr().out
+    assert first.path.name in shown
+    assert "splatsense add" in shown
+    assert main(["library", "export", *given, str(tmp_path / "listing"), "--no-files"]) == 0
+
+
 def test_an_export_without_files_keeps_their_places(filled, tmp_path, model):
     filled.export(tmp_path / "export", files=False)
     assert not (tmp_path / "export" / "assets").exists()

@@ -41,10 +41,10 @@ def test_the_loss_against_loops():
         for row in range(7):
             scores = [math.exp(float(torch.cosine_similarity(ours[row], other, 0)) / 0.4) for other in theirs]
             total -= math.log(scores[row] / sum(scores)) / 14
-    assert float(point_info_nce(first, second, 0.4)) == pytest.approx(total, rel=1e-5)
-    assert float(point_info_nce(first, 3 * first, 0.01)) < 1e-3  # each is its own match, whatever its length
+    assert float(point_info_nce(first, second, 0.4).loss) == pytest.approx(total, rel=1e-5)
+    assert float(point_info_nce(first, 3 * first, 0.01).loss) < 1e-3  # each is its own match, whatever its length
     a, b = first.double().requires_grad_(), second.double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, y: point_info_nce(x, y, 0.4), (a, b))
+    assert torch.autograd.gradcheck(lambda x, y: point_info_nce(x, y, 0.4).loss, (a, b))
 
 
 def test_matches_are_mutually_nearest_and_near():

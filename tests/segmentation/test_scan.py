@@ -106,6 +106,22 @@ def test_a_splat_gives_centres_colours_and_shortest_axes(tmp_path):
         points_of_gaussians(Gaussians(splat.means, splat.quats, splat.scales, torch.zeros(len(splat)), splat.sh))
 
 
+def test_balls_have_no_normals(tmp_path, caplog):
+    """A cloud without normals that was saved as a splat is none whose normals all look along x."""
+    normals = SCENE.normal.copy()
+    normals[:100] = 0
+    discs, balls = (point_cloud_to_gaussians(PointCloud(SCENE.coord, None, given)) for given in (normals, None))
+    found = points_of_gaussians(discs).normals
+    assert (found[:100] == 0).all()
+    assert np.linalg.norm(found[100:], axis=1) == pytest.approx(1, abs=1e-4)
+    assert points_of_gaussians(balls).normals is None
+    save(balls, tmp_path / "balls.ply")
+    scan = read_scan(tmp_path / "balls.ply")
+    assert "has no normals" in caplog.text
+    floor = (scan.points.coord[:, 2] < 0.03).numpy()
+    assert (np.abs(scan.points.normal.numpy()[floor, 2]) > 0.9).mean() > 0.8
+
+
 def test_a_scene_folder(tmp_path):
     save_scene(SCENE, tmp_path / "room")
     assert (read_scan(tmp_path / "room").points.coord.numpy() == SCENE.coord).all()

@@ -45,13 +45,13 @@ SETTINGS = {
         "scenes": ["a", "b"], "size": "tiny", "teacher": "mini", "intrinsics": [500.0, 500.0, 320.0, 240.0], "name": "",
         "steps": 2000, "batch_size": 1, "voxel": 0.04, "most_voxels": None, "views": None, "width": None, "height": None,
         "mask_ratio": None, "mask_side": None, "dropout": None, "rotate": None, "cuboid_side": None, "grid": [32, 32, 16],
-        "anchors": None, "reach": None, "threshold": None, "feature_channels": None, "color_weight": 10.0,
-        "depth_weight": 10.0, "semantic_weight": 1.0, "center_features": True, "learning_rate": 0.001, "weight_decay": 0.05,
+        "levels": None, "anchors": None, "reach": None, "threshold": None, "feature_channels": None, "color_weight": 10.0,
+        "depth_weight": 10.0, "semantic_weight": 10.0, "center_features": True, "learning_rate": 0.001, "weight_decay": 0.05,
         "warmup": 0.05, "clip_gradient": 5.0, "seed": 3,
     },
     "scene-contrast": {
         "scenes": ["a", "b"], "size": "tiny", "name": "", "steps": 2000, "batch_size": 1, "voxel": 0.05, "most_voxels": None,
-        "crop": 0.6, "pairs": 4096, "temperature": 0.4, "hidden": 128, "dim": 64, "learning_rate": 0.001,
+        "crop": 0.6, "pairs": 2048, "temperature": 0.4, "hidden": 128, "dim": 64, "learning_rate": 0.001,
         "weight_decay": 0.05, "warmup": 0.05, "clip_gradient": 5.0, "seed": 3,
     },
     "segmentation": {

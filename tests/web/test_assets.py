@@ -52,6 +52,11 @@ def test_statistics_are_those_of_the_command_info(shared_client, objects):
     assert shared_client.get(f"/api/assets/{asset['id']}/statistics").json() == expected
 
 
+def test_a_thumbnail_that_is_there_does_not_wait_for_one_that_is_drawn(shared_client):
+    with shared_client.app.state.services.drawing:
+        assert shared_client.get("/api/assets/1/thumbnail").status_code == 200
+
+
 def test_a_thumbnail_is_a_picture_that_may_be_kept(shared_client):
     reply = shared_client.get("/api/assets/1/thumbnail")
     assert "immutable" in reply.headers["cache-control"]

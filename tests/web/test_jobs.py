@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from splatsense.errors import DataError
 from splatsense.library import Library
-from splatsense.web.jobs import PORTION_FILES, Job
+from splatsense.web.jobs import PORTION_FILES, Indexing, Job
 from splatsense.web.routes.jobs import _states
 from splatsense.web.settings import WebSettings
 from splatsense.web.uploads import Uploads, checked_name
@@ -220,7 +220,8 @@ class SlowModel:
         return self._model.encode_gaussians(objects, batch_size)
 
 
-def test_a_cancelled_run_keeps_what_it_stored_and_goes_on_when_asked_again(library_copy, tmp_path):
+def test_a_cancelled_run_keeps_what_it_stored_and_goes_on_when_asked_again(library_copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(Indexing, "threads", 1)
     folder = tmp_path / "many"
     folder.mkdir()
     for path in sorted(OBJECTS.glob("*.splat"))[: 3 * PORTION_FILES]:
@@ -246,6 +247,69 @@ def test_a_cancelled_run_keeps_what_it_stored_and_goes_on_when_asked_again(libra
         job = client.post("/api/jobs", json={"path": str(folder)}).json()["id"]
         final = events_of(client, job)[-1]
         assert (final["status"], final["indexed"] + final["skipped"]) == ("done", final["total"])
+
+
+class StuckModel(SlowModel):
+    """The real model, of which only the first batch has to wait."""
+
+    def __init__(self, model) -> None:
+        super().__init__(model)
+        self.is_stuck = threading.Event()
+
+    def encode_gaussians(self, objects, batch_size=16):
+        if not self.is_stuck.is_set():
+            self.is_stuck.set()
+            self.may_go.acquire()
+        return self._model.encode_gaussians(objects, batch_size)
+
+
+def test_a_slow_file_does_not_hold_up_what_is_dropped_after_it(library_copy):
+    with Library(library_copy) as library:
+        stuck = StuckModel(library.model)
+    with Library(library_copy, stuck) as library, app_client(library) as client:
+        first, _ = upload(client, {"bench.splat": (OBJECTS / "bench.splat").read_bytes()})
+        slow = client.post(f"/api/uploads/{first}/index").json()["id"]
+        assert stuck.is_stuck.wait(60)
+        files = {"stool.splat": (OBJECTS / "stool.splat").read_bytes(), "bad.ply": b"ply\nnot really"}
+        second, _ = upload(client, files)
+        final = events_of(client, client.post(f"/api/uploads/{second}/index").json()["id"])[-1]
+        assert (final["status"], final["indexed"], final["failed"]) == ("done", 1, 1)
+        assert final["failures"][0]["file"] == "bad.ply"
+        state = client.get(f"/api/jobs/{slow}").json()
+        assert (state["status"], state["indexed"]) == ("running", 0)
+        stuck.may_go.release()
+        final = events_of(client, slow)[-1]
+        assert (final["status"], final["indexed"], final["failed"]) == ("done", 1, 0)
+        assert len(library) == len(CHOSEN) + 2
+
+
+def test_the_same_file_dropped_twice_at_once_is_one_asset(library_copy):
+    with Library(library_copy) as library, app_client(library) as client:
+        bench = (OBJECTS / "bench.splat").read_bytes()
+        uploads = [upload(client, {"bench.splat": bench})[0] for _ in range(4)]
+        jobs = [client.post(f"/api/uploads/{identity}/index").json()["id"] for identity in uploads]
+        finals = [events_of(client, job)[-1] for job in jobs]
+        assert [(final["status"], final["indexed"] + final["skipped"]) for final in finals] == [("done", 1)] * 4
+        assert len(library) == len(CHOSEN) + 1
+        assert library.verify(contents=True).problems == []
+        assert len([path for path in library.files() if path.name == "bench.splat"]) == 4
+
+
+def test_one_stream_tells_of_many_jobs(client):
+    jobs = []
+    for name in NEW:
+        identity, _ = upload(client, {f"{name}.splat": (OBJECTS / f"{name}.splat").read_bytes()})
+        jobs.append(client.post(f"/api/uploads/{identity}/index").json()["id"])
+    watched = [*jobs, "nonsense", jobs[0]]
+    with client.stream("GET", "/api/jobs/events", params={"id": watched}) as reply:
+        states = [json.loads(line.removeprefix("data: ")) for line in reply.iter_lines() if line.startswith("data: ")]
+    last = {state["id"]: state for state in states}
+    assert {job: last[job]["status"] for job in jobs} == dict.fromkeys(jobs, "done")
+    assert [state["status"] for state in states if state["id"] == jobs[0]].count("done") == 1
+    assert last["nonsense"]["status"] == "failed"
+    assert "does not know" in last["nonsense"]["message"]
+    assert client.get("/api/jobs/events").status_code == 422
+    assert client.get("/api/jobs/events", params={"id": ["x"] * 201}).status_code == 422
 
 
 def test_a_run_that_cannot_write_says_why(client, tmp_path, library_copy):
@@ -283,7 +347,7 @@ def test_the_last_event_is_sent_whenever_the_job_ends():
         await asyncio.sleep(3_600)
 
     async def states() -> list[str]:
-        stream = _states(job, Request({"type": "http"}, receive))
+        stream = _states([job], Request({"type": "http"}, receive))
         first = await anext(stream)
         job._status = "done"
         return [first, *[state async for state in stream]]

@@ -193,6 +193,67 @@ def test_without_webgl2_there_is_a_picture_and_a_reason(open_page):
     assert _until(lambda: pixels(picture).std(), lambda spread: spread > 5) > 5
 
 
+def test_a_view_that_the_graphics_processor_drops_becomes_a_picture(open_page):
+    page = open_page("#/asset/1")
+    page.locator(".stage[data-loaded]").wait_for()
+    lose = "canvas => canvas.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext()"
+    page.locator(".stage canvas").evaluate(lose)
+    page.locator(".stage-note", has_text="Load the page again").wait_for()
+    page.locator(".stage img").wait_for()
+
+
+def test_slow_drops_leave_the_page_and_later_drops_alone(browser, library_copy, tmp_path):
+    """A browser opens six connections to a server; here are more drops than that, of which the first is stuck."""
+    from web.test_jobs import StuckModel
+
+    files = [shutil.copy(path, tmp_path) for path in sorted(OBJECTS.glob("*.splat")) if path.stem not in CHOSEN][:8]
+    with Library(library_copy) as library:
+        stuck = StuckModel(library.model)
+    with Library(library_copy, stuck) as library, serving(library) as address:
+        page = browser.new_context().new_page()
+        page.set_default_timeout(1_000 * SECONDS)
+        page.goto(address)
+        page.locator("#results .card").first.wait_for()
+        try:
+            drop(page, "#drop-add", [Path(files[0])])
+            assert stuck.is_stuck.wait(SECONDS)
+            for path in files[1:]:
+                drop(page, "#drop-add", [Path(path)])
+            page.locator(".job p", has_text="1 asset added").nth(6).wait_for()
+            running = page.locator(".job", has=page.locator("progress:visible"))
+            assert running.count() == 1
+            assert "0 of 1 file" in running.locator("p").text_content()
+            search(page, "a football")
+            page.locator("#results li:first-child", has_text="basketball").wait_for()
+        finally:
+            stuck.may_go.release()
+        page.locator(".job p", has_text="1 asset added").nth(7).wait_for()
+        page.context.close()
+
+
+TURNS = """async () => {
+  const { Turns } = await import("/static/js/turns.js");
+  const turns = new Turns(1), stop = new AbortController(), never = new AbortController().signal, log = [];
+  await turns.take(never);
+  const waiting = [["a", never], ["b", stop.signal], ["c", never]].map(([name, signal]) =>
+    turns.take(signal).then(() => log.push(name), (error) => log.push(`${name} ${error.name}`)));
+  stop.abort();
+  await waiting[1];
+  turns.give();
+  await waiting[0];
+  const between = [...log];
+  turns.give();
+  await waiting[2];
+  turns.give();
+  await turns.take(stop.signal).catch((error) => log.push(error.name));
+  return [between, log, turns.free];
+}"""
+
+
+def test_those_who_wait_for_a_turn_come_in_order_and_may_leave(open_page):
+    assert open_page().evaluate(TURNS) == [["b AbortError", "a"], ["b AbortError", "a", "c", "AbortError"], 1]
+
+
 def test_a_good_and_a_broken_file_are_uploaded(open_page, tmp_path):
     page = open_page()
     page.locator("#results .card").first.wait_for()

@@ -13,12 +13,13 @@ from segmentation_scenes import CHAIR, TABLE
 from splatsense.labels import SCANNET20
 from splatsense.library import Library
 from splatsense.web.scene_models import SceneModels
-from web.conftest import serving
+from web.conftest import SECONDS, serving
 from web.scene_fixtures import ROOM, SETTINGS, room_file, room_library, scene_model, scene_models  # noqa: F401
 from web.test_page import NARROW, WIDE, _until, browser, open_page, pixels, pytestmark  # noqa: F401
 
 HOT = (240, 249, 33)
 RED = (200, 30, 30)  # the room's chairs
+FLOOR_COLOR = (120, 110, 100)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,65 @@ def test_the_top_of_a_scene_can_be_cut_off(open_page):
     _until(lambda: pixels(page.locator(".stage canvas")), lambda image: near(image, background, 6).mean() > empty + 0.01)
     page.get_by_role("button", name="Cut the top off").click()
     _until(lambda: pixels(page.locator(".stage canvas")), lambda image: np.abs(image - before).mean() < 2)
+
+
+def test_an_answer_that_comes_too_late_is_passed_over(open_page):
+    page = open_page("#/asset/1")
+    page.locator(".stage[data-loaded]").wait_for()
+    before = seen(page, RED, 0.005)
+    press(page, "Similar to a point")
+    say(page, "Click a point")
+    held = []
+    page.route("**/similarity?*", lambda route: route.continue_() if held else held.append(route))
+    canvas = page.locator(".stage canvas")
+    rows, columns = np.nonzero(near(before, RED))
+    canvas.click(position={"x": int(columns[len(rows) // 2]), "y": int(rows[len(rows) // 2])})
+    _until(lambda: page.wait_for_timeout(50) or len(held), lambda count: count == 1)
+    rows, columns = np.nonzero(near(before, FLOOR_COLOR, 25))
+    canvas.click(position={"x": int(columns[len(rows) // 2]), "y": int(rows[len(rows) // 2])})
+    say(page, "Yellow is like")
+    seen(page, HOT, 0.02)
+    page.wait_for_timeout(300)
+    shown = pixels(canvas)
+    with page.expect_response(lambda reply: reply.url == held[0].request.url):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert np.abs(pixels(canvas) - shown).mean() < 1, "the heat is that of the point that was clicked last"
+
+
+def test_a_mode_that_is_left_while_it_is_computed(browser, room_library, scene_model, tmp_path):
+    waiting, may_go = threading.Event(), threading.Event()
+    models = SceneModels(segmentation=str(scene_model))
+
+    def wait(module, inputs):
+        waiting.set()
+        may_go.wait()
+
+    models.head().network.backbone.up[0].register_forward_pre_hook(wait)
+    path = shutil.copytree(room_library, tmp_path / "library")
+    with Library(path) as library, serving(library, SETTINGS, models) as address:
+        page = browser.new_context().new_page()
+        page.set_default_timeout(1_000 * SECONDS)
+        try:
+            page.goto(f"{address}/#/asset/1")
+            page.locator(".stage[data-loaded]").wait_for()
+            press(page, "Classes")
+            say(page, "Computing")
+            assert waiting.wait(SECONDS)
+            press(page, "Colours")
+            assert page.locator(".scene progress").is_hidden()
+            assert page.locator(".scene [role=status]").text_content() == ""
+            may_go.set()
+            _until(lambda: page.request.get(f"{address}/api/jobs").json()[0]["status"], lambda status: status == "done")
+            assert page.locator(".segments [aria-pressed=true]").text_content() == "Colours"
+            press(page, "Instances")
+            say(page, "hear what it is")
+            again, first = page.request.get(f"{address}/api/jobs").json()
+            assert first["total"] > 0
+            assert again["total"] == 0, "nothing is computed twice"
+        finally:
+            may_go.set()
+            page.context.close()
 
 
 def test_the_computation_is_watched_and_cancelled(open_page, browser, room_library, scene_model, tmp_path):

@@ -2,7 +2,9 @@
 
 # ruff: noqa: F811
 
+import json
 import os
+import shutil
 import threading
 
 import numpy as np
@@ -18,7 +20,6 @@ from splatsense.labels import SCANNET20
 from splatsense.library import Library
 from splatsense.segmentation.export import distinct_colors
 from splatsense.segmentation.segment import heat_colors, similarity
-from splatsense.web.conversions import upright
 from splatsense.web.scene_cache import SceneCache
 from splatsense.web.scene_models import SceneModels
 from splatsense.web.scenes import cosines
@@ -108,6 +109,8 @@ def test_what_is_computed_is_kept_for_the_next_server(scene_library, scene_model
     with Library(scene_library) as library, app_client(library, SETTINGS, scene_models) as client:
         computed(client, "similarity")
         before = colors_of(client.get(f"{SCENE}/similarity", params={"gaussian": 5}))
+        again = computed(client, "similarity")
+        assert (again["status"], again["total"]) == ("done", 0), "it is there already"
     (kept,) = (scene_library / "scenes").iterdir()
     with Library(scene_library) as library, app_client(library, SETTINGS, scene_models) as client:
         assert client.get(SCENE).json()["similarity"]["ready"]
@@ -166,6 +169,14 @@ def test_the_segmentation_model_s_backbone_serves_where_there_is_no_other(scene_
     models = SceneModels(segmentation=str(scene_model))
     assert models.similarity == models.segmentation
     assert models.backbone().voxel == 0.1
+
+
+def test_a_card_that_changes_makes_another_model(scene_model, tmp_path):
+    folder = shutil.copytree(scene_model, tmp_path / "model")
+    before = SceneModels(segmentation=str(folder)).segmentation.hash
+    card = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(card | {"voxel": 2 * card["voxel"]}))
+    assert SceneModels(segmentation=str(folder)).segmentation.hash != before
 
 
 def test_a_backbone_alone_measures_likeness(scene_library, tmp_path):
@@ -232,14 +243,19 @@ def test_a_cache_without_a_folder_to_write_to_keeps_what_it_can(tmp_path, caplog
     assert "kept in memory only" in caplog.text
 
 
-def test_scenes_are_stood_up_for_the_viewer_and_objects_stay(room_file):
-    gaussians = load(room_file)
-    stood = upright(gaussians)
-    assert torch.allclose(stood.means[:, 1], gaussians.means[:, 2])
-    assert torch.linalg.det(torch.linalg.lstsq(gaussians.means, stood.means).solution) == pytest.approx(1, abs=1e-3)
-    assert torch.allclose(upright(stood).means, stood.means), "y is up"
-    ball = gaussians[:500]
-    assert upright(ball[ball.opacities > 2]).means.shape == (0, 3), "nothing can be seen"
+def test_scenes_are_stood_up_for_the_viewer_and_objects_stay(scene_library, indexed, tmp_path):
+    def shown(path, settings=SETTINGS) -> np.ndarray:
+        with Library(path) as library, app_client(library, settings) as client:
+            (tmp_path / "view.spz").write_bytes(client.get("/api/assets/1/view.spz").content)
+            return load(tmp_path / "view.spz").means.numpy()
+
+    room = ROOM.coord - (ROOM.coord.max(0) + ROOM.coord.min(0)) / 2
+    room *= 2 / np.ptp(room, axis=0).max()
+    assert shown(scene_library) == pytest.approx(room[:, [1, 2, 0]], abs=0.01)
+    assert shown(scene_library, WebSettings()) == pytest.approx(room, abs=0.01), "too few Gaussians for a scene"
+    with Library(indexed) as library:
+        thing = load(library.asset(1).path).normalized(0.002).means.numpy()
+    assert shown(indexed, WebSettings(scene_gaussians=100)) == pytest.approx(thing, abs=0.01), "an object"
 
 
 def test_heat_is_that_of_the_command(scene_models):

@@ -91,7 +91,10 @@ def export(library: LibraryFolder, folder: Folder, files: bool = True, store: St
     print(
         f"{counted(done.assets, 'asset')}, {counted(done.embeddings, 'embedding')} and {counted(done.files, 'file')} exported."
     )
-    return 0
+    if done.changed:
+        print("\nLeft out: changed since they were indexed; `splatsense add` indexes them again, then export anew:")
+        print("\n".join(f"  {short_path(path)}" for path in done.changed))
+    return 1 if done.changed else 0
 
 
 def import_(library: LibraryFolder, folder: Folder, to: Path | None = None, store: Store = None) -> int:

@@ -161,10 +161,14 @@ class Store:
         return [(row[0], SeenFile(_path(row[1]), *row[2:])) for row in rows]
 
     def moved_path(self, asset: Asset) -> Path | None:
-        """A file of the asset that exists now: as recorded, or in the same place seen from the library's folder."""
+        """The first of `places`, whatever it holds by now."""
+        return next(iter(self.places(asset)), None)
+
+    def places(self, asset: Asset) -> list[Path]:
+        """The files of the asset that exist now: as recorded, or in the same place seen from the library's folder."""
         rows = self._query("SELECT path, relative_path FROM files WHERE asset_id = ? ORDER BY id", (asset.id,))
         candidates = [_path(row[0]) for row in rows] + [self.folder / _path(row[1]) for row in rows]
-        return next((path for path in candidates if os.path.isfile(path)), None)
+        return [path for path in dict.fromkeys(candidates) if os.path.isfile(path)]
 
     def models(self) -> list[ModelState]:
         """Every model that has embedded assets, in the order of their names."""

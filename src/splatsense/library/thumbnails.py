@@ -5,16 +5,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from splatsense.cameras import Cameras
 from splatsense.errors import FormatError, LibraryError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
 from splatsense.pictures import OUTLIER_FRACTION, zoomed
 from splatsense.pictures import draw as draw_picture
+from splatsense.upright import orbit, room_up
 
 FOLDER = "thumbnails"
 SIZE = 256
 ELEVATION, AZIMUTH = 20.0, 30.0
+ABOVE = 50.0  # degrees, to look into a room over its walls
 WHITE = (255, 255, 255)
 QUALITY, METHOD = 90, 2  # of WebP: 0 is fastest, 6 smallest
 
@@ -25,13 +26,15 @@ def thumbnail_path(library: Path, sha256: str) -> Path:
 
 
 def draw(gaussians: Gaussians, size: int = SIZE) -> Image.Image:
-    """A (size, size) picture of an object, y up, on white, from 20 degrees above and 30 to the right of its front.
+    """A (size, size) picture of an asset on white, from 20 degrees above and 30 to the right of its front.
 
-    Light from above the camera's left shoulder shows the shape of an object that has one colour. Raises DataError when
-    there are no Gaussians.
+    Objects are taken to have y up; rooms stand on their floor (`splatsense.upright`) and are seen from 50 degrees above, over
+    their walls. Light from above the camera's left shoulder shows the shape of an object that has one colour. Raises
+    DataError when there are no Gaussians.
     """
     normalized = gaussians.normalized(OUTLIER_FRACTION)
-    camera = zoomed(normalized, Cameras.orbit(1, size, ELEVATION, AZIMUTH))
+    up = room_up(gaussians)
+    camera = zoomed(normalized, orbit(up or "y", 1, size, ELEVATION if up is None else ABOVE, AZIMUTH))
     return Image.fromarray(draw_picture(normalized, camera, shaded=True).over(WHITE))
 
 

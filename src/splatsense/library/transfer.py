@@ -37,12 +37,16 @@ UNIT_LENGTH = 1e-3  # how far from 1 the length of an embedding may be
 
 @dataclass(frozen=True)
 class Transfer:
-    """What was exported or imported: assets, their embeddings of all models, and asset files and side files copied."""
+    """What was exported or imported: assets, their embeddings of all models, and asset files and side files copied.
+
+    `changed` are files that were left out because they hold another content than the one that was indexed.
+    """
 
     assets: int
     embeddings: int
     files: int
     side_files: int = 0
+    changed: tuple[Path, ...] = ()
 
 
 def export_library(store: Store, folder: Path, files: bool = True) -> Transfer:
@@ -51,7 +55,7 @@ def export_library(store: Store, folder: Path, files: bool = True) -> Transfer:
     Args:
         store: of the library.
         folder: must not exist.
-        files: also copy the asset files; those that are gone are left out.
+        files: also copy the asset files; those that are gone or have changed since are left out.
 
     Raises:
         LibraryError: the folder exists or cannot be written.
@@ -107,21 +111,33 @@ def import_library(store: Store, folder: Path, destination: Path) -> Transfer:
 def _export_files(store: Store, folder: Path, assets: list[Asset], stamps: dict[Path, int], files: bool) -> Transfer:
     """Write the listing, thumbnails and, if asked for, the asset files with their side files."""
     copied = 0
+    changed: list[Path] = []
     beside: dict[str, dict[str, str]] = {}
     for asset in assets:
-        source = store.moved_path(asset) if files else None
+        places = store.places(asset) if files else []
+        target = folder / FILES / asset.sha256 / name_in_export(asset)
+        source = next((place for place in places if _copy_if_unchanged(place, target, asset.sha256)), None)
         if source is not None:
-            target = folder / FILES / asset.sha256 / name_in_export(asset)
-            target.parent.mkdir(parents=True)
-            shutil.copyfile(source, target)
             copied += 1
             beside[asset.sha256] = _copy_side_files(source, target.parent)
+        elif places:
+            changed.append(places[0])
         thumbnail = thumbnails.thumbnail_path(store.folder, asset.sha256)
         if thumbnail.is_file():
             (folder / thumbnails.FOLDER).mkdir(exist_ok=True)
             shutil.copyfile(thumbnail, folder / thumbnails.FOLDER / thumbnail.name)
     write_listing(folder, [entry_of(asset, stamps[asset.path], beside.get(asset.sha256, {})) for asset in assets])
-    return Transfer(len(assets), 0, copied, sum(map(len, beside.values())))
+    return Transfer(len(assets), 0, copied, sum(map(len, beside.values())), tuple(changed))
+
+
+def _copy_if_unchanged(source: Path, target: Path, sha256: str) -> bool:
+    """Copy a file; one that turns out to have another content is not kept, and its folder neither."""
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(source, target)
+    is_unchanged = sha256_of(target) == sha256
+    if not is_unchanged:
+        shutil.rmtree(target.parent)
+    return is_unchanged
 
 
 def _export_embeddings(store: Store, folder: Path, assets: list[Asset]) -> int:

@@ -30,8 +30,8 @@ class ContrastConfig(RunSettings):
     """of a view; of more, random ones are dropped"""
     crop: float = 0.6
     """share of a scene's points in each of the two views"""
-    pairs: int = 4096
-    """matching points of a scene that are compared, at most"""
+    pairs: int = 2048
+    """matching points of a scene that are compared, at most; PointContrast has 4,096, at four times the cost"""
     temperature: float = 0.4
     """cosines are divided by it; that of PointContrast's released script"""
     hidden: int = 128

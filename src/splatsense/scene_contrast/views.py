@@ -45,7 +45,7 @@ class ViewConfig:
     voxel: float
     most_voxels: int
     crop: float = 0.6
-    pairs: int = 4096
+    pairs: int = 2048
     augment: AugmentConfig = AUGMENT
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 Design
 - A splat's Gaussian is a point at its centre, with its colour, and its shortest axis as the normal; those that are hardly seen
   are left out. Of a mesh the vertices are taken.
-- The network was trained on metres with z up. Another unit is told by the size of the scan, y up by the planes that its normals
+- The network was trained on metres with z up. Another unit is told by the size of the scan, y up by the floor that its normals
   show; both are warned about and can be given (`--unit`, `--up`). Results go back into the axes and units of the file.
 - Without normals they are estimated; without colours points are grey. Both are said.
 """
@@ -20,6 +20,7 @@ from jaxtyping import Float, Float32
 from splatsense.corpora.recordings import RecordingSettings, Up, find_recordings, read_recording
 from splatsense.errors import DataError, FormatError
 from splatsense.gaussians import Gaussians, quaternion_to_matrix
+from splatsense.geometry.upright import AXES, detect_up
 from splatsense.io import PointCloud, load, load_mesh, load_point_cloud
 from splatsense.io._ply_container import read_header
 from splatsense.io._sniffing import sniff
@@ -35,11 +36,7 @@ LEAST_OPACITY = 0.1  # of a Gaussian that counts as a point of the scene
 OUTLIERS = 0.005  # of the points at both ends of an axis do not count for a scan's size
 LOWEST, HIGHEST = 1.2, 30.0  # metres that scans of rooms and buildings are high
 LARGE_IN_CM, LARGE_IN_MM = 60.0, 600.0  # smallest side of the box from which coordinates must be cm, and mm
-PLANE, ALIGNED = 0.05, 0.9  # thickness of a floor in sides of the box; cosine of a normal along an axis
-CLEARLY = 1.2  # how much larger the floor must be across another axis than z to turn the scan
-AXES: dict[str, tuple[int, float]] = {
-    "x": (0, 1.0), "y": (1, 1.0), "z": (2, 1.0), "-x": (0, -1.0), "-y": (1, -1.0), "-z": (2, -1.0),
-}  # fmt: skip
+ROUND = 0.99  # a Gaussian whose shortest axis is no shorter than this share of the next is a ball
 
 
 @dataclass(frozen=True)
@@ -182,7 +179,7 @@ def _recording(path: Path, settings: ScanSettings) -> PointCloud:
 
 
 def points_of_gaussians(gaussians: Gaussians, path: Path | str = "splat") -> PointCloud:
-    """Centres, colours and shortest axes of the Gaussians that are seen. Raises DataError when none is."""
+    """Centres, colours and shortest axes of the Gaussians that are seen; balls have no normal. Raises DataError if none is."""
     seen = gaussians[gaussians.opacities >= LEAST_OPACITY]
     if not len(seen):
         raise DataError(f"{path}: none of its {len(gaussians)} Gaussians has an opacity of {LEAST_OPACITY} or more.")
@@ -191,8 +188,10 @@ def points_of_gaussians(gaussians: Gaussians, path: Path | str = "splat") -> Poi
     normal = axes.gather(2, shortest)[:, :, 0]
     middle = seen.means.median(0).values
     away = (normal * (middle - seen.means)).sum(1, keepdim=True) < 0
-    normal = torch.where(away, -normal, normal)
-    return PointCloud(seen.means.numpy(), seen.rgb.numpy(), normal.numpy())
+    ordered = seen.scales.sort(1).values
+    is_ball = ordered[:, 0] > ROUND * ordered[:, 1]
+    normal = torch.where(away, -normal, normal).masked_fill(is_ball[:, None], 0)
+    return PointCloud(seen.means.numpy(), seen.rgb.numpy(), None if bool(is_ball.all()) else normal.numpy())
 
 
 def _unit_normals(cloud: PointCloud, scale: float, path: Path | str) -> Float32[np.ndarray, "n 3"]:
@@ -218,42 +217,25 @@ def _upright(coord: np.ndarray, normal: np.ndarray, up: Up, path: Path | str) ->
     return turn
 
 
-def detect_up(coord: Float[np.ndarray, "n 3"], normal: Float[np.ndarray, "n 3"]) -> Up:
-    """Which axis points up: z, unless floors and ceilings are clearly across y or x.
-
-    A floor is a plane across an axis near an end of the box, whose normals point inwards; rooms are wider than high, so it is
-    larger than the walls. Furniture stands on it, so most of what is no plane is on its side of the middle.
-    """
-    rows = slice(None, None, max(1, len(coord) // 200_000))
-    coord, normal = coord[rows].astype(np.float64), normal[rows]
-    low, high = np.quantile(coord, [OUTLIERS, 1 - OUTLIERS], axis=0)
-    side = np.maximum(high - low, 1e-9)
-    place = (coord - low) / side
-    aligned = np.abs(normal) > ALIGNED
-    ends = [(aligned & (place < PLANE) & (normal > 0)).sum(0), (aligned & (place > 1 - PLANE) & (normal < 0)).sum(0)]
-    planes = np.max(ends, axis=0).astype(np.float64)  # scans often lack the ceiling, or a wall
-    best = int(planes.argmax())
-    if best == 2 or planes[best] < CLEARLY * planes[2] or side[best] > CLEARLY * side.min():
-        best = 2
-    between = (place[:, best] > PLANE) & (place[:, best] < 1 - PLANE)
-    upside_down = best != 2 and bool(between.any()) and np.median(place[between, best]) > 0.5
-    names: dict[tuple[int, bool], Up] = {(0, False): "x", (1, False): "y", (0, True): "-x", (1, True): "-y"}
-    return names.get((best, upside_down), "z")
-
-
 def _sides(coord: np.ndarray) -> Float[np.ndarray, "3"]:
     low, high = np.quantile(coord[:: max(1, len(coord) // 200_000)], [OUTLIERS, 1 - OUTLIERS], axis=0)
     return high - low
 
 
+def unit_by_size(coord: np.ndarray) -> str:
+    """The unit of a scan, by its smallest side: "m" unless no room or building is that high, then "cm" or "mm"."""
+    smallest = _sides(coord).min()
+    return "m" if smallest <= LARGE_IN_CM else "cm" if smallest <= LARGE_IN_MM else "mm"
+
+
 def _detected_unit(coord: np.ndarray, path: Path | str) -> float:
-    """Metres in a unit, by the smallest side of the scan: metres unless no room or building is that high."""
-    side = _sides(coord)
-    if side.min() <= LARGE_IN_CM:
-        return 1.0
-    metres, name = (0.001, "millimetres") if side.min() > LARGE_IN_MM else (0.01, "centimetres")
-    log.warning("%s: spans %.0f x %.0f x %.0f; it was taken for %s. Say --unit m if it is not.", path, *side, name)
-    return metres
+    """Metres in a unit, by the size."""
+    unit = unit_by_size(coord)
+    if unit != "m":
+        name = {"cm": "centimetres", "mm": "millimetres"}[unit]
+        side = _sides(coord)
+        log.warning("%s: spans %.0f x %.0f x %.0f; it was taken for %s. Say --unit m if it is not.", path, *side, name)
+    return UNITS[unit]
 
 
 def _warn_of_height(upright: np.ndarray, path: Path | str) -> None:

@@ -2,8 +2,8 @@
 
 Design
 - The viewer gets every asset as SPZ, centred and with its longest half-extent 1, whatever its own format and units are: the
-  browser never parses a stranger's file, and one camera fits all. A scene whose floor lies across another axis than y is
-  stood up; the Gaussians keep their order.
+  browser never parses a stranger's file, and one camera fits all. A room whose floor lies across another axis than y is
+  stood up, as in thumbnails; the Gaussians keep their order.
 - One conversion at a time, since each may need gigabytes; what is converted already does not wait for it.
 - The files used longest ago go when there are too many, but none while it is being sent.
 """
@@ -13,15 +13,13 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-import torch
-
 from splatsense.errors import DataError
 from splatsense.formats import WRITABLE
 from splatsense.gaussians import Gaussians
 from splatsense.io import save
 from splatsense.library import Asset, Library
 from splatsense.pictures import OUTLIER_FRACTION
-from splatsense.segmentation.scan import AXES, LEAST_OPACITY, detect_up, points_of_gaussians
+from splatsense.upright import room_up, turn_to_y
 from splatsense.web.settings import WebSettings
 
 FORMATS = tuple(suffix for suffix in WRITABLE if suffix != ".gltf")
@@ -107,22 +105,6 @@ class Conversions:
                 path.unlink(missing_ok=True)
 
     def _normalized(self, gaussians: Gaussians) -> Gaussians:
-        return (upright(gaussians) if len(gaussians) >= self._scene else gaussians).normalized(OUTLIER_FRACTION)
-
-
-def upright(gaussians: Gaussians) -> Gaussians:
-    """A scene turned by quarter turns so that y is up, unless y is up already or its floor does not show."""
-    if not bool((gaussians.opacities >= LEAST_OPACITY).any()):
-        return gaussians
-    cloud = points_of_gaussians(gaussians)
-    assert cloud.normals is not None
-    y_and_z_swapped = [0, 2, 1]  # what does not show is taken for z there, for y here
-    axis, sign = AXES[detect_up(cloud.points[:, y_and_z_swapped], cloud.normals[:, y_and_z_swapped])]
-    axis = y_and_z_swapped[axis]
-    if (axis, sign) == (1, 1.0):
-        return gaussians
-    turn = torch.zeros(3, 3)
-    turn[1, axis] = sign
-    turn[2, (axis + 1) % 3] = sign
-    turn[0, (axis + 2) % 3] = 1
-    return gaussians.transform(rotation=turn)
+        up = room_up(gaussians, self._scene) or "y"
+        stood = gaussians if up == "y" else gaussians.transform(rotation=turn_to_y(up))
+        return stood.normalized(OUTLIER_FRACTION)

@@ -1,7 +1,8 @@
 """`Jobs`: long work in the background, with progress, errors and cancelling.
 
 Design
-- A kind of work has a thread of its own, in which its jobs run one after the other: a scene does not wait for a folder.
+- A kind of work has threads of its own: a scene does not wait for a folder. Indexing has a few, so that a file that takes
+  minutes to read does not hold up what was dropped after it; scenes are computed one after the other, for their memory.
 - Indexing is cut into portions of a few files; between two of them it looks whether it was cancelled. What is stored by then
   is kept, as with an interrupted `splatsense add`.
 - Whoever watches asks for `Job.state()` when `Job.version` has changed; nothing is pushed from the working thread.
@@ -26,6 +27,7 @@ log = logging.getLogger("splatsense.web")
 
 PORTION_FILES, PORTION_BYTES = 8, 64 << 20
 LISTED_FAILURES = 500
+INDEXING_THREADS = 3
 KEPT_JOBS = 50
 
 
@@ -41,6 +43,8 @@ class Job(ABC):
     """
 
     kind = ""
+    threads = 1
+    """How many jobs of this kind may run at once."""
 
     def __init__(self, title: str) -> None:
         self.id = secrets.token_urlsafe(12)
@@ -90,7 +94,7 @@ class Job(ABC):
             status = "cancelled"
         except (SplatSenseError, OSError) as error:
             status, message = "failed", printable(error)
-        except Exception:  # a defect of ours must not end the thread that all jobs share
+        except Exception:  # a defect of ours must not end the thread that jobs share
             identity = secrets.token_hex(4)
             log.exception("%s: %s stopped", identity, self.kind)
             status, message = "failed", f"Something went wrong; the server's log has the details under {identity}."
@@ -129,6 +133,7 @@ class Indexing(Job):
     """
 
     kind = "indexing"
+    threads = INDEXING_THREADS
 
     def __init__(self, library: Library, title: str, paths: Sequence[Path], after: Callable[[list[Path]], None],
                  settled: Callable[[], None] = lambda: None) -> None:  # fmt: skip
@@ -173,12 +178,12 @@ class Indexing(Job):
 
 
 class Jobs:
-    """Runs jobs, those of a kind one after the other in a thread of its own."""
+    """Runs jobs, those of a kind in the order in which they came."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._queues: dict[str, queue.Queue[Job | None]] = {}
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[str, list[threading.Thread]] = {}
         self._lock = threading.Lock()
 
     def start(self, job: Job) -> Job:
@@ -187,12 +192,12 @@ class Jobs:
             for old in [job for job in self._jobs.values() if job.is_over][: max(0, len(self._jobs) - KEPT_JOBS + 1)]:
                 del self._jobs[old.id]
             self._jobs[job.id] = job
-            if job.kind not in self._queues:
-                self._queues[job.kind] = queue.Queue()
-                thread = threading.Thread(target=_work, args=(self._queues[job.kind],), name=job.kind, daemon=True)
-                self._threads.append(thread)
-                thread.start()
-            self._queues[job.kind].put(job)
+            waiting = self._queues.setdefault(job.kind, queue.Queue())
+            threads = self._threads.setdefault(job.kind, [])
+            if len(threads) < job.threads:
+                threads.append(threading.Thread(target=_work, args=(waiting,), name=job.kind, daemon=True))
+                threads[-1].start()
+            waiting.put(job)
         return job
 
     def find(self, identity: str) -> Job | None:
@@ -211,9 +216,10 @@ class Jobs:
         """Cancel everything and wait for what cannot be left half done."""
         for job in self.all():
             job.cancel()
-        for waiting in self._queues.values():
-            waiting.put(None)
-        for thread in self._threads:
+        for kind, threads in self._threads.items():
+            for _ in threads:
+                self._queues[kind].put(None)
+        for thread in (thread for threads in self._threads.values() for thread in threads):
             thread.join()
 
 

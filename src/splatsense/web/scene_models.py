@@ -11,8 +11,10 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from splatsense.clip_gs.model import sha256
 from splatsense.errors import CheckpointError
 from splatsense.segmentation.model import (
+    CONFIG,
     SegmentationModel,
     find_model,
     load_backbone,
@@ -34,7 +36,7 @@ class Choice:
 
     Attributes:
         name: what people call it.
-        hash: of its weights.
+        hash: of its card, which holds that of its weights and all that they are used with.
         folder: of the model; None when there is none.
         reason: why there is none, and what to do.
     """
@@ -109,7 +111,7 @@ def _choice(named: str | None, bundled: tuple[str, ...], what: str, option: str)
                 raise
             continue
         card = read_card(folder)
-        return Choice(str(card.get("name", folder.name)), str(card.get("sha256", "")), folder)
+        return Choice(str(card.get("name", folder.name)), sha256(folder / CONFIG), folder)
     return Choice(reason=f"This server has no {what}: none is bundled. Start it with {option} FOLDER.")
 
 

@@ -31,7 +31,7 @@ from splatsense.web.scene_models import Choice, SceneModels
 from splatsense.web.settings import WebSettings
 
 What = Literal["similarity", "segmentation"]
-VERSION = 1
+VERSION = 2
 """Of what is kept; raise it when the same model says something else."""
 BLOCK = 65_536  # rows of half precision that are multiplied at once
 LISTED_INSTANCES = 200
@@ -116,7 +116,12 @@ class Scenes:
             self._running = {name: job for name, job in self._running.items() if not job.is_over}
             name = self._name(asset, what)
             if name not in self._running:
-                self._running[name] = SceneJob(asset, lambda job: compute(job, asset, name))
+
+                def work(job: SceneJob) -> None:
+                    if self._cache.get(name) is None:  # a job that has ended, or another server, may have computed it
+                        compute(job, asset, name)
+
+                self._running[name] = SceneJob(asset, work)
                 self._jobs.start(self._running[name])
             return self._running[name]
 

@@ -5,6 +5,7 @@ import socket
 from dataclasses import dataclass
 
 from splatsense.errors import DataError
+from splatsense.upright import SCENE_GAUSSIANS
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
@@ -47,7 +48,7 @@ class WebSettings:
     silence_seconds: float = 30.0
     request_seconds: float = 3_600.0
     cache_bytes: int = 2 << 30
-    scene_gaussians: int = 20_000
+    scene_gaussians: int = SCENE_GAUSSIANS
     scene_most: int = 3_000_000
     scene_cache_bytes: int = 4 << 30
 

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from splatsense.errors import LibraryError
 from splatsense.formats import without_suffix
 from splatsense.info import info_of
+from splatsense.library.thumbnails import thumbnail_path
 from splatsense.web.conversions import Conversions
 from splatsense.web.services import AssetId, Shared
 
@@ -70,8 +71,10 @@ def statistics(asset_id: AssetId, services: Shared) -> dict[str, Any]:
 def thumbnail(asset_id: AssetId, services: Shared) -> FileResponse:
     """A picture of 256 x 256 pixels (WebP)."""
     found = services.asset(asset_id)
-    with services.drawing, _gone():
-        path = services.library.thumbnail(found)
+    path = thumbnail_path(services.library.path, found.sha256)
+    if not path.is_file():  # those that are there do not wait for one that is being drawn
+        with services.drawing, _gone():
+            path = services.library.thumbnail(found)
     return FileResponse(path, headers=UNCHANGING, media_type="image/webp")
 
 

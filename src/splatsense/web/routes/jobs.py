@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ from splatsense.web.uploads import busy
 router = APIRouter(prefix="/api", tags=["indexing"])
 
 WATCH_SECONDS, HEARTBEAT_SECONDS = 0.1, 10.0
+MOST_WATCHED = 200  # jobs in one stream of events
 
 
 class FolderRequest(BaseModel):
@@ -90,6 +91,20 @@ def all_jobs(services: Shared) -> list[dict[str, Any]]:
     return [job.state() for job in services.jobs.all()]
 
 
+@router.get("/jobs/events")
+async def events_of_jobs(
+    request: Request, services: Shared, id: Annotated[list[str], Query(min_length=1, max_length=MOST_WATCHED)]
+) -> StreamingResponse:
+    """The states of several jobs whenever they change, as server-sent events; ends with the last of them.
+
+    Browsers open no more than six connections to a server: a page that watches many jobs needs but one. A job that is not
+    known any more has failed.
+    """
+    found = {identity: services.jobs.find(identity) for identity in id}
+    jobs = [job for job in found.values() if job is not None]
+    return _stream(_states(jobs, request, [identity for identity, job in found.items() if job is None]))
+
+
 @router.get("/jobs/{identity}")
 def job_state(identity: str, services: Shared) -> dict[str, Any]:
     """How far a job is."""
@@ -107,24 +122,36 @@ def cancel(identity: str, services: Shared) -> dict[str, Any]:
 @router.get("/jobs/{identity}/events")
 async def events(identity: str, request: Request, services: Shared) -> StreamingResponse:
     """The job's state whenever it changes, as server-sent events; ends with the job."""
-    stream = _states(_job(identity, services), request)
-    return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return _stream(_states([_job(identity, services)], request))
 
 
-async def _states(job: Job, request: Request) -> AsyncIterator[str]:
-    sent, waited = -1, 0.0
-    while not await request.is_disconnected():
-        version, is_over = job.version, job.is_over
-        if version != sent or is_over:
-            sent, waited = version, 0.0
-            yield f"data: {json.dumps(job.state())}\n\n"
-        if is_over:
+def _stream(states: AsyncIterator[str]) -> StreamingResponse:
+    return StreamingResponse(states, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _states(jobs: list[Job], request: Request, forgotten: Sequence[str] = ()) -> AsyncIterator[str]:
+    for identity in forgotten:
+        yield _event({"id": identity, "status": "failed", "message": "The server does not know this run any more."})
+    sent, waited = {job.id: -1 for job in jobs}, 0.0
+    while sent and not await request.is_disconnected():
+        for job in [job for job in jobs if job.id in sent]:
+            version, is_over = job.version, job.is_over
+            if version != sent[job.id] or is_over:
+                sent[job.id], waited = version, 0.0
+                yield _event(job.state())
+            if is_over:
+                del sent[job.id]
+        if not sent:
             return
         if waited >= HEARTBEAT_SECONDS:
             waited = 0.0
             yield ": waiting\n\n"
         await asyncio.sleep(WATCH_SECONDS)
         waited += WATCH_SECONDS
+
+
+def _event(state: dict[str, Any]) -> str:
+    return f"data: {json.dumps(state)}\n\n"
 
 
 def _job(identity: str, services: Services) -> Job:

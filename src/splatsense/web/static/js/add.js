@@ -1,6 +1,10 @@
 // Adding assets: files and folders that are chosen or dropped, folders of this computer, and how far each run is.
 import { get, post, remove, sendFile } from "./api.js";
 import { byId, bytes, count, el } from "./dom.js";
+import { isOver, watch } from "./jobs.js";
+import { Turns } from "./turns.js";
+
+const sending = new Turns(3); // files of all uploads together, so that connections are left for the rest of the page
 
 export class Adding {
   /** @param {() => void} changed  called when the library has changed */
@@ -68,13 +72,16 @@ export class Adding {
       const total = taken.reduce((sum, { file }) => sum + file.size, 0);
       let sent = 0, arrived = 0;
       for (const { file, path } of taken) {
-        panel.progress(sent, total, `Sending ${path}, ${bytes(sent)} of ${bytes(total)}`);
+        panel.progress(sent, total, `Sending ${path}, ${bytes(sent)} of ${bytes(total)}`, refused);
+        await sending.take(stop.signal);
         try {
           await sendFile("PUT", `uploads/${id}/files?name=${encodeURIComponent(path)}`, file, stop.signal);
           arrived += 1;
         } catch (error) {
           if (error.name === "AbortError") throw error;
           refused.push({ file: path, reason: error.message });
+        } finally {
+          sending.give();
         }
         sent += file.size;
       }
@@ -92,14 +99,11 @@ export class Adding {
 
   /** Follow a job on the server until it is over. */
   watch(job, panel = new Panel(job.title), refused = []) {
-    const events = new EventSource(`/api/jobs/${job.id}/events`);
     panel.onCancel = () => remove(`jobs/${job.id}`).catch((error) => panel.say(error.message));
     let indexed = 0;
-    events.addEventListener("message", (event) => {
-      const state = JSON.parse(event.data);
-      const failures = [...refused, ...state.failures];
+    watch(job.id, (state) => {
+      const failures = [...refused, ...(state.failures ?? [])];
       if (isOver(state)) {
-        events.close();
         panel.end(ending(state), failures);
         this.changed();
         return;
@@ -109,9 +113,6 @@ export class Adding {
         indexed = state.indexed;
         this.changed();
       }
-    });
-    events.addEventListener("error", () => {
-      if (events.readyState === EventSource.CLOSED) panel.end("The server does not answer any more", refused);
     });
   }
 }
@@ -169,12 +170,10 @@ class Panel {
 /** Free the place of an upload that will not be indexed; the server does so too, later, should this fail. */
 const abandon = (id) => { if (id) remove(`uploads/${id}`).catch(() => {}); };
 
-const isOver = (job) => ["done", "cancelled", "failed"].includes(job.status);
-
 const isHidden = (path) => path.split("/").some((part) => part.startsWith("."));
 
 function running(state) {
-  if (state.status === "waiting") return "Waiting for the run before it…";
+  if (state.status === "waiting") return "Waiting for the runs before it…";
   if (state.status === "cancelling") return "Stopping after these files…";
   if (!state.total) return "Looking for files…";
   const left = state.rate > 0 ? `, ${Math.ceil((state.total - state.done) / state.rate)} s left` : "";

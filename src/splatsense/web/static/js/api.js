@@ -25,15 +25,15 @@ async function request(path, options) {
 }
 
 /** Bytes and headers of a reply that is no JSON. */
-export async function getBytes(path) {
-  let response;
+export async function getBytes(path, signal) {
   try {
-    response = await fetch(`/api/${path}`);
-  } catch {
-    throw new ApiError(SILENT, 0);
+    const response = await fetch(`/api/${path}`, { signal });
+    if (!response.ok) await checked(response);
+    return { bytes: new Uint8Array(await response.arrayBuffer()), headers: response.headers };
+  } catch (error) {
+    if (error instanceof TypeError) throw new ApiError(SILENT, 0);
+    throw error;
   }
-  if (!response.ok) await checked(response);
-  return { bytes: new Uint8Array(await response.arrayBuffer()), headers: response.headers };
 }
 
 export const get = (path, signal) => request(path, { signal });

@@ -15,11 +15,12 @@ export class AssetPage {
     const opened = this.opened = Symbol(id);
     this.root.replaceChildren(el("p", { class: "status", role: "status" }, "Loading…"));
     try {
-      const [asset, library] = await Promise.all([get(`assets/${id}`), get("library")]);
+      const [asset, library] = await Promise.all([get(`assets/${encodeURIComponent(id)}`), get("library")]);
       if (this.opened !== opened) return;
       document.title = `${asset.name} · SplatSense`;
       this.show(asset, library);
     } catch (error) {
+      if (this.opened !== opened) return;
       this.root.replaceChildren(el("p", { class: "status error", role: "alert" }, error.message), el("p", {}, el("a", { href: "#/" }, "Back to the search")));
     }
   }
@@ -89,7 +90,14 @@ export class AssetPage {
         },
       }, "Turn");
       tools.replaceChildren(turn, el("button", { type: "button", class: "quiet", onclick: () => viewer.reset() }, "Reset"));
-      await viewer.load(`/api/assets/${asset.id}/view.spz?v=${asset.version}`, asset.name);
+      viewer.onLost = () => {
+        if (this.scene) this.scene.root.hidden = true;
+        this.scene?.close();
+        viewer.close();
+        this.viewer = null;
+        fall("The graphics processor gave the 3D view up. Load the page again to have it back.");
+      };
+      await viewer.load(`assets/${asset.id}/view.spz?v=${asset.version}`, asset.name);
       stage.dataset.loaded = "true";
       note.hidden = true;
       return this.opened === opened ? viewer : null;

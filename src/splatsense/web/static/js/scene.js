@@ -1,6 +1,7 @@
 // What models see in a scene: likeness to a point, classes and instances, painted onto the Gaussians of the viewer.
 import { get, getBytes, post, remove } from "./api.js";
 import { el } from "./dom.js";
+import { isOver, watch } from "./jobs.js";
 
 const MODES = [
   { name: "colors", label: "Colours" },
@@ -19,8 +20,9 @@ export class SceneTools {
     this.path = `assets/${asset.id}/scene`;
     this.mode = "colors";
     this.gaussian = -1;
-    this.buttons = Object.fromEntries(MODES.map(({ name, label }) => [name, el("button", {
+    this.buttons = Object.fromEntries(MODES.map(({ name, label, what }) => [name, el("button", {
       type: "button", class: "quiet", "aria-pressed": String(name === "colors"), onclick: () => this.choose(name),
+      disabled: what !== undefined, // until it is known whether there is a model
     }, label)]));
     const top = el("button", { type: "button", class: "quiet", "aria-pressed": "false", onclick: () => {
       const isCut = top.getAttribute("aria-pressed") !== "true";
@@ -35,7 +37,7 @@ export class SceneTools {
       el("div", { class: "scene-modes" },
         el("div", { class: "segments", role: "group", "aria-label": "What the colours show" }, Object.values(this.buttons)), top),
       el("div", { class: "row scene-progress" }, this.bar, this.cancel), this.status, this.legend);
-    viewer.onPick = (gaussian) => this.picked(gaussian).catch((error) => this.say(error.message, true));
+    viewer.onPick = (gaussian) => this.picked(gaussian).catch((error) => this.failed(error, this.mode));
   }
 
   /** Ask what can be shown, and say why the rest cannot. */
@@ -46,6 +48,7 @@ export class SceneTools {
       this.say(error.message, true);
       return;
     }
+    if (this.closed) return;
     for (const { name, what } of MODES) if (what) this.buttons[name].disabled = this.about[what].reason !== "";
     const reasons = new Set(["similarity", "segmentation"].map((what) => this.about[what].reason).filter(Boolean));
     const off = [...reasons].join(" ");
@@ -60,13 +63,14 @@ export class SceneTools {
 
   close() {
     this.closed = true;
-    this.events?.close();
+    this.stop?.();
   }
 
   /** Show one of the modes; compute first what it needs. */
   async choose(name) {
     const { what } = MODES.find((mode) => mode.name === name);
-    this.events?.close();
+    const chosen = this.chosen = Symbol(name);
+    this.stop?.();
     this.progress(null);
     this.mode = name;
     for (const [key, button] of Object.entries(this.buttons)) button.setAttribute("aria-pressed", String(key === name));
@@ -76,14 +80,19 @@ export class SceneTools {
     this.viewer.aim(what !== undefined);
     try {
       if (!what) this.viewer.paint();
-      else if (await this.ready(what) && this.mode === name) await this.show(name);
+      else if (await this.ready(what, chosen)) await this.show(name);
     } catch (error) {
-      if (this.mode !== name) return;
-      if (error.status === 409 && this.about[what].ready) { // it was there, and is gone: compute it again
-        this.about[what].ready = false;
-        await this.choose(name);
-      } else this.say(error.message, true);
+      if (this.chosen === chosen) await this.failed(error, name);
     }
+  }
+
+  /** Say what went wrong; what was computed and is gone since is computed again. */
+  async failed(error, name) {
+    const { what } = MODES.find((mode) => mode.name === name);
+    if (error.status === 409 && this.about[what].ready) {
+      this.about[what].ready = false;
+      await this.choose(name);
+    } else this.say(error.message, true);
   }
 
   async show(name) {
@@ -106,46 +115,42 @@ export class SceneTools {
 
   /** A Gaussian was chosen in the view. */
   async picked(gaussian) {
-    const { mode } = this;
-    if (gaussian < 0 || mode === "colors" || !this.bar.hidden) return;
+    const { mode } = this, { what } = MODES.find(({ name }) => name === mode);
+    if (gaussian < 0 || !what || !this.about[what].ready) return;
+    const asked = this.asked = Symbol(gaussian);
+    const isLate = () => this.closed || this.mode !== mode || this.asked !== asked; // another point or mode was chosen since
     try {
       if (mode === "similarity") {
         const { bytes, headers } = await getBytes(`${this.path}/similarity?gaussian=${gaussian}`);
-        if (this.mode !== mode || this.closed) return;
+        if (isLate()) return;
         this.gaussian = gaussian;
         this.viewer.paint(bytes);
         this.legend.replaceChildren(heat(headers.get("X-Darkest")));
         this.say("Yellow is like the marked point, blue is not.");
       } else {
         const found = await get(`${this.path}/label?gaussian=${gaussian}`);
-        if (this.mode !== mode || this.closed) return;
+        if (isLate()) return;
         const instance = found.instance === null ? "no instance" : `instance ${found.instance + 1}`;
         this.say(`${found.class}, ${Math.round(100 * found.confidence)} % sure${mode === "instances" ? `, ${instance}` : ""}.`);
       }
       this.viewer.mark(gaussian);
     } catch (error) {
+      if (isLate()) return;
       if (error.status === 409) throw error;
       this.say(error.message, true);
     }
   }
 
-  /** Whether what a mode needs is computed; computes it, with progress, unless it is. */
-  async ready(what) {
+  /** Whether what a mode needs is computed and the mode is still wanted; computes it, with progress, unless it is. */
+  async ready(what, chosen) {
     if (this.about[what].ready) return true;
     const job = await post(this.path, { what });
+    if (this.closed || this.chosen !== chosen) return false; // it is computed all the same
     this.progress(job);
     const state = await new Promise((done) => {
-      this.events = new EventSource(`/api/jobs/${job.id}/events`);
-      this.events.addEventListener("message", (event) => {
-        const now = JSON.parse(event.data);
-        if (isOver(now)) done(now);
-        else this.progress(now);
-      });
-      this.events.addEventListener("error", () => {
-        if (this.events.readyState === EventSource.CLOSED) done({ status: "failed", message: "The server does not answer any more." });
-      });
+      this.stop = watch(job.id, (now) => { if (isOver(now)) done(now); else this.progress(now); });
     });
-    this.events.close();
+    if (this.closed || this.chosen !== chosen) return false;
     this.progress(null);
     this.about[what].ready = state.status === "done";
     if (state.status === "done") return true;
@@ -171,17 +176,18 @@ export class SceneTools {
     const list = el("ul", { class: "keys", "aria-label": name }, items);
     const all = entries.length > SHOWN && el("button", { type: "button", class: "text", onclick: () => {
       for (const item of items) item.hidden = false;
+      items[SHOWN].tabIndex = -1;
+      items[SHOWN].focus(); // the button goes
       all.remove();
     } }, `All ${entries.length}`);
     this.legend.replaceChildren(...[entries.length ? list : el("p", {}, `No ${name} were found.`), all].filter(Boolean));
   }
 
   say(message, isError = false) {
-    if (!this.closed) this.status.replaceChildren(isError ? el("span", { class: "error" }, message) : message);
+    if (this.closed || (!isError && this.status.textContent === message)) return; // said once, however often it is reported
+    this.status.replaceChildren(isError ? el("span", { class: "error" }, message) : message);
   }
 }
-
-const isOver = (job) => ["done", "cancelled", "failed"].includes(job.status);
 
 const heat = (darkest) => el("div", { class: "heat" },
   el("span", { class: "muted" }, `≤ ${Number(darkest).toFixed(2)}`), el("span", { class: "ramp" }),

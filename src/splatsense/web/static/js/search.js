@@ -89,7 +89,7 @@ export class SearchPage {
   summary(shown, found) {
     if (found.matching === 0 && !this.filters.isSet()) return "This library is empty. Drop files here, or add a folder.";
     if (found.matching === 0) return "No asset has all of these properties.";
-    const what = this.query.isEmpty() ? "newest first" : `best first, ${found.milliseconds} ms`;
+    const what = this.query.isEmpty() ? "newest first" : `best first, ${Math.ceil(found.milliseconds)} ms`;
     return shown < found.matching ? `${shown} of ${count(found.matching, "asset")}, ${what}` : `${count(shown, "asset")}, ${what}`;
   }
 

@@ -3,11 +3,13 @@
 import { SparkRenderer, SplatMesh } from "@sparkjsdev/spark";
 import * as THREE from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
+import { getBytes } from "./api.js";
 import { Splats } from "./splats.js";
 import { color } from "./theme.js";
 
 const FIELD_OF_VIEW = 40;
-const DISTANCE = 3.6; // of the camera from an object whose longest half-extent is 1
+const DISTANCE = 3.6; // of the camera from an object whose longest half-extent is 1, until it is known how much fits
+const SAMPLE = 20_000, STRAY = 0.005, FILL = 0.92; // centres that are looked at for that, share that may be outside, and of the view
 const ELEVATION = 20, AZIMUTH = 30; // degrees, those of the thumbnails
 const ABOVE = 50; // degrees, to look into a scene over its walls
 const TURN = Math.PI / 36; // radians for a key
@@ -21,11 +23,14 @@ export class Viewer {
   constructor(box, isScene = false) {
     this.box = box;
     this.elevation = isScene ? ABOVE : ELEVATION;
+    this.leaving = new AbortController();
     this.renderer = new THREE.WebGLRenderer({ antialias: false, powerPreference: "high-performance" });
     this.renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
     this.canvas = this.renderer.domElement;
     this.canvas.tabIndex = 0;
-    this.canvas.setAttribute("role", "img");
+    this.canvas.setAttribute("role", "application"); // its keys are for us, not for a screen reader
+    this.canvas.setAttribute("aria-roledescription", "3D view");
+    this.canvas.addEventListener("webglcontextlost", () => { if (!this.closed) this.onLost?.(); });
     box.append(this.canvas);
     this.scene = new THREE.Scene();
     this.camera = new THREE.PerspectiveCamera(FIELD_OF_VIEW, 1, 0.01, 100);
@@ -46,25 +51,43 @@ export class Viewer {
     this.reset();
   }
 
-  /** Load an SPZ file, centred and with a longest half-extent of 1. */
-  async load(url, label) {
-    this.canvas.setAttribute("aria-label", `${label}, a 3D view. Arrow keys turn it, plus and minus zoom, 0 resets.`);
-    const reply = await fetch(url);
-    if (!reply.ok) throw new Error((await reply.json()).error.message);
-    const mesh = new SplatMesh({ fileBytes: await reply.arrayBuffer(), fileName: "view.spz" });
+  /** Load an SPZ file of the API, centred and with a longest half-extent of 1. */
+  async load(path, label) {
+    this.canvas.setAttribute("aria-label", `${label}. Arrow keys turn it, plus and minus zoom, 0 resets.`);
+    const { bytes } = await getBytes(path, this.leaving.signal);
+    const mesh = new SplatMesh({ fileBytes: bytes, fileName: "view.spz" });
     await mesh.initialized;
-    if (this.closed) return;
+    if (this.closed) {
+      mesh.dispose();
+      return;
+    }
     this.mesh = mesh;
     this.scene.add(mesh);
+    this.reset();
+  }
+
+  /** Look at all of it from above and from the right of its front. */
+  reset() {
+    const elevation = THREE.MathUtils.degToRad(this.elevation), azimuth = THREE.MathUtils.degToRad(AZIMUTH);
+    const towards = new THREE.Vector3().setFromSphericalCoords(1, Math.PI / 2 - elevation, azimuth);
+    this.controls.target.set(0, 0, 0);
+    this.camera.position.copy(towards).multiplyScalar(this.mesh ? this.fitting(towards) : DISTANCE);
+    this.controls.update();
     this.draw();
   }
 
-  reset() {
-    const elevation = THREE.MathUtils.degToRad(this.elevation), azimuth = THREE.MathUtils.degToRad(AZIMUTH);
-    this.camera.position.setFromSphericalCoords(DISTANCE, Math.PI / 2 - elevation, azimuth);
-    this.controls.target.set(0, 0, 0);
-    this.controls.update();
-    this.draw();
+  /** The distance from which all but strays is seen. */
+  fitting(towards) {
+    const right = new THREE.Vector3(0, 1, 0).cross(towards).normalize(), up = towards.clone().cross(right);
+    const high = FILL * Math.tan(THREE.MathUtils.degToRad(FIELD_OF_VIEW) / 2), wide = high * this.camera.aspect;
+    const { numSplats } = this.mesh.packedSplats, step = Math.ceil(numSplats / SAMPLE), distances = [];
+    for (let index = 0; index < numSplats; index += step) {
+      const center = this.mesh.localToWorld(this.mesh.packedSplats.getSplat(index).center.clone());
+      distances.push(center.dot(towards) + Math.max(Math.abs(center.dot(right)) / wide, Math.abs(center.dot(up)) / high));
+    }
+    distances.sort((a, b) => a - b);
+    const { minDistance, maxDistance } = this.controls;
+    return Math.min(Math.max(distances[Math.floor((1 - STRAY) * (distances.length - 1))] ?? DISTANCE, minDistance), maxDistance);
   }
 
   turn(on) {
@@ -176,6 +199,7 @@ export class Viewer {
   /** Leave the page at once, and free the GPU when Spark's sort, which nothing can call off, has ended. */
   async close() {
     this.closed = true;
+    this.leaving.abort();
     cancelAnimationFrame(this.waiting);
     document.removeEventListener("theme", this.onTheme);
     this.resized.disconnect();
