@@ -11,9 +11,8 @@ import shutil
 from pathlib import Path
 
 from splatsense import __version__
-from splatsense.clip_gs.model import CONFIG, WEIGHTS
+from splatsense.model_folder import BUNDLED, CONFIG, WEIGHTS
 
-BUNDLED = Path(__file__).parent.parent / "src" / "splatsense" / "weights"
 FACTS = {
     "method": "CLIP-GS (arXiv 2412.19142), our implementation",
     "licence": "Apache-2.0",

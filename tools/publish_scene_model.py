@@ -12,9 +12,8 @@ import shutil
 from pathlib import Path, PurePath
 
 from splatsense import __version__
-from splatsense.segmentation.model import CONFIG, WEIGHTS
+from splatsense.model_folder import BUNDLED, CONFIG, WEIGHTS
 
-BUNDLED = Path(__file__).parent.parent / "src" / "splatsense" / "weights"
 FACTS = {
     "licence": "Apache-2.0",
     "data": [

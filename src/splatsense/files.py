@@ -1,8 +1,9 @@
-"""Opening files with errors that say what to do, writing them so that no reader ever sees half of one, and locking folders."""
+"""Opening files with errors that say what to do, writing them so that no reader sees half of one; hashes, locks."""
 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -86,6 +87,12 @@ def open_referred(path: str | os.PathLike[str], where: str) -> BufferedReader:
         return open_to_read(path)
     except FormatError as error:
         raise FormatError(f"{where}: refers to {error}") from error
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hex digest of a file's content. Raises OSError when it cannot be read."""
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

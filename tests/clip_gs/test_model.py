@@ -10,8 +10,10 @@ from clip_gs.test_tokenizer import SMALL
 from splatsense.clip_gs.encoder import GaussianEncoder
 from splatsense.clip_gs.evaluation_set import load_models
 from splatsense.clip_gs.golden import TOLERANCE, check_golden, golden_embedding, golden_object
-from splatsense.clip_gs.model import CONFIG, GOLDEN, WEIGHTS, load_model, save_model, sha256
+from splatsense.clip_gs.model import GOLDEN, load_model, save_model
 from splatsense.errors import CheckpointError
+from splatsense.files import sha256_of
+from splatsense.model_folder import CONFIG, WEIGHTS
 from splatsense.teachers import MiniTeacher
 
 
@@ -37,7 +39,7 @@ def change_weights(folder, changes):
     weights = load_file(folder / WEIGHTS)
     changes(weights)
     save_file(weights, folder / WEIGHTS)
-    change(folder, sha256=sha256(folder / WEIGHTS))
+    change(folder, sha256=sha256_of(folder / WEIGHTS))
 
 
 def test_a_saved_model_loads_with_the_embedding_in_its_card(folder):
@@ -75,7 +77,7 @@ def test_weights_that_give_other_embeddings_are_found_out(folder):
             _ = load_model(folder).encoder
         assert load_model(folder, verify=False).encoder.config == SMALL
         (folder / WEIGHTS).write_bytes(before)
-        change(folder, sha256=sha256(folder / WEIGHTS))
+        change(folder, sha256=sha256_of(folder / WEIGHTS))
     _ = load_model(folder).encoder
 
 

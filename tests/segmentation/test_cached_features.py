@@ -6,13 +6,14 @@ import torch
 
 from splatsense.cli import main
 from splatsense.errors import CheckpointError, DataError
+from splatsense.gaussian_cross.model import load_backbone
 from splatsense.gaussian_cross.unet import UNET_SIZES, SpUNet
 from splatsense.segmentation import cached_features
 from splatsense.segmentation import config as config_module
 from splatsense.segmentation.cached_features import CachedFeatures, voxel_classes
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.dataset import SeedOf
-from splatsense.segmentation.model import backbone_voxel, load_backbone, load_segmentation_model
+from splatsense.segmentation.model import load_segmentation_model
 from splatsense.segmentation.network import ProbeHead
 from splatsense.segmentation.predict import predict
 from splatsense.segmentation.train import SegmentationRun, train_segmentation
@@ -81,7 +82,7 @@ def test_a_cached_probe_learns_and_goes_on_where_it_stopped(rooms, untrained, tm
     whole = load_segmentation_model(train_segmentation(config)).network.state_dict()
     lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
-    start = load_backbone(untrained["semantic"])[1]
+    start = load_backbone(untrained["semantic"]).network.state_dict()
     assert all(torch.equal(whole[f"backbone.{name}"], value.to(whole[f"backbone.{name}"])) for name, value in start.items())
     original = SegmentationRun.step
 
@@ -101,7 +102,7 @@ def test_a_cached_probe_learns_and_goes_on_where_it_stopped(rooms, untrained, tm
 
 def test_an_untrained_backbone_is_probed_by_one_flag(rooms, tmp_path, monkeypatch, untrained):
     """Its weights are those that the seed draws, as when training from scratch."""
-    small = load_backbone(untrained["semantic"])[0]
+    small = load_backbone(untrained["semantic"]).network.config
     monkeypatch.setitem(config_module.UNET_SIZES, "tiny", small)
     command = ["train", "segmentation", "--scenes", str(rooms), "--out", str(tmp_path), "--backbone", "random:tiny", "--probe",
                "--cached", "--steps", "1", "--batch-size", "1", "--voxel", "0.1", "--seed", "7",
@@ -120,11 +121,12 @@ def test_a_backbone_is_used_with_its_own_voxels(rooms, untrained, tmp_path):
     from splatsense.segmentation.command import TrainOptions
 
     options = TrainOptions(str(rooms), str(tmp_path), backbone=str(untrained["semantic"]))
-    assert options.config().voxel == backbone_voxel(untrained["semantic"]) == 0.1
+    assert options.config().voxel == load_backbone(untrained["semantic"]).voxel == 0.1
     assert TrainOptions(str(rooms), str(tmp_path)).config().voxel == 0.05
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="no side of a voxel"):
-        backbone_voxel(tmp_path)
+    for card, message in (({}, "describes no backbone"), ({"backbone": {}}, "no side of a voxel")):
+        (tmp_path / "config.json").write_text(json.dumps(card))
+        with pytest.raises(CheckpointError, match=message):
+            load_backbone(tmp_path)
 
 
 def test_a_scene_with_one_label_is_refused(rooms, untrained, tmp_path):

@@ -44,7 +44,7 @@ def test_points_of_a_voxel_share_its_prediction_and_order_does_not_matter(model,
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
     first, second = predict(model, points), predict(model, points[order])
     assert (first.semantic[order.numpy()] == second.semantic).all()
-    _, inverse = voxel_features(model.network, points, model.voxel)
+    _, inverse = voxel_features(model.network.backbone, points, model.voxel)
     for voxel in range(0, int(inverse.max()), 37):
         assert len(np.unique(first.semantic[(inverse == voxel).numpy()])) == 1
 

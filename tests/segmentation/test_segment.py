@@ -68,7 +68,7 @@ def test_similar_takes_points_of_the_file(scan, untrained, tmp_path, capsys):
 
 
 def test_similarity_is_the_cosine_of_features(untrained):
-    network = load_segmentation_model(untrained["semantic"]).network
+    network = load_segmentation_model(untrained["semantic"]).network.backbone
     found = similarity(network, points_of_scene(SCENE), 0.1, 0)
     assert found[0] == pytest.approx(1, abs=1e-5)
     assert found.min() >= -1
@@ -86,7 +86,7 @@ def test_heat_rises_with_likeness():
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["segment", "SCAN", "--model", "nothing"], "neither a folder"),
+        (["segment", "SCAN", "--model", "nothing"], "neither a bundled model"),
         (["segment", "SCAN", "--model", "MODEL", "--unit", "league"], "--unit league"),
         (["segment", "missing.ply", "--model", "MODEL"], "does not exist"),
         (["similar", "SCAN", "--model", "MODEL", "--point", "nan,0,0"], "--point"),

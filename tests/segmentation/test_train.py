@@ -9,12 +9,13 @@ from safetensors.torch import save_file
 from segmentation_scenes import SMALL
 from splatsense.cli import main
 from splatsense.errors import CheckpointError, DataError
+from splatsense.gaussian_cross.model import load_backbone
 from splatsense.gaussian_cross.unet import SpUNet
 from splatsense.scenes import load_scene
 from splatsense.segmentation.augment import AugmentConfig
 from splatsense.segmentation.config import ClusterConfig, SegmentationConfig
 from splatsense.segmentation.evaluate import score_scenes
-from splatsense.segmentation.model import load_backbone, load_segmentation_model
+from splatsense.segmentation.model import load_segmentation_model
 from splatsense.segmentation.points import points_of_scene
 from splatsense.segmentation.predict import predict
 from splatsense.segmentation.train import SegmentationRun, train_segmentation
@@ -66,10 +67,10 @@ def test_a_run_that_is_stopped_and_resumed_equals_one_that_is_not(rooms, tmp_pat
 
 
 def test_probing_trains_the_head_and_fine_tuning_everything(rooms, untrained, tmp_path):
-    start = load_backbone(untrained["semantic"])[1]
+    start = load_backbone(untrained["semantic"]).network.state_dict()
     for protocol, changes in (("probe", False), ("finetune", True)):
         out = train_segmentation(config(rooms, tmp_path / protocol, protocol=protocol, backbone=str(untrained["semantic"])))
-        assert same(load_backbone(out)[1], start) != changes
+        assert same(load_backbone(out).network.state_dict(), start) != changes
         assert not torch.equal(weights(out)["classes.weight"], weights(untrained["semantic"])["classes.weight"])
 
 
@@ -117,5 +118,5 @@ def test_models_that_are_damaged_or_of_other_labels(untrained, tmp_path):
         (folder / "config.json").write_text(json.dumps(card | change))
         with pytest.raises(CheckpointError, match=message):
             load_segmentation_model(folder)
-    with pytest.raises(CheckpointError, match="nor a bundled model"):
+    with pytest.raises(CheckpointError, match="neither a bundled model"):
         load_segmentation_model(tmp_path / "nothing")

@@ -130,7 +130,7 @@ def test_a_job_is_cancelled_between_layers_and_asked_for_once(scene_library, sce
         waiting.set()
         assert may_go.wait(60)
 
-    layer = scene_models.backbone().network.backbone.up[0]
+    layer = scene_models.backbone().network.up[0]
     hook = layer.register_forward_pre_hook(wait)
     try:
         with Library(scene_library) as library, app_client(library, SETTINGS, scene_models) as client:
@@ -158,9 +158,9 @@ def test_without_models_the_reason_is_said(scene_library, tmp_path, monkeypatch)
         assert "--segmentation-model FOLDER" in about["segmentation"]["reason"]
         reply = client.post(SCENE, json={"what": "similarity"})
         assert (reply.status_code, reply.json()["error"]["message"]) == (422, about["similarity"]["reason"])
-    with pytest.raises(CheckpointError, match="neither a folder"):
+    with pytest.raises(CheckpointError, match="neither a bundled model"):
         SceneModels(str(tmp_path / "nothing"))
-    with pytest.raises(CheckpointError, match="neither a folder"):
+    with pytest.raises(CheckpointError, match="neither a bundled model"):
         SceneModels(segmentation=str(tmp_path / "nothing"))
 
 

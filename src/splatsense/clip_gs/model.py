@@ -6,38 +6,33 @@ Design
   text tower.
 - Both our embeddings and texts are centred: what all of them share says nothing about any of them, and makes some objects
   answer every query. Pictures stay as the teacher gives them.
-- A model on disk is a folder with `model.safetensors` and `config.json`; the latter is also the model card.
-- The card holds the teacher's hash: another teacher of the same name would put words and pictures elsewhere.
+- A model on disk is a folder as of `model_folder.py`. Its card holds the teacher's hash: another teacher of the same name
+  would put words and pictures elsewhere.
 - It also holds the embedding of one fixed object. It is computed again when the encoder loads: code that reads the weights
   in another way than the code that trained them is found out, not used.
 """
 
 import functools
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from splatsense.errors import CheckpointError, DataError
-from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
+from splatsense.model_folder import CONFIG, WEIGHTS, find_model, halved, read_card, read_weights, save_model_folder
 from splatsense.teachers import Teacher, load_teacher
 from splatsense.teachers.images import ImageLike
 
 if TYPE_CHECKING:
     from splatsense.clip_gs.encoder import GaussianEncoder
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 GOLDEN = "golden_embedding"  # in the card, see golden.py
 TEXT_CENTER = "text_center"  # among the weights, though it is no part of the encoder
 MIN_OPACITY = 0.05  # Gaussians fainter than this are not shown to the encoder
@@ -56,13 +51,13 @@ class ClipGS:
 
     def __init__(self, folder: Path, verify: bool = True) -> None:
         self._folder, self._verify = folder, verify
+        self.card = read_card(folder)
         try:
-            self.card: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
             self.name: str = self.card["name"]
             self.dim: int = self.card["encoder"]["embed_dim"]
             self.hash: str = self.card["sha256"]
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{folder / CONFIG}: missing or damaged ({error!r}); not a CLIP-GS model folder.") from error
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder / CONFIG}: lacks {error}; it is not the card of a CLIP-GS model.") from error
 
     def __repr__(self) -> str:
         return f"ClipGS({self.name!r}, dim={self.dim}, hash={self.hash[:12]})"
@@ -99,13 +94,8 @@ class ClipGS:
         from splatsense.clip_gs.golden import check_golden
 
         path = self._folder / WEIGHTS
-        try:
-            if sha256(path) != self.hash:
-                raise CheckpointError(f"{path}: sha256 is not the one in {CONFIG}; copy the model folder again.")
-            weights = load_file(path)
-            weights.pop(TEXT_CENTER, None)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+        weights = read_weights(self._folder, self.card)
+        weights.pop(TEXT_CENTER, None)
         encoder = GaussianEncoder(EncoderConfig.from_card(self.card["encoder"], str(self._folder / CONFIG)))
         encoder.load_weights(weights, str(path))
         encoder.eval().requires_grad_(False)
@@ -178,24 +168,17 @@ def save_model(
     from splatsense.clip_gs.encoder import GaussianEncoder
     from splatsense.clip_gs.golden import golden_embedding
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in encoder.state_dict().items()}
     rounded = GaussianEncoder(encoder.config)
-    rounded.load_weights(weights, name)
-    with atomic_write(folder / WEIGHTS) as temporary:
-        save_file(weights | {TEXT_CENTER: text_center.half().cpu().contiguous()}, temporary)
-    described = {
+    rounded.load_weights(halved(encoder.state_dict()), name)
+    facts = {
         "name": name,
         "teacher": teacher.name,
         "teacher_hash": teacher.hash,
         "encoder": asdict(encoder.config),
-        "sha256": sha256(folder / WEIGHTS),
         GOLDEN: golden_embedding(rounded.eval()),
         **card,
     }
-    with atomic_write(folder / CONFIG) as temporary:
-        Path(temporary).write_text(json.dumps(described, indent=2) + "\n")
+    save_model_folder(Path(folder), encoder.state_dict() | {TEXT_CENTER: text_center}, facts)
 
 
 def load_model(name_or_path: str | Path = "clip-gs-tiny", verify: bool = True) -> ClipGS:
@@ -208,15 +191,4 @@ def load_model(name_or_path: str | Path = "clip-gs-tiny", verify: bool = True) -
     Raises:
         CheckpointError: there is no such model, or its folder is damaged.
     """
-    bundled = Path(str(resources.files("splatsense").joinpath("weights")))
-    for folder in (bundled / str(name_or_path), Path(name_or_path)):
-        if (folder / CONFIG).is_file():
-            return ClipGS(folder, verify)
-    names = sorted(path.parent.name for path in bundled.glob(f"*/{CONFIG}"))
-    raise CheckpointError(f"{name_or_path}: neither a bundled model ({', '.join(names) or 'none'}) nor a folder with {CONFIG}.")
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return ClipGS(find_model(name_or_path), verify)

@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from splatsense.clip_gs.model import CONFIG
 from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.clip_gs.study_results import Comparison, Measured
 from splatsense.clip_gs.study_rows import ANY_DIM, SET_BY_ROWS, Run
 from splatsense.clip_gs.study_runs import SHOT, WAY
+from splatsense.model_folder import CONFIG
 from splatsense.studies.page import DASH, joined, markdown, mean_and_deviation, points, spread
 from splatsense.studies.records import RECORD, read_json
 

@@ -17,10 +17,10 @@ from splatsense.clip_gs.evaluate import all_tables
 from splatsense.clip_gs.evaluation import EvaluateConfig, Evaluation
 from splatsense.clip_gs.evaluation_set import RememberedTexts
 from splatsense.clip_gs.few_shot import FewShotConfig
-from splatsense.clip_gs.model import CONFIG
 from splatsense.clip_gs.pretrain import pretrain
 from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.clip_gs.shards import shard_paths
+from splatsense.model_folder import CONFIG
 from splatsense.studies.records import RECORD, check_record, code_version, keep_record, machine, read_json, write_json
 from splatsense.training.metrics import SPEED, read_metrics
 

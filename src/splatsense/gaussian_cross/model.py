@@ -1,30 +1,24 @@
 """A pre-trained backbone on disk: what is kept of GaussianCross pre-training (arXiv 2508.02172), `load_backbone(name)`.
 
-A model is a folder with `model.safetensors` (half precision) and `config.json`, which is also the model card. Features of
-any point cloud follow from it: `load_backbone("gaussian-cross-tiny").encode(coord, color, normal)`.
+A model is a folder as of `model_folder.py`. Features of any point cloud follow from it:
+`load_backbone("gaussian-cross-tiny").encode(coord, color, normal)`.
 """
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from splatsense.errors import CheckpointError, DataError
-from splatsense.files import atomic_write
 from splatsense.gaussian_cross.unet import SpUNet, UNetConfig
+from splatsense.model_folder import CONFIG, WEIGHTS, find_model, load_weights, read_card, read_weights, save_model_folder
 from splatsense.sparse import voxelize
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 METHOD = "gaussian-cross"
-METHODS = (METHOD, "scene-contrast")  # whose backbones this reads
+PREFIX = "backbone."  # of its weights in a segmentation model
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,45 +66,28 @@ def save_backbone(folder: str | Path, network: SpUNet, name: str, voxel: float, 
         voxel: side of its voxels in metres.
         card: JSON-able facts: data, settings, metrics.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in network.state_dict().items()}
-    with atomic_write(folder / WEIGHTS) as temporary:
-        save_file(weights, temporary)
     facts = {"name": name, "method": METHOD, "backbone": asdict(network.config), "voxel": voxel}
-    described = facts | {"sha256": _sha256(folder / WEIGHTS)} | card
-    with atomic_write(folder / CONFIG) as temporary:
-        Path(temporary).write_text(json.dumps(described, indent=2) + "\n")
+    save_model_folder(Path(folder), network.state_dict(), facts | card)
 
 
 def load_backbone(name_or_path: str | Path = "gaussian-cross-tiny") -> Backbone:
-    """A bundled backbone by name, or any model folder by path. No network access.
+    """A backbone by the name of a bundled model, or by the path of a model folder. No network access.
+
+    Args:
+        name_or_path: of a pre-trained backbone, or of a segmentation model, whose head is left out.
 
     Raises:
-        CheckpointError: there is no such model, it is of another method, or its folder is damaged.
+        CheckpointError: there is no such model, it has no such backbone, or its folder is damaged.
     """
-    bundled = Path(str(resources.files("splatsense").joinpath("weights")))
-    folders = [folder for folder in (bundled / str(name_or_path), Path(name_or_path)) if (folder / CONFIG).is_file()]
-    if not folders:
-        raise CheckpointError(f"{name_or_path}: neither a bundled model nor a folder with {CONFIG}.")
-    folder = folders[0]
-    try:
-        card = json.loads((folder / CONFIG).read_text("utf-8"))
-        if card.get("method") not in METHODS:
-            raise CheckpointError(f"{folder}: is a model of another method; a backbone of {' or '.join(METHODS)} is needed.")
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in card["backbone"].items()
-        }
-        network = SpUNet(UNetConfig(**fields))
-        if _sha256(folder / WEIGHTS) != card["sha256"]:
-            raise CheckpointError(f"{folder / WEIGHTS}: sha256 is not the one in {CONFIG}; copy the model folder again.")
-        weights = load_file(folder / WEIGHTS)
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
-        return Backbone(network.eval().requires_grad_(False), float(card["voxel"]), card)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: missing or damaged ({error!r}); copy the model folder again.") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    folder = find_model(name_or_path)
+    card = read_card(folder)
+    if not isinstance(card.get("backbone"), dict):
+        raise CheckpointError(f"{folder / CONFIG}: describes no backbone; give a model of `train gaussian-cross`.")
+    voxel = card.get("voxel")
+    if not isinstance(voxel, float | int) or not voxel > 0:
+        raise CheckpointError(f"{folder / CONFIG}: says no side of a voxel; give a model of `train gaussian-cross`.")
+    network = SpUNet(UNetConfig.from_card(card["backbone"], folder / CONFIG))
+    weights = read_weights(folder, card)
+    prefixed = {name.removeprefix(PREFIX): value for name, value in weights.items() if name.startswith(PREFIX)}
+    load_weights(network, prefixed or weights, folder / WEIGHTS)
+    return Backbone(network.eval().requires_grad_(False), float(voxel), card)

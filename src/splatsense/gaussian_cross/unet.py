@@ -9,13 +9,15 @@ Design
   one voxel has no variance.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from splatsense.errors import DataError
+from splatsense.errors import CheckpointError, DataError
 from splatsense.sparse import KernelMap, SparseConv3d, SparseTensor, VoxelLevel, VoxelNorm
 
 
@@ -49,6 +51,16 @@ class UNetConfig:
             raise DataError("UNetConfig: in_channels, stem_channels, channels and layers must be positive.")
         if self.stem_kernel not in (1, 3, 5, 7):
             raise DataError(f"UNetConfig: stem_kernel must be 1, 3, 5 or 7, got {self.stem_kernel}.")
+
+    @classmethod
+    def from_card(cls, entry: dict[str, Any], where: str | Path) -> "UNetConfig":
+        """From a model card, `where`. Raises CheckpointError when it does not fit this version."""
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+        try:
+            return cls(**values)
+        except (TypeError, AttributeError, DataError) as error:
+            known = ", ".join(sorted(field.name for field in fields(cls)))
+            raise CheckpointError(f"{where}: its backbone has other settings than {known} ({error}).") from error
 
 
 UNET_SIZES: dict[str, UNetConfig] = {

@@ -1,6 +1,5 @@
 """Asset files on disk: which there are, what is in them, and whether they are gone."""
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -8,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from splatsense.errors import FormatError
+from splatsense.files import sha256_of
 from splatsense.formats import ASSET_SUFFIXES
 from splatsense.library.records import SeenFile
 
@@ -67,12 +67,6 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def sha256_of(path: Path) -> str:
-    """The hash of a file's content, in hexadecimal. Raises OSError when it cannot be read."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def unread_file(path: Path) -> SeenFile:

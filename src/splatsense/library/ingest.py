@@ -20,8 +20,9 @@ from typing import Literal
 import numpy as np
 
 from splatsense.errors import DataError, FormatError, LibraryError, LimitError, SplatSenseError
+from splatsense.files import sha256_of
 from splatsense.library import thumbnails
-from splatsense.library.asset_files import sha256_of, unread_file
+from splatsense.library.asset_files import unread_file
 from splatsense.library.embedding_model import EmbeddingModel
 from splatsense.library.reading import Read, Reading
 from splatsense.library.records import Indexed, SeenFile

@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from splatsense.errors import DataError, FormatError, LibraryError
+from splatsense.files import sha256_of
 from splatsense.library import thumbnails
-from splatsense.library.asset_files import sha256_of
 from splatsense.library.export_listing import LISTING, entry_of, name_in_export, read_listing, write_listing
 from splatsense.library.records import Asset, Indexed, SeenFile
 from splatsense.library.side_files import is_plain, side_files

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from splatsense.errors import FormatError, LibraryError
+from splatsense.files import sha256_of
 from splatsense.library import thumbnails
-from splatsense.library.asset_files import sha256_of, unread_file
+from splatsense.library.asset_files import unread_file
 from splatsense.library.index import VectorIndex, read_index
 from splatsense.library.records import Asset, Embeddings
 from splatsense.library.store import Store

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from splatsense.errors import DataError
+from splatsense.gaussian_cross.model import load_backbone
 from splatsense.gaussian_cross.pretrain_config import PretrainConfig
 from splatsense.gaussian_cross.sizes import Size
 from splatsense.gaussian_cross.unet import UNET_SIZES
 from splatsense.scene_contrast.config import ContrastConfig
 from splatsense.segmentation.config import RANDOM, SegmentationConfig
-from splatsense.segmentation.model import backbone_voxel, load_backbone
 from splatsense.segmentation.recipes import Limits, rooms20
 
 Table = Literal["probe", "finetune", "scenes", "points", "instances"]
@@ -108,13 +108,13 @@ def downstream(
     task = "instance" if row.table == "instances" else "semantic"
     config = rooms20(scenes, str(out), task, limits, protocol=protocol, backbone=backbone, seed=seed)
     changes = PROBE if row.table == "probe" else TUNE
-    voxel = backbone_voxel(first if untrained else backbone)
+    voxel = load_backbone(first if untrained else backbone).voxel
     return replace(config, voxel=voxel, size=size, steps=steps, val_split=val_split or "none", name=row.name, **changes)
 
 
 def size_of(folder: str) -> str:
     """The size of a pre-trained backbone. Raises DataError when it is none that can be trained from scratch."""
-    config = load_backbone(folder)[0]
+    config = load_backbone(folder).network.config
     for name, known in UNET_SIZES.items():
         if known == config:
             return name

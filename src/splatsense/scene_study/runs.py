@@ -7,12 +7,13 @@ from typing import Any
 
 from splatsense.gaussian_cross.pretrain import pretrain
 from splatsense.gaussian_cross.pretrain_config import PretrainConfig
+from splatsense.model_folder import CONFIG, find_model, read_card
 from splatsense.scene_contrast.config import ContrastConfig
 from splatsense.scene_contrast.pretrain import pretrain_contrast
 from splatsense.scenes import list_scenes
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.evaluate import Scores, score_scenes
-from splatsense.segmentation.model import CONFIG, find_model, load_segmentation_model, read_card
+from splatsense.segmentation.model import load_segmentation_model
 from splatsense.segmentation.train import train_segmentation
 from splatsense.studies.records import RECORD, check_record, code_version, keep_record, machine, read_json, write_json
 from splatsense.training.metrics import SPEED, read_metrics

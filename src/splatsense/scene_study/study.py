@@ -18,7 +18,9 @@ from typing import Any, get_args
 
 from splatsense.errors import DataError
 from splatsense.files import atomic_write, locked
+from splatsense.gaussian_cross.model import load_backbone
 from splatsense.gaussian_cross.sizes import Size
+from splatsense.model_folder import find_model, read_card
 from splatsense.scene_study.report import PICTURE, as_json, blocks, plot
 from splatsense.scene_study.rows import (
     ABLATIONS,
@@ -36,7 +38,6 @@ from splatsense.scene_study.rows import (
 from splatsense.scene_study.runs import FIGURES, pretrain_once, read_figures, run_once
 from splatsense.scenes import list_scenes
 from splatsense.segmentation.config import SegmentationConfig
-from splatsense.segmentation.model import find_model, load_backbone, read_card
 from splatsense.studies.page import check_page, joined, markdown, write_into
 from splatsense.studies.records import write_json
 
@@ -56,7 +57,7 @@ class SceneStudyConfig:
     """NAME=FOLDER of backbones that are trained already; the first of all, or gaussian-cross, is the one that is fine-tuned"""
     pretrain: tuple[str, ...] = ()
     """names of backbones to train first: gaussian-cross, scene-contrast, no-color, no-depth, no-semantic, no-masking,
-    no-cuboid, no-pruning"""
+    no-cuboid, no-pruning, unet"""
     tables: tuple[Table, ...] = ("probe", "finetune", "scenes", "points", "instances")
     """some of the tables"""
     seeds: tuple[int, ...] = (0, 1, 2)

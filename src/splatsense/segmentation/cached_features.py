@@ -84,7 +84,7 @@ class CachedFeatures:
 
     def _compute(self, row: int) -> FeatureBatch:
         points = self.scenes.points(row)
-        features, voxel = voxel_features(self.network, points, self.scenes.config.voxel)
+        features, voxel = voxel_features(self.network.backbone, points, self.scenes.config.voxel)
         semantic = voxel_classes(points.semantic, voxel, len(features), self.classes)
         labelled = semantic != NONE
         if int(labelled.sum()) < 2:

@@ -9,10 +9,11 @@ import numpy as np
 
 from splatsense.errors import DataError, FormatError
 from splatsense.files import atomic_write
+from splatsense.gaussian_cross.model import load_backbone
 from splatsense.segmentation.config import SegmentationConfig, Task
 from splatsense.segmentation.confusion import SemanticReport, percent
 from splatsense.segmentation.evaluate import score_scenes
-from splatsense.segmentation.model import backbone_voxel, load_segmentation_model
+from splatsense.segmentation.model import load_segmentation_model
 from splatsense.segmentation.points import LABEL_SETS
 from splatsense.segmentation.predict import Views
 from splatsense.segmentation.recipes import RECIPES, S3DIS_AREAS, Limits, RecipeName, protocol_of
@@ -91,7 +92,7 @@ class TrainOptions:
         config = RECIPES[self.recipe](
             self.scenes, self.out, self.task, self.limits, backbone=self.backbone, protocol=protocol, cached=self.cached, **own
         )
-        given: dict[str, Any] = {} if config.starts_random else {"voxel": backbone_voxel(self.backbone)}
+        given: dict[str, Any] = {} if config.starts_random else {"voxel": load_backbone(self.backbone).voxel}
         given |= {name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None}
         if self.epochs is not None and self.steps is None:
             given["steps"] = 0

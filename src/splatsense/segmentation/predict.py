@@ -19,13 +19,13 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float32, Int16, Int32, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from splatsense.gaussian_cross.unet import SpUNet
 from splatsense.segmentation.augment import rotation
 from splatsense.segmentation.clustering import cluster_points
 from splatsense.segmentation.model import SegmentationModel
-from splatsense.segmentation.network import Segmenter
 from splatsense.segmentation.points import Points
 from splatsense.sparse import SparseTensor, voxelize
 
@@ -110,13 +110,13 @@ def predict(model: SegmentationModel, points: Points, views: Views = "one", tile
     return Prediction(semantic.numpy().astype(np.int16), (confidence / len(VIEWS[views])).numpy(), instance, labels, scores)
 
 
-def voxel_features(network: Segmenter, points: Points, voxel: float, tile_voxels: int = TILE_VOXELS) -> tuple[Tensor, Tensor]:
-    """The backbone's features of each voxel (M, F), and the voxel of each point (N,)."""
+def voxel_features(backbone: SpUNet, points: Points, voxel: float, tile_voxels: int = TILE_VOXELS) -> tuple[Tensor, Tensor]:
+    """A backbone's features of each voxel (M, F), and the voxel of each point (N,)."""
     voxels, inverse, _ = _voxels(points, View(), voxel)
-    parts = torch.empty(len(voxels), network.backbone.out_channels)
+    parts = torch.empty(len(voxels), backbone.out_channels)
     for rows, core in tiles(voxels.coordinates, tile_voxels):
         with torch.inference_mode():
-            parts[rows[core]] = network.backbone(_select(voxels, rows, network))[core].float().cpu()
+            parts[rows[core]] = backbone(_select(voxels, rows, backbone))[core].float().cpu()
     return parts, inverse
 
 
@@ -144,7 +144,7 @@ def _voxels(points: Points, view: View, voxel: float) -> tuple[SparseTensor, Ten
     return voxels.with_features(torch.cat([color, normalize(normal, dim=1)], dim=1)), inverse, center
 
 
-def _select(voxels: SparseTensor, rows: Tensor, network: Segmenter) -> SparseTensor:
+def _select(voxels: SparseTensor, rows: Tensor, network: nn.Module) -> SparseTensor:
     device = next(network.parameters()).device
     if len(rows) == len(voxels):
         return SparseTensor(voxels.coordinates.to(device), voxels.features.to(device)) if device.type != "cpu" else voxels

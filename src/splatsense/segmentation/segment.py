@@ -12,8 +12,10 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from splatsense.cameras import Cameras
-from splatsense.errors import CheckpointError, DataError, FormatError
+from splatsense.errors import DataError, FormatError
 from splatsense.files import atomic_write
+from splatsense.gaussian_cross.model import load_backbone
+from splatsense.gaussian_cross.unet import SpUNet
 from splatsense.io.point_cloud import PointCloud, point_cloud_to_gaussians
 from splatsense.pictures import draw
 from splatsense.segmentation.export import (
@@ -24,15 +26,7 @@ from splatsense.segmentation.export import (
     write_json,
     write_points,
 )  # fmt: skip
-from splatsense.segmentation.model import (
-    SegmentationModel,
-    find_model,
-    load_backbone,
-    load_segmentation_model,
-    load_weights,
-    read_card,
-)  # fmt: skip
-from splatsense.segmentation.network import Segmenter
+from splatsense.segmentation.model import SegmentationModel, load_segmentation_model
 from splatsense.segmentation.points import Points
 from splatsense.segmentation.predict import Prediction, Views, predict, voxel_features
 from splatsense.segmentation.scan import Scan, ScanSettings, read_scan
@@ -101,11 +95,11 @@ def similar(
         settings: How the scan is read.
     """
     target = _numbers(point)
-    network, voxel = _backbone(model)
+    backbone = load_backbone(model)
     read = read_scan(scan, settings)
     row = int(np.square(read.coord - target).sum(1).argmin())
     away = float(np.linalg.norm((read.coord[row] - target) @ read.matrix.T))
-    likeness = similarity(network, read.points, voxel, row)
+    likeness = similarity(backbone.network, read.points, backbone.voxel, row)
     folder = _folder(out, scan, "similar")
     colors = heat_colors(likeness)
     write_points(folder / "similar.ply", read.coord, colors, {"similarity": likeness})
@@ -118,9 +112,9 @@ def similar(
     )
 
 
-def similarity(network: Segmenter, points: Points, voxel: float, row: int) -> Float32[np.ndarray, " n"]:
-    """Cosine between the backbone's features of a point's voxel and those of every point's voxel, in [-1, 1]."""
-    features, inverse = voxel_features(network, points, voxel)
+def similarity(backbone: SpUNet, points: Points, voxel: float, row: int) -> Float32[np.ndarray, " n"]:
+    """Cosine between a backbone's features of a point's voxel and those of every point's voxel, in [-1, 1]."""
+    features, inverse = voxel_features(backbone, points, voxel)
     features = normalize(features, dim=1)
     return (features @ features[inverse[row]]).clamp(-1, 1)[inverse].numpy()
 
@@ -141,19 +135,6 @@ def _numbers(point: str) -> Float64[np.ndarray, "3"]:
     if target.shape != (3,) or not np.isfinite(target).all():
         raise DataError(f"--point {point}: must be three numbers with commas between them, such as 1.5,0.2,0.9.")
     return target
-
-
-def _backbone(model: str) -> tuple[Segmenter, float]:
-    """A network whose backbone is that of a segmentation model or of a pre-trained one, and its voxel."""
-    card = read_card(find_model(model))
-    config, weights = load_backbone(model)
-    network = Segmenter(config, 1)
-    load_weights(network.backbone, weights, model)
-    try:
-        voxel = float(card.get("voxel", 0.02))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{model}: its card gives no side of voxels ({error}).") from error
-    return network.eval().requires_grad_(False), voxel
 
 
 def _folder(out: Path | None, scan: Path, what: str) -> Path:

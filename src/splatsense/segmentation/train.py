@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from splatsense.gaussian_cross.model import load_backbone
 from splatsense.segmentation.cached_features import CachedFeatures, FeatureBatch
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.dataset import SeedOf, TrainingScenes, VoxelBatch, batch_of_step
 from splatsense.segmentation.evaluate import score_scenes
-from splatsense.segmentation.model import SegmentationModel, load_backbone, load_weights, save_segmentation_model
+from splatsense.segmentation.model import SegmentationModel, save_segmentation_model
 from splatsense.segmentation.network import Segmenter, segmentation_loss, semantic_loss
 from splatsense.segmentation.points import label_set
 from splatsense.training.launch import Training, train_and_save
@@ -125,10 +126,11 @@ class SegmentationRun:
 
 def _network(config: SegmentationConfig) -> tuple[Segmenter, dict[str, Tensor]]:
     """The network at the start of a run, and the pre-trained weights in it."""
-    unet, weights = (config.network, {}) if config.starts_random else load_backbone(config.backbone)
-    network = Segmenter(unet, len(label_set(config.labels)), config.task == "instance")
+    start = None if config.starts_random else load_backbone(config.backbone).network
+    network = Segmenter(start.config if start else config.network, len(label_set(config.labels)), config.task == "instance")
+    weights = start.state_dict() if start else {}
     if weights:
-        load_weights(network.backbone, weights, config.backbone)
+        network.backbone.load_state_dict(weights)
     if config.protocol == "probe":
         network.freeze_backbone()
     return network, weights

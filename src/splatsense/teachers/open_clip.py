@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from splatsense.errors import CheckpointError, DataError
+from splatsense.files import sha256_of
 from splatsense.teachers.images import ImageLike, open_on_white
 
 PREFIX = "open_clip"
@@ -86,10 +87,8 @@ class OpenClipTeacher:
 
     @cached_property
     def _hash(self) -> str:
-        with self._weights.open("rb") as opened:
-            weights = hashlib.file_digest(opened, "sha256").hexdigest()
         described = json.dumps([self._config, self._preprocessing], sort_keys=True, default=list)
-        return hashlib.sha256("\n".join((PREPROCESSING, described, weights)).encode()).hexdigest()
+        return hashlib.sha256("\n".join((PREPROCESSING, described, sha256_of(self._weights))).encode()).hexdigest()
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:

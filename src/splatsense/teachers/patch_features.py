@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from splatsense.errors import CheckpointError, DataError
+from splatsense.files import sha256_of
 
 PREPROCESSING = "patches 1: bicubic with antialiasing to the nearest multiple of the patch"
 WEIGHTS = "model.safetensors"
@@ -81,9 +82,7 @@ class PatchTeacher:
 
     @cached_property
     def _hash(self) -> str:
-        with self._file.open("rb") as opened:
-            weights = hashlib.file_digest(opened, "sha256").hexdigest()
-        parts = (PREPROCESSING, self._architecture.model, self._architecture.repository, weights)
+        parts = (PREPROCESSING, self._architecture.model, self._architecture.repository, sha256_of(self._file))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @torch.no_grad()

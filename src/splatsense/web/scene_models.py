@@ -11,23 +11,15 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from splatsense.clip_gs.model import sha256
 from splatsense.errors import CheckpointError
-from splatsense.segmentation.model import (
-    CONFIG,
-    SegmentationModel,
-    find_model,
-    load_backbone,
-    load_segmentation_model,
-    load_weights,
-    read_card,
-)
-from splatsense.segmentation.network import Segmenter
+from splatsense.files import sha256_of
+from splatsense.gaussian_cross.model import Backbone, load_backbone
+from splatsense.model_folder import CONFIG, find_model, read_card
+from splatsense.segmentation.model import SegmentationModel, load_segmentation_model
 
 BACKBONES = ("gaussian-cross-tiny",)
 HEADS = ("rooms20-tiny",)
 """Bundled models, the preferred ones first."""
-VOXEL = 0.02  # metres, where a backbone's card does not say
 
 
 @dataclass(frozen=True)
@@ -45,14 +37,6 @@ class Choice:
     hash: str = ""
     folder: Path | None = None
     reason: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Backbone:
-    """A network whose backbone gives features, and the side of its voxels in metres."""
-
-    network: Segmenter
-    voxel: float
 
 
 class SceneModels:
@@ -83,15 +67,7 @@ class SceneModels:
         """The network for likeness, loaded on first use. Raises CheckpointError when there is none or it is damaged."""
         with self._lock:
             if self._backbone is None:
-                folder = _folder(self.similarity)
-                config, weights = load_backbone(folder)
-                network = Segmenter(config, 1)  # its head is not used
-                load_weights(network.backbone, weights, folder)
-                try:
-                    voxel = float(read_card(folder).get("voxel", VOXEL))
-                except (TypeError, ValueError) as error:
-                    raise CheckpointError(f"{folder}: its card gives no side of voxels ({error}).") from error
-                self._backbone = Backbone(network.eval().requires_grad_(False), voxel)
+                self._backbone = load_backbone(_folder(self.similarity))
             return self._backbone
 
     def head(self) -> SegmentationModel:
@@ -111,7 +87,7 @@ def _choice(named: str | None, bundled: tuple[str, ...], what: str, option: str)
                 raise
             continue
         card = read_card(folder)
-        return Choice(str(card.get("name", folder.name)), sha256(folder / CONFIG), folder)
+        return Choice(str(card.get("name", folder.name)), sha256_of(folder / CONFIG), folder)
     return Choice(reason=f"This server has no {what}: none is bundled. Start it with {option} FOLDER.")
 
 

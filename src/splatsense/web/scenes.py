@@ -208,7 +208,7 @@ class Scenes:
     def _features(self, job: SceneJob, asset: Asset, name: str) -> None:
         scan, seen = self._read(job, asset)
         model = self._models.backbone()
-        with job.watching(model.network.backbone, _tiles(scan, model.voxel)):
+        with job.watching(model.network, _tiles(scan, model.voxel)):
             features, voxel = voxel_features(model.network, scan.points, model.voxel)
         half = normalize(features, dim=1).half().numpy()
         self._cache.put(name, {"seen": seen, "voxel": voxel.numpy().astype(np.int32), "features": half})
