@@ -102,7 +102,7 @@ export class AssetPage {
       note.hidden = true;
       return this.opened === opened ? viewer : null;
     } catch (error) {
-      if (this.opened !== opened) return null;
+      if (this.opened !== opened || error.name === "AbortError") return null; // the page or the view has been left
       this.viewer?.close();
       this.viewer = null;
       fall(`There is no 3D view: ${error.message}`);

@@ -9,7 +9,7 @@ import { color } from "./theme.js";
 
 const FIELD_OF_VIEW = 40;
 const DISTANCE = 3.6; // of the camera from an object whose longest half-extent is 1, until it is known how much fits
-const SAMPLE = 20_000, STRAY = 0.005, FILL = 0.92; // centres that are looked at for that, share that may be outside, and of the view
+const SAMPLE = 20_000, STRAY = 0.001, FILL = 0.88; // centres that are looked at for that, the share outside, the share of the view
 const ELEVATION = 20, AZIMUTH = 30; // degrees, those of the thumbnails
 const ABOVE = 50; // degrees, to look into a scene over its walls
 const TURN = Math.PI / 36; // radians for a key
@@ -70,24 +70,31 @@ export class Viewer {
   reset() {
     const elevation = THREE.MathUtils.degToRad(this.elevation), azimuth = THREE.MathUtils.degToRad(AZIMUTH);
     const towards = new THREE.Vector3().setFromSphericalCoords(1, Math.PI / 2 - elevation, azimuth);
-    this.controls.target.set(0, 0, 0);
-    this.camera.position.copy(towards).multiplyScalar(this.mesh ? this.fitting(towards) : DISTANCE);
+    const { distance, height } = this.mesh ? this.framing(towards) : { distance: DISTANCE, height: 0 };
+    this.controls.target.set(0, height, 0);
+    this.camera.position.copy(towards).multiplyScalar(distance).add(this.controls.target);
     this.controls.update();
     this.draw();
   }
 
-  /** The distance from which all but strays is seen. */
-  fitting(towards) {
+  /** From how far away, and looking at which height of its axis, all but strays is seen in the middle of the view. */
+  framing(towards) {
     const right = new THREE.Vector3(0, 1, 0).cross(towards).normalize(), up = towards.clone().cross(right);
     const high = FILL * Math.tan(THREE.MathUtils.degToRad(FIELD_OF_VIEW) / 2), wide = high * this.camera.aspect;
-    const { numSplats } = this.mesh.packedSplats, step = Math.ceil(numSplats / SAMPLE), distances = [];
-    for (let index = 0; index < numSplats; index += step) {
-      const center = this.mesh.localToWorld(this.mesh.packedSplats.getSplat(index).center.clone());
-      distances.push(center.dot(towards) + Math.max(Math.abs(center.dot(right)) / wide, Math.abs(center.dot(up)) / high));
+    const { packedSplats } = this.mesh, step = Math.ceil(packedSplats.numSplats / SAMPLE), points = [];
+    for (let index = 0; index < packedSplats.numSplats; index += step) {
+      const { center } = packedSplats.getSplat(index);
+      points.push([center.dot(right), center.dot(up), center.dot(towards)]);
     }
-    distances.sort((a, b) => a - b);
-    const { minDistance, maxDistance } = this.controls;
-    return Math.min(Math.max(distances[Math.floor((1 - STRAY) * (distances.length - 1))] ?? DISTANCE, minDistance), maxDistance);
+    let distance = DISTANCE, height = 0;
+    for (let round = 0; round < 4; round += 1) {
+      const y = (point) => point[1] - height * up.y, z = (point) => point[2] - height * towards.y;
+      const needed = quantile(points.map((point) => z(point) + Math.max(Math.abs(point[0]) / wide, Math.abs(y(point)) / high)), 1 - STRAY);
+      distance = THREE.MathUtils.clamp(needed, 2 * this.controls.minDistance, this.controls.maxDistance);
+      const slopes = points.map((point) => y(point) / (distance - z(point)));
+      height += (quantile(slopes, STRAY) + quantile(slopes, 1 - STRAY)) / 2 * distance / up.y;
+    }
+    return { distance, height };
   }
 
   turn(on) {
@@ -212,6 +219,9 @@ export class Viewer {
     this.renderer.forceContextLoss();
   }
 }
+
+/** The value that a share of the values does not exceed. */
+const quantile = (values, share) => values.toSorted((a, b) => a - b)[Math.round(share * (values.length - 1))];
 
 /** A ball of radius 1 that is seen through everything, with a rim that stands out from any colour. */
 function marker() {
