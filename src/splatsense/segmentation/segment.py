@@ -38,7 +38,7 @@ AWAY, TOP = 2.6, 0.8  # how far the picture's camera stands in radii; share of t
 HEAT = np.array([[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]], np.float64)
 ScanPath = Annotated[Path, tyro.conf.arg(metavar="SCAN")]
 OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
-MODEL = "rooms20-tiny"
+MODEL, BACKBONE = "rooms20-tiny", "gaussian-cross-tiny"  # bundled
 DEFAULT = ScanSettings()
 
 
@@ -79,7 +79,7 @@ def similar(
     scan: ScanPath,
     point: Annotated[str, tyro.conf.arg(metavar="X,Y,Z")] = "",
     out: OutputFolder = None,
-    model: str = MODEL,
+    model: str = BACKBONE,
     settings: ScanSettings = DEFAULT,
 ) -> str:
     """Show what is like a point of a scan to a backbone: a heat map of the cosine similarity of features.
