@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path, PurePath
 
 from splatsense import __version__
-from splatsense.model_folder import BUNDLED, CONFIG, WEIGHTS
+from splatsense.model_folder import BUNDLED, CONFIG, WEIGHTS, find_model, read_card
 
 FACTS = {
     "licence": "Apache-2.0",
@@ -22,15 +22,17 @@ FACTS = {
     ],
     "limits": "Trained on synthetic rooms alone, fused from rendered depth; real scans differ; 2D teacher EfficientNet-Lite2.",
 }
-FILES = ("scenes", "backbone", "cache", "out", "validation")  # settings that name files of the machine it was trained on
+FILES = ("scenes", "cache", "out", "validation")  # settings that name files of the machine it was trained on
 PER_CLASS = ("classes", "by_class", "confusion")
 
 
 def without_paths(training: dict) -> dict:
-    """The settings, with the last part of each path only."""
+    """The settings, with the last part of each path only, and the name of the backbone it started from."""
     shown = {}
     for key, value in training.items():
-        if key in FILES and value:
+        if key == "backbone" and value:
+            value = read_card(find_model(value)).get("name")
+        elif key in FILES and value:
             many = [PurePath(one).name for one in ([value] if isinstance(value, str) else value)]
             value = many[0] if isinstance(value, str) else many
         shown[key] = value
