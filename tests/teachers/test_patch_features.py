@@ -213,7 +213,7 @@ def test_names_and_files_that_are_not_there(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="Pickles are not opened"):
         load_dense_teacher("radio:v2.5-b:radio.pth.tar")
     config = PretrainConfig(scenes=("x",), out=str(tmp_path), teacher="dinov2:vits14")
-    assert config.weights().semantic == 1.0
+    assert config.weights().semantic == 10.0
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(CheckpointError, match=r"splatsense\[dense\]"):
         load_dense_teacher("dinov2:vits14")

@@ -29,7 +29,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "no-masking": ("without masking", {"mask_ratio": 0.0}),
     "no-cuboid": (f"without cuboid normalisation ({CUBOID_SIDE:g} m for all)", {"cuboid_side": CUBOID_SIDE}),
     "no-pruning": ("without pruning", {"threshold": 0.0}),
-    "unet": ("with a 3D U-Net of three levels", {"levels": 3, "reach": 1}),
+    "unet": ("with a 3D U-Net of three levels", {"levels": 3}),
 }
 """Pre-training runs that differ from GaussianCross's in one setting: title and the setting."""
 
