@@ -3,7 +3,7 @@
 Design
 - Features of voxels are averaged in the cells of a dense volume over the unit cuboid, which a 3D U-Net refines. Every cell's
   centre is an anchor, the coarse mean nu of a Gaussian. The U-Net understands a room by itself, and what it does the backbone
-  need not learn; `levels=0` leaves it out.
+  need not learn; `levels=0` leaves it out, and only cells that hold voxels are ever computed.
 - One MLP for each attribute: offset `delta = tanh(head) * Delta`, quaternion, scale, colour, opacity sigma and the semantic
   embedding f. `mean = nu + delta`. Delta and scales are in cells.
 - Anchors with `sigma <= threshold` are pruned. Opacity is decoded first and all else for what is left, which gives the same
@@ -115,7 +115,7 @@ class GaussianDecoder(nn.Module):
         self.config = config
         same = config.volume_channels == in_channels
         self.reduce = nn.Identity() if same else nn.Linear(in_channels, config.volume_channels, bias=False)
-        self.refine = DenseUNet(config.volume_channels, config.base_maps, config.levels) if config.levels else nn.Identity()
+        self.refine = DenseUNet(config.volume_channels, config.base_maps, config.levels) if config.levels else None
         channels = config.base_maps if config.levels else config.volume_channels
         self.refined = nn.Linear(channels, config.refined_channels)  # the U-Net's last layer, at the anchors only
         widths = {"offset": 3, "quaternion": 4, "scale": 3, "color": 3, "opacity": 1, "feature": config.feature_channels}
@@ -140,10 +140,14 @@ class GaussianDecoder(nn.Module):
             scenes: how many there are.
         """
         cells = self.cells(positions, scene)
-        volume, occupied = self.pool(self.reduce(features), cells, scenes)
-        refined = self.refine(volume)
-        anchors = self.anchors(occupied).nonzero()  # (A, 4): scene, x, y, z
-        rows = self.refined(refined.movedim(1, -1)[anchors.unbind(1)])
+        if self.refine is not None:
+            volume, occupied = self.pool(self.reduce(features), cells, scenes)
+            anchors = self.anchors(occupied).nonzero()  # (A, 4): scene, x, y, z
+            rows = self.refined(self.refine(volume).movedim(1, -1)[anchors.unbind(1)])
+        else:
+            found, row = cells.unique(return_inverse=True)
+            anchors = torch.stack(torch.unravel_index(found, (scenes, *self.config.grid)), dim=1)
+            rows = self.refined(_means(self.reduce(features), row, len(found)))
         return self.decode(rows, anchors, scenes)
 
     def cells(self, positions: Float[Tensor, "m 3"], scene: Int64[Tensor, " m"]) -> Int64[Tensor, " m"]:
@@ -158,12 +162,9 @@ class GaussianDecoder(nn.Module):
         self, features: Float[Tensor, "m c"], cells: Int64[Tensor, " m"], scenes: int
     ) -> tuple[Float[Tensor, "b c x y z"], Bool[Tensor, "b x y z"]]:
         """F_v: mean features of each cell, zero where it is empty; and which cells are not."""
-        total = scenes * math.prod(self.config.grid)
-        counts = torch.bincount(cells, minlength=total)
-        summed = features.new_zeros(total, features.shape[1]).index_add(0, cells, features)
-        mean = summed / counts.clamp_min(1)[:, None].to(features.dtype)
         shape = (scenes, *self.config.grid)
-        return mean.unflatten(0, shape).movedim(-1, 1).contiguous(), (counts > 0).view(shape)
+        occupied = torch.bincount(cells, minlength=math.prod(shape)).view(shape) > 0
+        return _means(features, cells, occupied.numel()).unflatten(0, shape).movedim(-1, 1).contiguous(), occupied
 
     def anchors(self, occupied: Bool[Tensor, "b x y z"]) -> Bool[Tensor, "b x y z"]:
         """Cells that may become Gaussians."""
@@ -204,6 +205,12 @@ class GaussianDecoder(nn.Module):
             kept[start + int(part.argmax())] = True
             start += len(part)
         return kept
+
+
+def _means(features: Float[Tensor, "m c"], group: Int64[Tensor, " m"], groups: int) -> Float[Tensor, "g c"]:
+    """Mean features of each group, zero of one that is empty."""
+    summed = features.new_zeros(groups, features.shape[1]).index_add(0, group, features)
+    return summed / torch.bincount(group, minlength=groups).clamp_min(1)[:, None].to(features.dtype)
 
 
 def _head(in_channels: int, hidden: int, out_channels: int) -> nn.Sequential:
