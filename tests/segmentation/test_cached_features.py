@@ -1,5 +1,4 @@
 import json
-from collections import Counter
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from splatsense.gaussian_cross.model import load_backbone
 from splatsense.gaussian_cross.unet import UNET_SIZES, SpUNet
 from splatsense.segmentation import cached_features
 from splatsense.segmentation import config as config_module
-from splatsense.segmentation.cached_features import CachedFeatures, voxel_classes
+from splatsense.segmentation.cached_features import CachedFeatures
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.dataset import SeedOf
 from splatsense.segmentation.model import load_segmentation_model
@@ -23,16 +22,6 @@ def probe(rooms, out, backbone, **changes):
     settings = {"voxel": 0.1, "batch_size": 2, "crop_points": 300, "steps": 4, "log_every": 1, "val_split": "none",
                 "protocol": "probe", "cached": True, "backbone": str(backbone)}  # fmt: skip
     return SegmentationConfig(str(rooms), str(out), **(settings | changes))
-
-
-def test_the_class_of_a_voxel_is_the_most_frequent_of_its_points():
-    generator = torch.Generator().manual_seed(0)
-    semantic, voxel = torch.randint(-1, 3, (200,), generator=generator), torch.randint(0, 40, (200,), generator=generator)
-    found = voxel_classes(semantic, voxel, 41, 3)
-    for number in range(41):
-        votes = Counter(label for label in semantic[voxel == number].tolist() if label >= 0)
-        best = min((label for label in votes if votes[label] == max(votes.values())), default=-1)
-        assert found[number] == best
 
 
 def test_cached_features_are_those_of_predictions(rooms, untrained, tmp_path):

@@ -5,9 +5,10 @@ import torch
 
 from segmentation_scenes import write_rooms
 from splatsense.errors import DataError, FormatError
+from splatsense.segmentation.augment import AugmentConfig
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.dataset import SeedOf, TrainingScenes, batch_of_step, collate, sphere_crop
-from splatsense.segmentation.points import NONE, sample_grid
+from splatsense.segmentation.points import NONE, sample_grid, voxel_means
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,17 @@ def test_a_process_makes_its_part_of_the_batch(root):
     assert torch.equal(whole.features[rows], part.features)
     with pytest.raises(DataError, match="--mix"):
         batch_of_step(TrainingScenes(config(root)), [0, 1], 0, range(1), SeedOf(0))
+
+
+def test_training_sees_means_of_voxels_as_predictions_do(root):
+    still = AugmentConfig(
+        dropout_chance=0, turn_chance=0, tilt_chance=0, scale=(1, 1), flip_chance=0, jitter=0, elastic_chance=0,
+        contrast_chance=0, color_shift_chance=0, color_jitter_chance=0,
+    )  # fmt: skip
+    scenes = TrainingScenes(config(root, augment=still, crop_points=0))
+    sample, expected = scenes.sample(0, SeedOf(0)(0, 0)), voxel_means(scenes.points(0).centered(), 0.1, 20)
+    assert torch.equal(sample.features, expected.features)
+    assert torch.equal(sample.semantic, expected.semantic)
 
 
 def test_crops_are_the_nearest_points(root):

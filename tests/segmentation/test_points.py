@@ -1,10 +1,12 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 
 from segmentation_scenes import room
 from splatsense.errors import DataError
-from splatsense.segmentation.points import points_of_scene, sample_grid
+from splatsense.segmentation.points import NONE, points_of_scene, sample_grid, voxel_classes, voxel_means
 
 
 def test_features_are_colour_around_zero_and_normal():
@@ -46,6 +48,40 @@ def test_each_voxel_has_one_point_and_each_point_its_voxel():
 def test_the_highest_priority_is_chosen():
     coord, priority = torch.zeros(5, 3), torch.tensor([0.1, 0.2, 0.9, 0.3, 0.9])
     assert sample_grid(coord, 1.0, priority).chosen.tolist() == [2]
+
+
+def test_the_class_of_a_voxel_is_the_most_frequent_of_its_points():
+    generator = torch.Generator().manual_seed(0)
+    semantic, voxel = torch.randint(-1, 3, (200,), generator=generator), torch.randint(0, 40, (200,), generator=generator)
+    found = voxel_classes(semantic, voxel, 41, 3)
+    for number in range(41):
+        votes = Counter(label for label in semantic[voxel == number].tolist() if label >= 0)
+        best = min((label for label in votes if votes[label] == max(votes.values())), default=-1)
+        assert found[number] == best
+
+
+def test_a_voxel_is_the_mean_of_its_points():
+    """Its class is the most frequent one, its instance that of a point of this class."""
+    points = points_of_scene(room(), "scannet20")
+    means, grid = voxel_means(points, 0.2, 20), sample_grid(points.coord, 0.2)
+    classes = voxel_classes(points.semantic, grid.inverse, len(grid.chosen), 20)
+    assert torch.equal(means.semantic, classes)
+    assert len(means) < len(points) / 3
+    for voxel in range(0, len(means), 7):
+        own = points[grid.inverse == voxel]
+        assert torch.allclose(means.coord[voxel], own.coord.mean(0), atol=1e-5)
+        assert torch.allclose(means.color[voxel], own.color.mean(0), atol=1e-6)
+        assert float(torch.cosine_similarity(means.normal[voxel], own.normal.sum(0), dim=0)) > 1 - 1e-5
+        assert int(means.instance[voxel]) in own.instance[own.semantic == classes[voxel]].tolist()
+
+
+def test_few_labels_win_over_none():
+    points = points_of_scene(room(), "scannet20")
+    few = points.semantic.clone()
+    few[torch.arange(len(few)) % 50 != 0] = NONE
+    means = voxel_means(type(points)(points.coord, points.color, points.normal, few, points.instance), 0.5, 20)
+    labelled = sample_grid(points.coord, 0.5).inverse[few != NONE].unique()
+    assert (means.semantic != NONE).nonzero().flatten().tolist() == labelled.tolist()
 
 
 def test_a_scan_in_millimetres_is_refused():

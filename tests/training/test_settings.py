@@ -58,7 +58,8 @@ SETTINGS = {
         "scenes": "scenes", "labels": "scannet20", "task": "semantic", "protocol": "scratch", "backbone": "", "cached": False,
         "size": "tiny", "name": "segmentation", "train_splits": ["train", "val"], "val_split": "val",
         "leave_out": ["wall", "floor"], "voxel": 0.02, "crop_points": 102400, "crop_share": 0.0, "mix": 0.8, "lovasz": 1.0,
-        "epochs": 800, "steps": 0, "batch_size": 32, "learning_rate": 0.005, "weight_decay": 0.05, "clip_gradient": 10.0,
+        "epochs": 800, "steps": 0, "batch_size": 32, "learning_rate": 0.005, "backbone_rate": 1.0,
+        "weight_decay": 0.05, "clip_gradient": 10.0,
         "precision": "float32", "scene_share": 1.0, "scene_list": "", "points": 0, "point_lists": "", "limit_seed": 0,
         "seed": 3,
         "augment": {

@@ -18,7 +18,7 @@ from torch import Tensor
 from splatsense.errors import DataError
 from splatsense.segmentation.dataset import SeedOf, TrainingScenes
 from splatsense.segmentation.network import Segmenter
-from splatsense.segmentation.points import NONE, label_set
+from splatsense.segmentation.points import NONE, label_set, voxel_classes
 from splatsense.segmentation.predict import voxel_features
 
 KEPT_BYTES = 4 << 30
@@ -90,20 +90,3 @@ class CachedFeatures:
         if int(labelled.sum()) < 2:
             raise DataError(f"{self.scenes.folders[row]}: has labels in {int(labelled.sum())} voxels; leave the scene out.")
         return FeatureBatch(features[labelled], semantic[labelled])
-
-
-def voxel_classes(
-    semantic: Int64[Tensor, " n"], voxel: Int64[Tensor, " n"], count: int, classes: int
-) -> Int64[Tensor, " {count}"]:
-    """The most frequent class of each voxel's points; -1 where none has a class.
-
-    Args:
-        semantic: class of each point, -1 for none.
-        voxel: of each point, below `count`.
-        count: of voxels.
-        classes: how many there are.
-    """
-    known = semantic != NONE
-    votes = torch.bincount(voxel[known] * classes + semantic[known], minlength=count * classes).view(count, classes)
-    most, best = votes.max(1)
-    return torch.where(most > 0, best, NONE)

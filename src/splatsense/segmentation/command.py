@@ -23,8 +23,8 @@ from splatsense.tables import table
 FOLD = "fold.json"  # settings and confusion matrix of one of S3DIS's six folds
 
 OVERRIDES = (
-    "size", "steps", "epochs", "batch_size", "learning_rate", "crop_points", "voxel", "mix", "precision", "val_split", "name",
-    "seed", "evaluate_every", "checkpoint_every", "tensorboard",
+    "size", "steps", "epochs", "batch_size", "learning_rate", "backbone_rate", "crop_points", "voxel", "mix", "precision",
+    "val_split", "name", "seed", "evaluate_every", "checkpoint_every", "tensorboard",
 )  # fmt: skip
 
 
@@ -41,7 +41,8 @@ class TrainOptions:
     task: Task = "semantic"
     """classes of points, or instances by PointGroup"""
     backbone: str = ""
-    """pre-trained model to fine-tune; none given means training from scratch; random:SIZE is an untrained one to probe"""
+    """pre-trained model to fine-tune; none given means training from scratch; random:SIZE is an untrained one to probe. Heads
+    of a segmentation model, such as a probe, are kept where classes and task are the same"""
     probe: bool = False
     """train a linear layer on the frozen backbone only"""
     cached: bool = False
@@ -58,6 +59,8 @@ class TrainOptions:
     """scenes per step, of all processes together"""
     learning_rate: float | None = None
     """peak of the one-cycle schedule"""
+    backbone_rate: float | None = None
+    """learning rate of a pre-trained backbone, as a factor of that of its heads"""
     crop_points: int | None = None
     """voxels of a scene that are trained on at once"""
     voxel: float | None = None

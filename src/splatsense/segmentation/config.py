@@ -46,7 +46,8 @@ class SegmentationConfig(RunSettings):
     protocol: Protocol = "scratch"
     """train everything from random weights; everything from a pre-trained backbone; or a linear layer on a frozen one"""
     backbone: str = ""
-    """pre-trained backbone: the folder of a model; needed to fine-tune and to probe. random:SIZE probes an untrained one"""
+    """pre-trained backbone: the folder of a model; needed to fine-tune and to probe. random:SIZE probes an untrained one.
+    Fine-tuning of a segmentation model keeps its heads where classes and task are the same"""
     cached: bool = False
     """probe features of the scenes as they are, computed once, instead of those of augmented scenes at every step"""
     size: str = "tiny"
@@ -77,6 +78,8 @@ class SegmentationConfig(RunSettings):
     """scenes per step, of all processes together"""
     learning_rate: float = 5e-3
     """peak of the one-cycle schedule"""
+    backbone_rate: float = 1.0
+    """learning rate of a pre-trained backbone, as a factor of that of its heads"""
     weight_decay: float = 0.05
     """of AdamW, on matrices only"""
     clip_gradient: float = 10.0
@@ -117,7 +120,7 @@ class SegmentationConfig(RunSettings):
             raise DataError(f"--size {self.size}: no size of the backbone; choose one of {', '.join(UNET_SIZES)}.")
         self.at_least_one("epochs")
         self.not_negative("steps", "crop_points", "points")
-        self.above_zero("voxel")
+        self.above_zero("voxel", "backbone_rate")
         if not (0 <= self.mix <= 1 and 0 <= self.crop_share <= 1 and 0 < self.scene_share <= 1 and self.lovasz >= 0):
             raise DataError("--mix and --crop-share must lie in [0, 1], --scene-share in (0, 1], --lovasz at 0 or above.")
         if (self.protocol == "scratch") == bool(self.backbone):

@@ -1,4 +1,4 @@
-"""Training scenes and batches of voxels: augmentation, one point for each voxel, sphere crop, Mix3D.
+"""Training scenes and batches of voxels: augmentation, means of voxels, sphere crop, Mix3D.
 
 A sample is a function of (seed, step, row), so a run that is resumed sees what one that was not interrupted sees.
 """
@@ -17,7 +17,7 @@ from splatsense.scenes import list_scenes, load_scene
 from splatsense.segmentation.augment import augment
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.limited import PointLists, draw_points, draw_scenes, listed_scenes, only_points
-from splatsense.segmentation.points import NONE, Points, label_set, points_of_scene, sample_grid
+from splatsense.segmentation.points import NONE, Points, label_set, points_of_scene, sample_grid, voxel_means
 from splatsense.sparse import SparseTensor
 
 KEPT_POINTS = 20_000_000  # of scenes that stay in memory, about 50 bytes each
@@ -101,13 +101,10 @@ class TrainingScenes:
         return replace(points, semantic=kept, instance=torch.where(kept == NONE, NONE, points.instance))
 
     def sample(self, row: int, generator: torch.Generator) -> Points:
-        """An augmented crop of a scene, one point for each voxel."""
+        """An augmented crop of a scene, the mean of the points in each voxel, as predictions see it."""
         config = self.config
         points = augment(self.points(row), config.augment, generator, self.is_limited)
-        priority = torch.rand(len(points), generator=generator)
-        if self.is_limited:  # a voxel's annotated point is the one that is seen
-            priority += (points.semantic != NONE).float()
-        points = points[sample_grid(points.coord, config.voxel, priority).chosen]
+        points = voxel_means(points, config.voxel, len(label_set(config.labels)))
         most = int(config.crop_share * len(points)) if config.crop_share else config.crop_points
         points = sphere_crop(points, most, generator) if most else points
         return points.centered(vertically=False, step=config.voxel)

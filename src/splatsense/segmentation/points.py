@@ -1,7 +1,7 @@
 """`Points`: the points of a scene as tensors, with their labels, and what augmentation, crops and networks do with them.
 
-The network sees colour and normal of one point in each voxel, six channels: colour / 127.5 - 1 of 8 bits, and the unit normal
-(the input of SpUNet in GaussianCross, arXiv 2508.02172, and in Pointcept).
+The network sees mean colour and normal of the points in each voxel, six channels: colour / 127.5 - 1 of 8 bits, and the unit
+normal (the input of SpUNet in GaussianCross, arXiv 2508.02172, and in Pointcept).
 """
 
 from dataclasses import dataclass, fields, replace
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int32, Int64
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from splatsense.errors import DataError
 from splatsense.geometry.normals import estimate_normals
@@ -150,3 +151,39 @@ def sample_grid(coord: Float32[Tensor, "n 3"], voxel: float, priority: Tensor | 
     inverse[order[by_key]] = first.cumsum(0) - 1
     chosen = order[by_key[first]]
     return Grid(chosen, cells[chosen].int(), inverse)
+
+
+def voxel_classes(
+    semantic: Int64[Tensor, " n"], voxel: Int64[Tensor, " n"], count: int, classes: int
+) -> Int64[Tensor, " {count}"]:
+    """The most frequent class of each voxel's points; -1 where none has a class.
+
+    Args:
+        semantic: class of each point, -1 for none.
+        voxel: of each point, below `count`.
+        count: of voxels.
+        classes: how many there are.
+    """
+    known = semantic != NONE
+    votes = torch.bincount(voxel[known] * classes + semantic[known], minlength=count * classes).view(count, classes)
+    most, best = votes.max(1)
+    return torch.where(most > 0, best, NONE)
+
+
+def voxel_means(points: Points, voxel: float, classes: int) -> Points:
+    """One point for each voxel: mean coordinates, colour and normal of its points, their most frequent class, and the instance
+    of a point of that class.
+
+    Args:
+        points: in N rows.
+        voxel: side of a voxel.
+        classes: how many there are.
+    """
+    grid = sample_grid(points.coord, voxel)
+    frequent = voxel_classes(points.semantic, grid.inverse, len(grid.chosen), classes)
+    chosen = sample_grid(points.coord, voxel, (points.semantic == frequent[grid.inverse]).float()).chosen
+    size = torch.bincount(grid.inverse).unsqueeze(1)
+    values = torch.cat([points.coord, points.color, points.normal], dim=1)
+    mean = torch.zeros(len(chosen), values.shape[1]).index_add_(0, grid.inverse, values) / size
+    coord, color, normal = mean.split(3, dim=1)
+    return replace(points[chosen], coord=coord, color=color, normal=normalize(normal, dim=1))

@@ -2,7 +2,8 @@
 
 Design
 - Three protocols: from scratch, fine-tuning of a pre-trained backbone, and a linear probe of a frozen one. They differ in
-  where the weights come from and what is trained, and in nothing else.
+  where the weights come from and what is trained, and in nothing else. Fine-tuning of a segmentation model keeps its heads
+  where they fit: a probe's is a better start than random weights (LP-FT, arXiv 2202.10054).
 - A step draws scenes, augmentation and crops from (seed, step): a resumed run equals an uninterrupted one, bit for bit on
   a CPU.
 - The model of the last step is saved. Pointcept keeps the best on the validation split, which its tables then report.
@@ -19,7 +20,7 @@ from splatsense.segmentation.cached_features import CachedFeatures, FeatureBatch
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.dataset import SeedOf, TrainingScenes, VoxelBatch, batch_of_step
 from splatsense.segmentation.evaluate import score_scenes
-from splatsense.segmentation.model import SegmentationModel, save_segmentation_model
+from splatsense.segmentation.model import KIND, SegmentationModel, load_segmentation_model, save_segmentation_model
 from splatsense.segmentation.network import Segmenter, segmentation_loss, semantic_loss
 from splatsense.segmentation.points import label_set
 from splatsense.training.launch import Training, train_and_save
@@ -72,7 +73,9 @@ class SegmentationRun:
         self.fingerprint = _fingerprint(self.scenes, backbone)
         self.modules: dict[str, nn.Module] = {"network": self.network}
         self.trained = [(name, value) for name, value in self.network.named_parameters() if value.requires_grad]
-        groups = parameter_groups(self.trained, lambda name: config.learning_rate, config.weight_decay)
+        slower = 1.0 if config.starts_random else config.backbone_rate
+        rates = {name: config.learning_rate * (slower if name.startswith("backbone.") else 1) for name, _ in self.trained}
+        groups = parameter_groups(self.trained, rates.__getitem__, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         self.features = CachedFeatures(self.scenes, self.network) if config.cached else None
         self.parallel = self.processes.data_parallel(self.network.classes if config.cached else self.network)
@@ -126,14 +129,26 @@ class SegmentationRun:
 
 def _network(config: SegmentationConfig) -> tuple[Segmenter, dict[str, Tensor]]:
     """The network at the start of a run, and the pre-trained weights in it."""
-    start = None if config.starts_random else load_backbone(config.backbone).network
-    network = Segmenter(start.config if start else config.network, len(label_set(config.labels)), config.task == "instance")
-    weights = start.state_dict() if start else {}
-    if weights:
-        network.backbone.load_state_dict(weights)
+    start = None if config.starts_random else load_backbone(config.backbone)
+    network_config = start.network.config if start else config.network
+    network = Segmenter(network_config, len(label_set(config.labels)), config.task == "instance")
+    weights: dict[str, Tensor] = {}
+    if start:
+        weights = {f"backbone.{name}": value for name, value in start.network.state_dict().items()}
+        if config.protocol == "finetune" and start.card.get("kind") == KIND:
+            weights |= _heads(config, network)
+        network.load_state_dict(network.state_dict() | weights)
     if config.protocol == "probe":
         network.freeze_backbone()
     return network, weights
+
+
+def _heads(config: SegmentationConfig, network: Segmenter) -> dict[str, Tensor]:
+    """Weights of the heads of the segmentation model that is fine-tuned; none of a head with other classes."""
+    model = load_segmentation_model(config.backbone)
+    names = ("classes.", "offsets.") if model.labels_name == config.labels else ("offsets.",)
+    known = network.state_dict()
+    return {name: value for name, value in model.network.state_dict().items() if name.startswith(names) and name in known}
 
 
 def _fingerprint(scenes: TrainingScenes, backbone: dict[str, Tensor]) -> str:
