@@ -104,6 +104,14 @@ def test_walls_are_coloured_by_side_and_their_normals_point_outwards(tmp_path):
     assert inner.sum() > 300
 
 
+def test_a_wall_that_ends_where_it_starts_is_passed_over(tmp_path):
+    closed = [*WALLS[:3], (0, 300, 0, 300), WALLS[3]]
+    expected, found = read(tmp_path, home_xml()), read(tmp_path, home_xml(walls=closed))
+    assert np.isfinite(found.coord).all()
+    np.testing.assert_allclose(found.coord.min(0), expected.coord.min(0), atol=0.11)  # one corner is open
+    np.testing.assert_allclose(found.coord.max(0), expected.coord.max(0), atol=0.11)
+
+
 def test_doors_are_cut_out_and_their_rims_closed(tmp_path):
     scene = read(tmp_path, home_xml(DOOR))
     assert scene.semantic20 is not None
