@@ -128,6 +128,24 @@ def test_frames_are_taken_in_the_rooms(tmp_path):
     assert depth.max() < 5.5
 
 
+def test_points_that_frames_see_are_those_of_a_scan(tmp_path):
+    scene = read(tmp_path, home_xml(CHAIR), frames=9, width=160, height=120, points="seen")
+    every = read(tmp_path, home_xml(CHAIR))
+    assert scene.semantic20 is not None
+    inside = (scene.coord > [-0.01, -3.01, -0.01]).all(1) & (scene.coord < [4.01, 0.01, 2.51]).all(1)
+    assert inside.all()  # no outsides of walls
+    assert len(scene) < len(every)
+    assert set(np.unique(scene.semantic20)) == {-1, *(SCANNET20.index(name) for name in ("wall", "floor", "chair"))}
+    floor = scene.semantic20 == SCANNET20.index("floor")
+    assert np.abs(scene.coord[floor, 2]).max() < 0.03
+    assert (scene.normal[floor, 2] > 0.9).mean() > 0.95
+    assert scene.instance is not None
+    assert every.instance is not None
+    assert set(scene.instance) <= set(every.instance)
+    with pytest.raises(DataError, match="--points seen: needs frames"):
+        read(tmp_path, home_xml(CHAIR), points="seen")
+
+
 def test_a_home_without_rooms_is_one_room(tmp_path):
     scene = read(tmp_path, home_xml(rooms=False), frames=3, width=32, height=24)
     assert scene.frames is not None
