@@ -1,12 +1,9 @@
-"""Sweet Home 3D homes written as the program writes them: Home.xml and numbered contents in a zip archive."""
-
-import io
-import zipfile
+"""Sweet Home 3D homes, written as the program writes them, become labelled scenes."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from home_files import CHAIR, DOOR, WALLS, home_xml, write_home
 from splatsense.cli import main
 from splatsense.corpora.sweethome import HomeSettings, read_home
 from splatsense.corpora.sweethome.home import parse_home
@@ -14,51 +11,6 @@ from splatsense.corpora.sweethome.polygons import distance_inside
 from splatsense.errors import DataError, FormatError, LimitError
 from splatsense.labels import SCANNET20, SCANNET200
 from splatsense.scenes import list_scenes, load_scene
-
-OBJ = "mtllib m.mtl\nv 0 0 0\nv 2 0 0\nv 2 1 0\nv 0 1 0\nv 0 0 4\nv 2 0 4\nusemtl red\nf 1 2 3\nf 1 3 4\nf 1 2 6 5\n"
-MTL = "newmtl red\nKd 0.8 0.1 0.1\n"
-# a room of 4 x 3 m, walls of 10 cm round it; walls run clockwise on the screen, so that the room is on their right
-WALLS = [(0, 0, 400, 0), (400, 0, 400, 300), (400, 300, 0, 300), (0, 300, 0, 0)]
-
-
-def home_xml(extra="", walls=WALLS, rooms=True) -> str:
-    text = "<?xml version='1.0'?>\n<home version='7000' name='test.sh3d' camera='topCamera' wallHeight='250.0'>\n"
-    text += "  <furnitureVisibleProperty name='NAME'/>\n  <environment groundColor='00E8E8E8' photoWidth='400'>\n"
-    text += "    <camera id='camera-1' attribute='topCamera' x='50' y='1' z='9' yaw='3' pitch='1' fieldOfView='1'/>\n"
-    text += f"  </environment>\n{extra}\n"
-    for index, (x0, y0, x1, y1) in enumerate(walls):
-        before, after = f"wall-{(index - 1) % len(walls)}", f"wall-{(index + 1) % len(walls)}"
-        text += f"  <wall id='wall-{index}' wallAtStart='{before}' wallAtEnd='{after}' xStart='{x0}' yStart='{y0}' xEnd='{x1}'"
-        text += f" yEnd='{y1}' height='250.0' thickness='10.0' pattern='hatchUp' rightSideColor='FF4080C0'>\n"
-        text += "    <texture attribute='leftSideTexture' name='brick' width='50.0' height='50.0' image='7'/>\n  </wall>\n"
-    if rooms:
-        text += "  <room id='room-1' name='Kitchen' areaVisible='true' floorColor='FF804020'>\n"
-        text += "".join(f"    <point x='{x}' y='{y}'/>\n" for x, y in ((0, 0), (400, 0), (400, 300), (0, 300)))
-        text += "  </room>\n"
-    return text + "</home>\n"
-
-
-CHAIR = (
-    "<pieceOfFurniture id='p1' catalogId='eTeks#chair' name='Chair' model='3/chair.obj' icon='4' x='100.0' y='50.0' "
-    "angle='1.5707964' width='40.0' depth='60.0' height='90.0'/>"
-)
-DOOR = (
-    "<doorOrWindow id='d1' name='Front door' x='200.0' y='0.0' width='90.0' depth='10.0' height='210.0' model='3/chair.obj'>"
-    "<sash xAxis='0' yAxis='0' width='1' startAngle='0' endAngle='-1.5'/></doorOrWindow>"
-)
-
-
-def write_home(path, xml, contents=()):
-    picture = io.BytesIO()
-    Image.new("RGB", (4, 4), (200, 100, 50)).save(picture, "PNG")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("Home", b"\xac\xed\x00\x05sr")  # the same home as Java objects, which is never read
-        if xml is not None:
-            archive.writestr("Home.xml", xml.encode())
-        archive.writestr("ContentDigests", "ContentDigests-Version: 1.0\n\n")
-        for name, data in {"3/chair.obj": OBJ, "3/m.mtl": MTL, "7": picture.getvalue(), **dict(contents)}.items():
-            archive.writestr(name, data)
-    return path
 
 
 def read(tmp_path, xml, frames=0, contents=(), **settings):
@@ -102,6 +54,14 @@ def test_walls_are_coloured_by_side_and_their_normals_point_outwards(tmp_path):
     np.testing.assert_allclose(scene.normal[inner], np.tile([0, -1, 0], (inner.sum(), 1)), atol=1e-5)
     np.testing.assert_allclose(scene.normal[outer], np.tile([0, 1, 0], (outer.sum(), 1)), atol=1e-5)
     assert inner.sum() > 300
+
+
+def test_a_wall_that_ends_where_it_starts_is_passed_over(tmp_path):
+    closed = [*WALLS[:3], (0, 300, 0, 300), WALLS[3]]
+    expected, found = read(tmp_path, home_xml()), read(tmp_path, home_xml(walls=closed))
+    assert np.isfinite(found.coord).all()
+    np.testing.assert_allclose(found.coord.min(0), expected.coord.min(0), atol=0.11)  # one corner is open
+    np.testing.assert_allclose(found.coord.max(0), expected.coord.max(0), atol=0.11)
 
 
 def test_doors_are_cut_out_and_their_rims_closed(tmp_path):
@@ -166,6 +126,24 @@ def test_frames_are_taken_in_the_rooms(tmp_path):
     assert color.shape == (48, 64, 3)
     assert (depth > 0).all()  # the room is closed
     assert depth.max() < 5.5
+
+
+def test_points_that_frames_see_are_those_of_a_scan(tmp_path):
+    scene = read(tmp_path, home_xml(CHAIR), frames=9, width=160, height=120, points="seen")
+    every = read(tmp_path, home_xml(CHAIR))
+    assert scene.semantic20 is not None
+    inside = (scene.coord > [-0.01, -3.01, -0.01]).all(1) & (scene.coord < [4.01, 0.01, 2.51]).all(1)
+    assert inside.all()  # no outsides of walls
+    assert len(scene) < len(every)
+    assert set(np.unique(scene.semantic20)) == {-1, *(SCANNET20.index(name) for name in ("wall", "floor", "chair"))}
+    floor = scene.semantic20 == SCANNET20.index("floor")
+    assert np.abs(scene.coord[floor, 2]).max() < 0.03
+    assert (scene.normal[floor, 2] > 0.9).mean() > 0.95
+    assert scene.instance is not None
+    assert every.instance is not None
+    assert set(scene.instance) <= set(every.instance)
+    with pytest.raises(DataError, match="--points seen: needs frames"):
+        read(tmp_path, home_xml(CHAIR), points="seen")
 
 
 def test_a_home_without_rooms_is_one_room(tmp_path):

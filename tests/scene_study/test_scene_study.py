@@ -2,25 +2,31 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 
-from segmentation_scenes import SMALL
+from home_files import CHAIR as CHAIR_XML
+from home_files import home_xml, write_home
+from segmentation_scenes import CHAIR, FLOOR, SMALL, WALL, room
 from splatsense.cli import main
 from splatsense.errors import CheckpointError, DataError, FormatError
 from splatsense.gaussian_cross.model import save_backbone
 from splatsense.gaussian_cross.unet import UNET_SIZES, SpUNet, UNetConfig
 from splatsense.scene_study.report import blocks, plot
 from splatsense.scene_study.rows import ABLATIONS, COUNTS, SHARES, Row, downstream, plan_rows, pretraining, size_of
-from splatsense.scene_study.study import SceneStudyConfig, _Study, study
+from splatsense.scene_study.study import SceneStudyConfig, _measured, _Study, study
+from splatsense.scenes import save_scene
 from splatsense.segmentation.dataset import TrainingScenes
 from splatsense.segmentation.evaluate import score_scenes
 from splatsense.segmentation.model import load_segmentation_model
 
 TABLES = ("probe", "finetune", "scenes", "points", "instances")
-PAGE = "".join(f"about {name}\n<!-- study:{name} -->\nSTALE\n<!-- /study:{name} -->\n" for name in ("setup", *TABLES, "plot"))
+PAGE = "".join(
+    f"about {name}\n<!-- study:{name} -->\nSTALE\n<!-- /study:{name} -->\n" for name in ("setup", *TABLES, "transfer", "plot")
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +70,7 @@ def test_a_study_trains_measures_and_writes_its_page(finished, rooms):
         assert row["metrics"]["mean_iou"]["mean"] == pytest.approx(sum(by_seed) / 2)
         assert figures_of(out, name)["scenes"] == 2
     text = page.read_text()
-    assert text.count("STALE") == 4  # tables that were not asked for
+    assert text.count("STALE") == 5  # tables that were not asked for
     assert "| random weights |" in text
     assert "| other |" in text
     assert "gaussian-cross 7; other 7" in text
@@ -92,14 +98,65 @@ def test_figures_of_another_split_are_not_shown(finished, rooms, backbones, tmp_
     path.write_text(json.dumps(figures))
     given = tuple(f"{name}={folder}" for name, folder in backbones.items())
     config = SceneStudyConfig(str(rooms), str(tmp_path / "study"), given, tables=("probe",), seeds=(0, 1), split="val", steps=2)
-    _Study(config, backbones)._write()
+    measured = _measured(config)
+    _Study(config, backbones, measured)._write()
     rows = json.loads((tmp_path / "study" / "study.json").read_text())["rows"]
     assert {name: list(row["by_seed"]) for name, row in rows.items()} == {
         "probe-random": ["1"], "probe-gaussian-cross": ["0", "1"], "probe-other": ["0", "1"],
     }  # fmt: skip
     path.write_text("{}")
     with pytest.raises(FormatError, match=r"figures\.json: cannot be read \(lacks measured_on"):
-        _Study(config, backbones)._write()
+        _Study(config, backbones, measured)._write()
+
+
+@pytest.fixture
+def homes(tmp_path):
+    """A home with a chair as an imported scene; of the classes there are wall, floor and chair."""
+    write_home(tmp_path / "source" / "flat.sh3d", home_xml(CHAIR_XML))
+    command = ["scenes", "homes", "--source", str(tmp_path / "source"), "--out", str(tmp_path / "homes"), "--split", "val"]
+    assert main([*command, "--frames", "0", "--voxel", "0.1"]) == 0
+    return tmp_path / "homes"
+
+
+def test_transfer_to_homes_is_measured_without_training(finished, homes, tmp_path, monkeypatch):
+    before, _, command = finished
+    out = tmp_path / "study"
+    shutil.copytree(before, out)
+    command = [part.replace(str(before), str(out)) for part in command]
+    monkeypatch.setattr("splatsense.scene_study.runs.train_segmentation", None)
+    assert main([*command, "--transfer", str(homes)]) == 0
+    table = json.loads((out / "study.json").read_text())
+    for name, row in table["transfer"].items():
+        model = load_segmentation_model(out / "runs" / name / "seed-1" / "model")
+        expected = score_scenes(model, homes, "val").semantic
+        metrics = row["by_seed"]["1"]["metrics"]
+        assert metrics["present_iou"] == pytest.approx(float(expected.iou[[WALL, FLOOR, CHAIR]].mean()))
+        assert metrics["mean_iou"] == pytest.approx(expected.mean_iou)
+        assert metrics["mean_iou"] < metrics["present_iou"]  # it also counts what is predicted and does not occur
+        assert figures_of(out, name) == figures_of(before, name)
+    text = (out / "page.md").read_text()
+    assert "| transfer | 1 scene, with 3 of 20 classes |" in text
+    assert "| linear probe | random weights |" in text
+    assert list(table["transfer"]) == list(table["rows"])
+
+    written = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/transfer.json")}
+    assert len(written) == 6
+    assert main([*command, "--transfer", str(homes / "val")]) == 0  # the scenes themselves: measured again, under another split
+    assert "| transfer | 1 scene, with 3 of 20 classes |" in (out / "study.md").read_text()
+    again = {path: path.stat().st_mtime_ns for path in written}
+    assert all(again[path] > written[path] for path in written)
+    assert main([*command, "--transfer", str(homes / "val")]) == 0
+    assert {path: path.stat().st_mtime_ns for path in written} == again
+
+
+def test_transfer_needs_labels(finished, rooms, backbones, tmp_path):
+    given = tuple(f"{name}={folder}" for name, folder in backbones.items())
+    save_scene(replace(room("bare"), semantic20=None, instance=None), tmp_path / "scenes" / "bare")
+    config = SceneStudyConfig(str(rooms), str(tmp_path / "out"), given, split="val", transfer=str(tmp_path / "scenes"))
+    with pytest.raises(DataError, match=r"bare/segment20\.npy: does not exist"):
+        study(config)
+    with pytest.raises(FormatError, match="holds no scene"):
+        study(replace(config, transfer=str(tmp_path)))
 
 
 def test_other_settings_and_other_backbones_are_refused(finished, rooms, backbones):
@@ -168,6 +225,12 @@ def test_tables_on_known_numbers(tmp_path):
     assert "| 5 % of the scenes | 5 | 25.0 | 30.0 ± 14.1 | −5.0 | 1 |" in made["scenes"]
     assert "| from scratch | 10.0 | 20.0 | 30.0 | 30.0 | – | 1 | 1.5 |" in made["instances"]
     assert "| GaussianCross | – | – | – | – | – | 0 | – |" in made["instances"]
+    assert "transfer" not in made
+    known |= {"probe-random": {0: one(0.1, present_iou=0.2)}, "probe-gaussian-cross": {0: one(0.1, present_iou=0.5)}}
+    made = blocks(rows, known, "set-up", known)
+    assert "| linear probe | GaussianCross | 50.0 | – | – | – | +30.0 | 1 |" in made["transfer"]
+    assert "| 5 % of the scenes | from scratch | – | – | – | – | – | 1 |" in made["transfer"]
+    assert "| instances | from scratch | – | – | – | 20.0 | – | 1 |" in made["transfer"]
     plot(rows, known, tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as picture:
         assert picture.height > 150

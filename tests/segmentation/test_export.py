@@ -64,11 +64,11 @@ def test_colours_of_instances():
 
 
 def test_boxes_are_in_the_axes_of_the_file():
-    coord = np.array([[0, 0, 0], [1000, 0, 0], [1500, 2000, 100], [5, 5, 5]], np.float32)
+    coord = np.array([[0, 0, 0], [1000, 0, 0], [1500, 2000, 100.1], [5, 5, 5]], np.float32)
     metres = (coord[:, [0, 2, 1]] / 1000).astype(np.float32)
     found = describe_instances(prediction(), SCANNET20, coord, metres)
     assert [each["class"] for each in found] == ["chair", "table"]  # the surest first
     assert found[0] == {
-        "instance": 1, "class": "chair", "score": 0.85, "points": 2,
-        "box": {"low": [1000, 0, 0], "high": [1500, 2000, 100]}, "size_in_metres": [0.5, 0.1, 2.0],
+        "instance": 1, "class": "chair", "score": 0.85, "color": instance_colors(prediction())[1].tolist(), "points": 2,
+        "box": {"low": [1000, 0, 0], "high": [1500, 2000, 100.1]}, "size_in_metres": [0.5, 0.1, 2.0],
     }  # fmt: skip

@@ -9,6 +9,7 @@ from segmentation_scenes import room
 from splatsense.cli import main
 from splatsense.errors import CheckpointError
 from splatsense.io import load_point_cloud
+from splatsense.labels import SCANNET20
 from splatsense.segmentation.export import write_points
 from splatsense.segmentation.model import load_segmentation_model
 from splatsense.segmentation.points import points_of_scene
@@ -44,7 +45,11 @@ def test_segment_writes_labels_instances_and_pictures(scan, untrained, tmp_path,
         assert found["size_in_metres"] == pytest.approx(np.ptp(own, axis=0) / 1000, abs=1e-2)
     for name in ("semantic.png", "instances.png"):
         with Image.open(out / name) as picture:
-            assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 20
+            shown = np.asarray(picture.convert("RGB"))
+        assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 20
+    with Image.open(out / "semantic.png") as picture:
+        key = {color for _, color in picture.convert("RGB").crop((800, 30, 824, 720)).getcolors(720 * 24)}
+    assert key == {(255, 255, 255), *map(tuple, SCANNET20.colors[np.unique(prediction["semantic"])].tolist())}
 
 
 def test_a_model_without_instances_writes_classes_only(scan, untrained, tmp_path):
@@ -81,6 +86,7 @@ def test_heat_rises_with_likeness():
     assert colors[0].tolist() == [13, 8, 135]
     assert colors[-1].tolist() == [240, 249, 33]
     assert heat_colors(np.ones(3, np.float32)).shape == (3, 3)
+    assert heat_colors(np.zeros(3, np.float32), -1.0)[0].tolist() == [204, 71, 120]
 
 
 @pytest.mark.parametrize(

@@ -13,22 +13,30 @@ Figures = Mapping[int, Mapping[str, Any]]
 """Of a row, by seed."""
 COLUMNS = {"mean_iou": "mean IoU", "mean_accuracy": "class accuracy", "overall_accuracy": "points right"}
 INSTANCE_COLUMNS = {"ap": "AP", "ap50": "AP50", "ap25": "AP25", "mean_iou": "mean IoU"}
+TRANSFER_COLUMNS = {
+    "present_iou": "mean IoU, classes that occur", "mean_accuracy": "class accuracy", "overall_accuracy": "points right",
+    "ap50": "AP50",
+}  # fmt: skip
 HEADLINE: dict[Table, str] = {"instances": "ap50"}
+PROTOCOLS: dict[Table, str] = {"probe": "linear probe", "finetune": "fine-tuning", "instances": "instances"}
 
 
-def blocks(rows: Sequence[Row], figures: Mapping[str, Figures], setup: str) -> dict[str, str]:
+def blocks(
+    rows: Sequence[Row], figures: Mapping[str, Figures], setup: str, transfer: Mapping[str, Figures] | None = None
+) -> dict[str, str]:
     """Tables by the name of their markers.
 
     Args:
         rows: of the study.
         figures: by name of the row.
         setup: what all rows have in common.
+        transfer: figures of the same rows on other scenes; None for no such table.
     """
     tables: dict[str, str] = {"setup": setup}
     for name in dict.fromkeys(row.table for row in rows):
         own = [row for row in rows if row.table == name]
         tables[name] = _limited(own, figures) if own[0].limits else _table(own, figures)
-    return tables
+    return tables if transfer is None else tables | {"transfer": _transfer(rows, transfer)}
 
 
 def _table(rows: Sequence[Row], figures: Mapping[str, Figures]) -> str:
@@ -54,13 +62,28 @@ def _limited(rows: Sequence[Row], figures: Mapping[str, Figures]) -> str:
     lines = [["mean IoU, %", "scenes", *(titles[model] for model in models), "difference", "seeds"]]
     for amount in amounts:
         found = {row.model: figures[row.name] for row in rows if tuple(row.limits.items()) == amount}
-        kind, number = amount[0]
-        shown = f"{100 * number:g} % of the scenes" if kind == "scene_share" else f"{number:g} points a scene"
         scenes = {str(one["scenes"]) for each in found.values() for one in each.values()}
         cells = [spread(values(found[model], "mean_iou")) for model in models]
         gain = difference(found[models[-1]], found[models[0]], "mean_iou") if len(models) > 1 else DASH
-        lines.append([shown, joined(scenes), *cells, gain, str(min(map(len, found.values())))])
+        lines.append([_amount(*amount[0]), joined(scenes), *cells, gain, str(min(map(len, found.values())))])
     return markdown(lines)
+
+
+def _transfer(rows: Sequence[Row], figures: Mapping[str, Figures]) -> str:
+    """A line for each row, and how far it is from the first one under the same protocol."""
+    lines = [["%", "", *TRANSFER_COLUMNS.values(), "difference in mean IoU", "seeds"]]
+    for row in rows:
+        found = figures[row.name]
+        first = next(other for other in rows if (other.table, other.limits) == (row.table, row.limits))
+        protocol = PROTOCOLS.get(row.table) or _amount(*next(iter(row.limits.items())))
+        cells = [spread(values(found, metric)) for metric in TRANSFER_COLUMNS]
+        against = DASH if row is first else difference(found, figures[first.name], "present_iou")
+        lines.append([protocol, row.title, *cells, against, str(len(found))])
+    return markdown(lines)
+
+
+def _amount(kind: str, number: float) -> str:
+    return f"{100 * number:g} % of the scenes" if kind == "scene_share" else f"{number:g} points a scene"
 
 
 def values(figures: Figures, metric: str) -> dict[int, float]:
@@ -88,8 +111,16 @@ def plot(rows: Sequence[Row], figures: Mapping[str, Figures], path: Path) -> Non
     plot_dots(shown, path, "mean IoU, of instances AP50")
 
 
-def as_json(rows: Sequence[Row], figures: Mapping[str, Figures], setup: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(
+    rows: Sequence[Row], figures: Mapping[str, Figures], setup: Mapping[str, Any],
+    transfer: Mapping[str, Figures] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Every figure, with what it comes from."""
+    found = {**setup, "rows": _summaries(rows, figures)}
+    return found if transfer is None else found | {"transfer": _summaries(rows, transfer)}
+
+
+def _summaries(rows: Sequence[Row], figures: Mapping[str, Figures]) -> dict[str, Any]:
     found = {}
     for row in rows:
         metrics = {metric for one in figures[row.name].values() for metric in one["metrics"]}
@@ -99,4 +130,4 @@ def as_json(rows: Sequence[Row], figures: Mapping[str, Figures], setup: Mapping[
             summary[metric] = {"mean": mean, "deviation": deviation}
         by_seed = {str(seed): dict(one) for seed, one in figures[row.name].items()}
         found[row.name] = {"title": row.title, "metrics": summary, "by_seed": by_seed}
-    return {**setup, "rows": found}
+    return found

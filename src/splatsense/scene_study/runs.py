@@ -1,6 +1,8 @@
 """One run of the study of GaussianCross: train it unless it is trained, measure it once, keep a record of both."""
 
 import hashlib
+import math
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from splatsense.segmentation.train import train_segmentation
 from splatsense.studies.records import RECORD, check_record, code_version, keep_record, machine, read_json, write_json
 from splatsense.training.metrics import SPEED, read_metrics
 
-FIGURES = "figures.json"
+FIGURES, TRANSFER = "figures.json", "transfer.json"
 
 
 def pretrain_once(config: PretrainConfig | ContrastConfig) -> Path:
@@ -34,33 +36,43 @@ def pretrain_once(config: PretrainConfig | ContrastConfig) -> Path:
     return pretrain_contrast(config) if isinstance(config, ContrastConfig) else pretrain(config)
 
 
-def run_once(config: SegmentationConfig, split: str) -> dict[str, Any]:
-    """Figures of a downstream run on a split, trained and measured as far as it is not yet.
+def run_once(config: SegmentationConfig, measured: Mapping[str, tuple[str, str]]) -> None:
+    """Train a downstream run and measure it, as far as that is not done yet.
+
+    Args:
+        config: of the run.
+        measured: folder and split of the scenes it is measured on, by the name of the file that keeps the figures.
 
     Raises:
         CheckpointError: the folder holds a run with other settings, or that started from another backbone.
     """
     out, settings = Path(config.out), recorded(config)
     keep_record(out / RECORD, settings)
-    path = out / FIGURES
-    measured_on = {"split": split, "scenes": fingerprint(config.scenes, split)}
-    if path.is_file() and (known := read_figures(path))["measured_on"] == measured_on:
-        return known
-    is_trained = (out / "model" / CONFIG).is_file()
-    model = load_segmentation_model(out / "model" if is_trained else train_segmentation(config))
-    scores = score_scenes(model, config.scenes, split, progress=True)
-    figures = {
-        "measured_on": measured_on,
+    for name, (scenes, split) in measured.items():
+        path, on = out / name, measured_on(scenes, split)
+        if not path.is_file() or read_figures(path)["measured_on"] != on:
+            write_json(path, {"measured_on": on, **_measure(config, scenes, split)})
+
+
+def _measure(config: SegmentationConfig, scenes: str, split: str) -> dict[str, Any]:
+    is_trained = (Path(config.out) / "model" / CONFIG).is_file()
+    model = load_segmentation_model(Path(config.out) / "model" if is_trained else train_segmentation(config))
+    scores = score_scenes(model, scenes, split, progress=True)
+    return {
         "metrics": _metrics(scores),
         "iou": scores.semantic.figures()["iou"],
+        "points": dict(zip(model.labels.names, scores.matrix.sum(1).tolist(), strict=True)),
         "scenes": model.card["scenes"],
         "code": code_version(),
         "date": date.today().isoformat(),
         "machine": machine(),
         "seconds": training_seconds(config),
     }
-    write_json(path, figures)
-    return figures
+
+
+def measured_on(scenes: str, split: str) -> dict[str, str]:
+    """What figures are of: a split and the fingerprint of its scenes."""
+    return {"split": split, "scenes": fingerprint(scenes, split)}
 
 
 def read_figures(path: Path) -> dict[str, Any]:
@@ -90,4 +102,6 @@ def training_seconds(config: SegmentationConfig) -> float:
 
 
 def _metrics(scores: Scores) -> dict[str, float]:
-    return scores.headline() | {"overall_accuracy": scores.semantic.overall_accuracy}
+    report = scores.semantic
+    more = {"present_iou": report.present_iou, "overall_accuracy": report.overall_accuracy}
+    return scores.headline() | {name: value for name, value in more.items() if not math.isnan(value)}

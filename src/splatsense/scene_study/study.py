@@ -6,6 +6,7 @@ Design
 - It may be killed at any moment; the same command goes on, inside the run that was interrupted. Tables are written after
   every run, from the figures on disk.
 - Nothing is chosen by the test split: settings are constants of `rows`, and every model is measured once.
+- With `transfer` every model is also measured on scenes of another kind, as it is.
 - Pre-training runs have one seed; `--seeds` are those of heads, augmentation, fine-tuning and draws of limited data.
 """
 
@@ -35,11 +36,12 @@ from splatsense.scene_study.rows import (
     pretraining,
     size_of,
 )
-from splatsense.scene_study.runs import FIGURES, pretrain_once, read_figures, run_once
+from splatsense.scene_study.runs import FIGURES, TRANSFER, measured_on, pretrain_once, read_figures, run_once
 from splatsense.scenes import list_scenes
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.studies.page import check_page, joined, markdown, write_into
 from splatsense.studies.records import write_json
+from splatsense.tables import counted
 
 TABLES_FILE, FIGURES_FILE, PLOT_FILE = "study.md", "study.json", "study.png"
 PRETRAINABLE = (MAIN, CONTRAST, *ABLATIONS)
@@ -70,6 +72,9 @@ class SceneStudyConfig:
     """of backbones that are trained here"""
     split: str = "test"
     """that is measured on, once"""
+    transfer: str = ""
+    """folder of other labelled scenes, such as homes, or of splits of them: every model is measured on them too (those of
+    `split`), without further training"""
     write: str = ""
     """page of Markdown whose tables, between markers, are replaced when all is done"""
 
@@ -107,10 +112,10 @@ def study(config: SceneStudyConfig) -> str:
         DataError, FormatError: scenes or backbones that are missing or do not fit.
         CheckpointError: the folder holds runs with other settings or other backbones.
     """
-    for split in ("train", config.split):
-        list_scenes(config.scenes, split)
+    list_scenes(config.scenes, "train")
+    measured = _measured(config)
     if config.write:
-        check_page(Path(config.write), ("setup", *config.tables, PICTURE))
+        check_page(Path(config.write), ("setup", *config.tables, *(["transfer"] if config.transfer else []), PICTURE))
     given = {name: folder for name, _, folder in (entry.partition("=") for entry in config.pretrained)}
     for folder in given.values():
         load_backbone(folder)
@@ -119,7 +124,21 @@ def study(config: SceneStudyConfig) -> str:
         size_of(given[names[0]])  # that rows from scratch have too
     with locked(Path(config.out), "study"):
         models = given | {name: str(_pretrain(config, name)) for name in config.pretrain}
-        return _Study(config, {name: models[name] for name in names}).run()
+        return _Study(config, {name: models[name] for name in names}, measured).run()
+
+
+def _measured(config: SceneStudyConfig) -> dict[str, tuple[str, str]]:
+    """Folder and split of what every model is measured on, by the name of its file of figures."""
+    measured = {FIGURES: (config.scenes, config.split)}
+    if config.transfer:
+        has_split = any(Path(config.transfer, config.split).glob("*/coord.npy"))
+        measured[TRANSFER] = (config.transfer, config.split if has_split else "")
+    arrays = ["segment20.npy", *(["instance.npy"] if "instances" in config.tables else [])]
+    lacking = [scene / name for place in measured.values() for scene in list_scenes(*place) for name in arrays]
+    lacking = [path for path in lacking if not path.is_file()]
+    if lacking:
+        raise DataError(f"{lacking[0]}: does not exist; the scenes that are measured on need labels.")
+    return measured
 
 
 def _pretrain(config: SceneStudyConfig, name: str) -> Path:
@@ -128,43 +147,49 @@ def _pretrain(config: SceneStudyConfig, name: str) -> Path:
 
 
 class _Study:
-    def __init__(self, config: SceneStudyConfig, models: dict[str, str]) -> None:
-        self.config, self.models, self.out = config, models, Path(config.out)
+    def __init__(self, config: SceneStudyConfig, models: dict[str, str], measured: dict[str, tuple[str, str]]) -> None:
+        self.config, self.models, self.measured, self.out = config, models, measured, Path(config.out)
         self.rows = plan_rows(list(models), config.tables)
 
     def run(self) -> str:
         work = [(row, seed) for seed in self.config.seeds for row in self.rows]
-        start, left = time.monotonic(), sum(not self._path(row, seed).is_file() for row, seed in work)
+        start, left = time.monotonic(), sum(self._is_new(row, seed) for row, seed in work)
         done = 0
         for row, seed in work:
-            is_new = not self._path(row, seed).is_file()
+            is_new = self._is_new(row, seed)
             if is_new:
                 _tell(f"{len(work) - left + done} of {len(work)} runs are done", start, done, left, f"{row.name}, seed {seed}")
-            run_once(self._settings(row, seed), self.config.split)
+            run_once(self._settings(row, seed), self.measured)
             done += is_new
             self._write()
         return self._write(self.config.write)
 
     def _settings(self, row: Row, seed: int) -> SegmentationConfig:
-        out = self._path(row, seed).parent
-        return downstream(row, seed, self.config.scenes, out, self.models, self.config.steps, "")
+        return downstream(row, seed, self.config.scenes, self._folder(row, seed), self.models, self.config.steps, "")
 
-    def _path(self, row: Row, seed: int) -> Path:
-        return self.out / "runs" / row.name / f"seed-{seed}" / FIGURES
+    def _folder(self, row: Row, seed: int) -> Path:
+        return self.out / "runs" / row.name / f"seed-{seed}"
 
-    def _figures(self, row: Row) -> dict[int, dict[str, Any]]:
-        """Figures on disk by seed; those of another split will be measured again."""
-        paths = {seed: self._path(row, seed) for seed in self.config.seeds}
-        found = {seed: read_figures(path) for seed, path in paths.items() if path.is_file()}
-        return {seed: one for seed, one in found.items() if one["measured_on"]["split"] == self.config.split}
+    def _is_new(self, row: Row, seed: int) -> bool:
+        return not all((self._folder(row, seed) / name).is_file() for name in self.measured)
+
+    def _figures(self, name: str) -> dict[str, dict[int, dict[str, Any]]]:
+        """Figures on disk, by row and seed; those of another split, or of other scenes, will be measured again."""
+        on, found = measured_on(*self.measured[name]), {}
+        for row in self.rows:
+            paths = {seed: self._folder(row, seed) / name for seed in self.config.seeds}
+            known = {seed: read_figures(path) for seed, path in paths.items() if path.is_file()}
+            found[row.name] = {seed: one for seed, one in known.items() if one["measured_on"] == on}
+        return found
 
     def _write(self, page: str = "") -> str:
         """Write what is known into the folder of the study, and into a page; the tables."""
-        figures = {row.name: self._figures(row) for row in self.rows}
+        figures = self._figures(FIGURES)
+        transfer = self._figures(TRANSFER) if TRANSFER in self.measured else None
         cards = {name: read_card(find_model(folder)) for name, folder in self.models.items()}
         facts = {"models": {name: {"folder": self.models[name], "card": card} for name, card in cards.items()}}
-        write_json(self.out / FIGURES_FILE, as_json(self.rows, figures, facts))
-        made = blocks(self.rows, figures, self._setup(figures, cards))
+        write_json(self.out / FIGURES_FILE, as_json(self.rows, figures, facts, transfer))
+        made = blocks(self.rows, figures, self._setup(figures, transfer, cards), transfer)
         text = "\n\n".join(made.values())
         with atomic_write(self.out / TABLES_FILE) as temporary:
             Path(temporary).write_text(text + "\n", "utf-8")
@@ -175,7 +200,12 @@ class _Study:
             write_into(Path(page), made | {PICTURE: f"![Every run; the line is the mean]({picture.name})"})
         return text
 
-    def _setup(self, figures: dict[str, dict[int, dict[str, Any]]], cards: dict[str, dict[str, Any]]) -> str:
+    def _setup(
+        self,
+        figures: dict[str, dict[int, dict[str, Any]]],
+        transfer: dict[str, dict[int, dict[str, Any]]] | None,
+        cards: dict[str, dict[str, Any]],
+    ) -> str:
         """What all rows have in common, and what they were made with."""
         measured = [one for each in figures.values() for one in each.values()]
         counts = {split: len(list_scenes(self.config.scenes, split)) for split in ("train", self.config.split)}
@@ -186,10 +216,18 @@ class _Study:
             ["pre-training, steps", joined(lengths)],
             ["backbones", joined({f"{name} ({card['sha256'][:12]})" for name, card in cards.items()})],
             ["downstream runs", f"{self.config.steps} steps, seeds {', '.join(map(str, self.config.seeds))}"],
+            *([] if transfer is None else [["transfer", self._transferred(transfer)]]),
             ["measured", joined({f"{one['date']}, {one['machine']}" for one in measured})],
             ["code", joined({one["code"] for one in measured})],
         ]
         return markdown(rows)
+
+    def _transferred(self, transfer: dict[str, dict[int, dict[str, Any]]]) -> str:
+        """How many scenes, and how many of the classes occur in them."""
+        count = len(list_scenes(*self.measured[TRANSFER]))
+        points = next((one["points"] for each in transfer.values() for one in each.values()), {})
+        classes = f", with {sum(map(bool, points.values()))} of {len(points)} classes" if points else ""
+        return f"{counted(count, 'scene')}{classes}"
 
 
 def _steps(card: dict[str, Any]) -> str:

@@ -73,6 +73,11 @@ class SemanticReport:
         return known_mean(self.iou)
 
     @property
+    def present_iou(self) -> float:
+        """Mean IoU over the classes that occur, for scenes that lack classes of the label set; NaN when none does."""
+        return known_mean(self.iou[self.matrix.sum(1) > 0])
+
+    @property
     def mean_accuracy(self) -> float:
         """Class-balanced accuracy: the mean over classes that occur."""
         return known_mean(self.accuracy)
@@ -92,6 +97,7 @@ class SemanticReport:
         """JSON-able; NaN is None."""
         return {
             "mean_iou": json_number(self.mean_iou),
+            "present_iou": json_number(self.present_iou),
             "mean_accuracy": json_number(self.mean_accuracy),
             "overall_accuracy": json_number(self.overall_accuracy),
             **{f"{group}_iou": json_number(value) for group, value in self.group_iou().items()},
@@ -106,6 +112,8 @@ class SemanticReport:
             if count or np.isfinite(iou):
                 rows.append((name, percent(iou), percent(accuracy), f"{count:,}"))
         rows.append(("mean over classes", percent(self.mean_iou), percent(self.mean_accuracy), f"{points.sum():,}"))
+        if self.present_iou < self.mean_iou or self.present_iou > self.mean_iou:
+            rows.append(("classes that occur", percent(self.present_iou), percent(self.mean_accuracy), ""))
         rows += [(f"{group} classes", percent(value), "", "") for group, value in self.group_iou().items()]
         rows.append(("all points", "", percent(self.overall_accuracy), ""))
         return table(rows, "<>>>")

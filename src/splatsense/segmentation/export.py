@@ -94,7 +94,7 @@ def write_points(
 def describe_instances(
     prediction: Prediction, labels: LabelSet, coord: Float[np.ndarray, "n 3"], metres: Float[np.ndarray, "n 3"]
 ) -> list[dict[str, Any]]:
-    """Each instance as JSON, the surest first: number, class, score, points, and the box around its points.
+    """Each instance as JSON, the surest first: number, class, score, colour, points, and the box around its points.
 
     Args:
         prediction: of the points.
@@ -102,7 +102,7 @@ def describe_instances(
         coord: of the points in the axes and units of their file, in which the boxes are given.
         metres: the same points, z up, in metres; `size_in_metres` is along these axes, height last.
     """
-    found = []
+    found, colors = [], distinct_colors(len(prediction.instance_labels)).tolist()
     order = np.argsort(prediction.instance, kind="stable")
     starts = np.searchsorted(prediction.instance[order], np.arange(len(prediction.instance_labels) + 1))
     for number in np.argsort(-prediction.instance_scores, kind="stable").tolist():
@@ -112,11 +112,17 @@ def describe_instances(
             "instance": number,
             "class": labels.names[prediction.instance_labels[number]],
             "score": round(float(prediction.instance_scores[number]), 4),
+            "color": colors[number],
             "points": len(rows),
-            "box": {"low": own.min(0).tolist(), "high": own.max(0).tolist()},
+            "box": {"low": _rounded(own.min(0)), "high": _rounded(own.max(0))},
             "size_in_metres": [round(float(side), 3) for side in upright.max(0) - upright.min(0)],
         })  # fmt: skip
     return found
+
+
+def _rounded(corner: np.ndarray) -> list[float]:
+    """To the seven digits that float32 holds."""
+    return [float(f"{value:.7g}") for value in corner.tolist()]
 
 
 def write_json(path: Path, content: Any) -> None:

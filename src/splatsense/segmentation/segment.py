@@ -5,19 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import tyro
 from jaxtyping import Float32, Float64, UInt8
-from PIL import Image
 from torch.nn.functional import normalize
 
-from splatsense.cameras import Cameras
 from splatsense.errors import DataError, FormatError
-from splatsense.files import atomic_write
 from splatsense.gaussian_cross.model import load_backbone
 from splatsense.gaussian_cross.unet import SpUNet
-from splatsense.io.point_cloud import PointCloud, point_cloud_to_gaussians
-from splatsense.pictures import draw
 from splatsense.segmentation.export import (
     describe_instances,
     instance_colors,
@@ -30,12 +24,12 @@ from splatsense.segmentation.model import SegmentationModel, load_segmentation_m
 from splatsense.segmentation.points import Points
 from splatsense.segmentation.predict import Prediction, Views, predict, voxel_features
 from splatsense.segmentation.scan import Scan, ScanSettings, read_scan
+from splatsense.segmentation.scan_picture import draw_scan
 from splatsense.tables import counted, table
 
-DRAWN = 150_000  # points of a picture
-PICTURE = (960, 720)
-AWAY, TOP = 2.6, 0.8  # how far the picture's camera stands in radii; share of the height that is drawn, to look inside
+LIGHT_GREY = (205, 205, 205)  # of points of no instance in a picture, which is white around them
 HEAT = np.array([[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]], np.float64)
+HEAT_STEPS = 6  # of the key
 ScanPath = Annotated[Path, tyro.conf.arg(metavar="SCAN")]
 OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 MODEL, BACKBONE = "rooms20-tiny", "gaussian-cross-tiny"  # bundled
@@ -101,13 +95,16 @@ def similar(
     away = float(np.linalg.norm((read.coord[row] - target) @ read.matrix.T))
     likeness = similarity(backbone.network, read.points, backbone.voxel, row)
     folder = _folder(out, scan, "similar")
-    colors = heat_colors(likeness)
+    low, high = (float(value) for value in np.quantile(likeness, [0.05, 0.95]))
+    colors = heat_colors(likeness, low)
     write_points(folder / "similar.ply", read.coord, colors, {"similarity": likeness})
-    _draw(folder / "similar.png", read.points, colors)
+    steps = np.linspace(1, low, HEAT_STEPS, dtype=np.float32)
+    key = [(f"{value:.2f}", _rgb(color)) for value, color in zip(steps, heat_colors(steps, low), strict=True)]
+    draw_scan(folder / "similar.png", read.points, colors, key, "cosine similarity", row)
     x, y, z = read.coord[row].tolist()
     return (
         f"compared with the point at {x:.3f} {y:.3f} {z:.3f}, {away:.2f} m from the one given; similarity "
-        f"{np.quantile(likeness, 0.05):.2f} to {np.quantile(likeness, 0.95):.2f} (5 to 95 % of the points). "
+        f"{low:.2f} to {high:.2f} (5 to 95 % of the points). "
         f"Results are in {folder}."
     )
 
@@ -119,9 +116,9 @@ def similarity(backbone: SpUNet, points: Points, voxel: float, row: int) -> Floa
     return (features @ features[inverse[row]]).clamp(-1, 1)[inverse].numpy()
 
 
-def heat_colors(values: Float32[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3"]:
-    """Dark blue over red to yellow, from the 5 % of the lowest values to 1."""
-    low = float(np.quantile(values, 0.05))
+def heat_colors(values: Float32[np.ndarray, " n"], low: float | None = None) -> UInt8[np.ndarray, "n 3"]:
+    """Dark blue over red to yellow, from `low`, by default the 5 % quantile, to 1."""
+    low = float(np.quantile(values, 0.05)) if low is None else low
     place = np.clip((values.astype(np.float64) - low) / max(1 - low, 1e-6), 0, 1) * (len(HEAT) - 1)
     channels = [np.interp(place, np.arange(len(HEAT)), HEAT[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=1).round().astype(np.uint8)
@@ -152,7 +149,8 @@ def _write_classes(folder: Path, read: Scan, prediction: Prediction, model: Segm
         folder / "semantic.ply", read.coord, colors, {"label": prediction.semantic, "confidence": prediction.confidence}
     )
     save_prediction(folder / "prediction.npz", prediction, model.labels)
-    _draw(folder / "semantic.png", read.points, colors)
+    key = [(model.labels.names[label], _rgb(model.labels.colors[label])) for label in _by_count(prediction, model)]
+    draw_scan(folder / "semantic.png", read.points, colors, key)
 
 
 def _write_instances(folder: Path, read: Scan, prediction: Prediction, model: SegmentationModel) -> list[dict[str, Any]]:
@@ -160,37 +158,25 @@ def _write_instances(folder: Path, read: Scan, prediction: Prediction, model: Se
     write_points(folder / "instances.ply", read.coord, colors, {"instance": prediction.instance, "label": prediction.semantic})
     found = describe_instances(prediction, model.labels, read.coord, read.points.coord.numpy())
     write_json(folder / "instances.json", {"model": model.name, "labels": model.labels_name, "instances": found})
-    _draw(folder / "instances.png", read.points, colors)
+    draw_scan(folder / "instances.png", read.points, np.where(prediction.instance[:, None] < 0, np.uint8(LIGHT_GREY), colors))
     return found
 
 
 def _class_table(prediction: Prediction, model: SegmentationModel) -> str:
-    counts = np.bincount(prediction.semantic, minlength=len(model.labels))
     rows = [("class", "points", "share", "mean confidence")]
-    for label in np.argsort(-counts, kind="stable").tolist():
-        if counts[label]:
-            sure = prediction.confidence[prediction.semantic == label].mean()
-            rows.append((model.labels.names[label], f"{counts[label]:,}", f"{counts[label] / counts.sum():.1%}", f"{sure:.2f}"))
+    for label in _by_count(prediction, model):
+        own = prediction.semantic == label
+        sure = prediction.confidence[own].mean()
+        rows.append((model.labels.names[label], f"{own.sum():,}", f"{own.mean():.1%}", f"{sure:.2f}"))
     return table(rows, "<>>>")
 
 
-def _draw(path: Path, points: Points, colors: UInt8[np.ndarray, "n 3"]) -> None:
-    """A view from above one corner, without the ceiling."""
-    coord = points.coord.numpy()
-    low, high = np.quantile(coord[:: max(1, len(coord) // DRAWN)], [0.002, 0.998], axis=0)
-    shown = np.flatnonzero((coord[:, 2] <= low[2] + TOP * (high[2] - low[2])) & ((coord >= low) & (coord <= high)).all(1))
-    if len(shown) > DRAWN:
-        shown = np.sort(np.random.default_rng(0).choice(shown, DRAWN, replace=False))
-    if not len(shown):
-        shown = np.arange(len(coord))
-    gaussians = point_cloud_to_gaussians(
-        PointCloud(coord[shown], colors[shown].astype(np.float32) / 255, points.normal.numpy()[shown])
-    )
-    center = torch.from_numpy((low + high) / 2).float()
-    radius = float(np.linalg.norm(high - low)) / 2 or 1.0
-    eye = center + AWAY * radius * normalize(torch.tensor([-0.55, -0.75, 1.0]), dim=0)
-    camera = Cameras.look_at(eye[None], center, torch.tensor([0.0, 0.0, 1.0]), *PICTURE, 40.0)
-    with torch.no_grad():
-        picture = draw(gaussians, camera, shaded=True).over((255, 255, 255))
-    with atomic_write(path) as temporary:
-        Image.fromarray(picture).save(temporary, "PNG")
+def _by_count(prediction: Prediction, model: SegmentationModel) -> list[int]:
+    """The classes that were found, that of most points first."""
+    counts = np.bincount(prediction.semantic, minlength=len(model.labels))
+    return [label for label in np.argsort(-counts, kind="stable").tolist() if counts[label]]
+
+
+def _rgb(color: np.ndarray) -> tuple[int, int, int]:
+    red, green, blue = color.tolist()
+    return red, green, blue

@@ -2,7 +2,7 @@
 
 Design
 - Points are spread over the mesh and thinned to one in a voxel. Normals are those of the faces. Insides of walls and furniture
-  have points too; use `fusion.fuse_depth` on the frames for what a scan would see.
+  have points too. With `points="seen"` they are fused from the frames instead, as of a scan: what no frame sees has none.
 - A piece's class comes from its catalogue id where the furniture corpus knows it, otherwise from the words of its name, which
   have to be English. Others are unlabelled.
 - Frames are drawn by the mesh renderer from the places that `cameras.py` finds in the rooms.
@@ -13,12 +13,14 @@ import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from splatsense.corpora import words_from_identifier
 from splatsense.corpora.furniture import _class_table
+from splatsense.corpora.fusion import fuse_depth
 from splatsense.corpora.sweethome.build import HomeFiles, Thing, build_home
 from splatsense.corpora.sweethome.cameras import home_cameras
 from splatsense.corpora.sweethome.home import Home, Piece, parse_home
@@ -59,6 +61,8 @@ class HomeSettings:
     """One point is kept in each voxel of this side, in metres."""
     shading: float = 0.4
     """0 shows plain colours, 1 light from above."""
+    points: Literal["all", "seen"] = "all"
+    """On all surfaces, insides and outsides too; or those that the frames see, fused as a scan is."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("frames", 0, 100_000), ("width", 8, 8192), ("height", 8, 8192)):
@@ -70,6 +74,8 @@ class HomeSettings:
             raise DataError(f"--voxel must be metres, above 0; got {self.voxel}.")
         if not 0 <= self.shading <= 1:
             raise DataError(f"--shading must lie between 0 and 1, got {self.shading}.")
+        if self.points == "seen" and not self.frames:
+            raise DataError("--points seen: needs frames; leave out --frames 0.")
 
 
 def find_homes(root: Path) -> list[Path]:
@@ -97,18 +103,26 @@ def read_home(path: Path, scratch: Path, settings: HomeSettings = HomeSettings()
             mesh, things = build_home(home, files)
         except (DataError, LimitError) as error:
             raise type(error)(f"{path}: {error}") from error
-    labels = np.array([_labels(thing) for thing in things], np.int16)
-    points, face, color, normal = sample_home(mesh, settings.voxel)
-    instance = mesh.face_instances[face]
+    labels = np.array([*(_labels(thing) for thing in things), (UNLABELLED, UNLABELLED)], np.int16)  # the last is for -1
+    frames, ids = _take_frames(home, mesh, scratch, settings, path)
+    if settings.points == "all":
+        coord, face, color, normal = sample_home(mesh, settings.voxel)
+        instance = mesh.face_instances[face].astype(np.int32)
+    elif frames is None:
+        raise DataError(f"{path}: there is no room in it for a camera; use --points all.")
+    else:
+        cloud = fuse_depth(frames, settings.voxel, ids=ids.__getitem__)
+        assert cloud.ids is not None
+        coord, color, normal, instance = cloud.coord, cloud.color, cloud.normal, cloud.ids
     return Scene(
         path.stem,
-        points,
+        coord,
         color,
         normal,
         semantic20=labels[instance, 0],
         semantic200=labels[instance, 1],
-        instance=instance.astype(np.int32),
-        frames=_take_frames(home, mesh, scratch, settings, path),
+        instance=instance,
+        frames=frames,
     )
 
 
@@ -184,17 +198,21 @@ def _class_words() -> dict[str, str]:
     return dict(sorted(words.items(), key=lambda item: -len(item[0])))
 
 
-def _take_frames(home: Home, mesh: Mesh, scratch: Path, settings: HomeSettings, path: Path) -> Frames | None:
+def _take_frames(
+    home: Home, mesh: Mesh, scratch: Path, settings: HomeSettings, path: Path
+) -> tuple[Frames | None, list[np.ndarray]]:
+    """Frames, and the (H, W) instances that their pixels show."""
     cameras = home_cameras(home, settings.frames, settings.width, settings.height, settings.fov) if settings.frames else None
     if cameras is None:
         if settings.frames:
             log.warning("%s: there is no room in it for a camera, so the scene has no frames.", path)
-        return None
-    writer = FrameWriter(scratch)
+        return None, []
+    writer, ids = FrameWriter(scratch), []
     for start in range(0, len(cameras), VIEWS_AT_ONCE):
         some = cameras[start : start + VIEWS_AT_ONCE]
         images = render_mesh(mesh, some, background=SKY, supersample=2, shading=settings.shading)
         color = (images.color * 255).round().byte().numpy()
+        ids += list(images.instance_id.numpy())
         for view in range(len(some)):
             writer.add(color[view], images.depth[view].numpy(), some.world_to_camera[view], some.K[view])
-    return writer.frames()
+    return writer.frames(), ids

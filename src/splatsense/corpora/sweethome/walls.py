@@ -130,7 +130,9 @@ def _meet(point: np.ndarray, direction: np.ndarray, other: np.ndarray, away: np.
 
 
 def wall_patches(wall: Wall, walls: Mapping[str, Wall], openings: Sequence[Opening]) -> list[Patch]:
-    """The left and right sides, the top and ends, and the rims of the openings of a wall."""
+    """The left and right sides, the top and ends, and the rims of the openings of a wall; nothing of one without length."""
+    if np.linalg.norm(wall.end - wall.start) < SMALLEST:
+        return []
     left, right = outline(wall, walls)
     floor = wall.level.elevation
     lengths = np.r_[0, np.cumsum(np.linalg.norm(np.diff((left + right) / 2, axis=0), axis=1))]
