@@ -24,6 +24,13 @@ from splatsense.segmentation.evaluate import score_scenes
 from splatsense.segmentation.model import load_segmentation_model
 
 TABLES = ("probe", "finetune", "scenes", "points", "instances")
+STARTS = {
+    "name",
+    "backbone",
+    "protocol",
+    "learning_rate",
+    "backbone_rate",
+}  # what training from scratch and fine-tuning differ in
 PAGE = "".join(
     f"about {name}\n<!-- study:{name} -->\nSTALE\n<!-- /study:{name} -->\n" for name in ("setup", *TABLES, "transfer", "plot")
 )
@@ -171,19 +178,35 @@ def test_other_settings_and_other_backbones_are_refused(finished, rooms, backbon
 
 def test_rows_see_the_same_data_and_voxels(rooms, backbones, monkeypatch, tmp_path):
     monkeypatch.setitem(UNET_SIZES, "tiny", SMALL)
-    rows = plan_rows(list(backbones), TABLES)
-    assert len({row.name for row in rows}) == len(rows) == 3 + 2 + 2 * len(SHARES) + 2 * len(COUNTS) + 2
-    configs = {row.name: downstream(row, 3, str(rooms), tmp_path, backbones, 5, "") for row in rows}
+    rows, first = plan_rows(list(backbones), TABLES), backbones["gaussian-cross"]
+    assert len({row.name for row in rows}) == len(rows) == 3 + 2 + 3 * len(SHARES) + 3 * len(COUNTS) + 2
+    configs = {row.name: downstream(row, 3, str(rooms), tmp_path, first, first, 5) for row in rows}
     assert {(config.voxel, config.size, config.steps, config.seed) for config in configs.values()} == {(0.1, "tiny", 5, 3)}
     for table in ("scenes-0.05", "points-20", "instances", "finetune"):
         ours, theirs = configs[f"{table}-scratch"].settings(), configs[f"{table}-gaussian-cross"].settings()
-        assert {name for name in ours if ours[name] != theirs[name]} == {"name", "backbone", "protocol"}
+        assert {name for name in ours if ours[name] != theirs[name]} == STARTS
     scratch, tuned = (TrainingScenes(configs[f"points-20-{model}"]).points(1) for model in ("scratch", "gaussian-cross"))
     assert torch.equal(scratch.semantic, tuned.semantic)
     assert int((scratch.semantic >= 0).sum()) == 20
     assert configs["instances-scratch"].task == "instance"
     assert configs["probe-random"].backbone == "random:tiny"
     assert len(TrainingScenes(configs["scenes-0.01-scratch"]).folders) == 1
+
+
+def test_fine_tuning_starts_from_the_probe_of_the_same_data(rooms, backbones, tmp_path, monkeypatch):
+    monkeypatch.setitem(UNET_SIZES, "tiny", SMALL)
+    given = (f"gaussian-cross={backbones['gaussian-cross']}",)
+    study(SceneStudyConfig(str(rooms), str(tmp_path), given, tables=("finetune",), seeds=(1,), split="val", steps=1))
+    probe = tmp_path / "runs" / "probe-gaussian-cross" / "seed-1"
+    tuned = load_segmentation_model(tmp_path / "runs" / "finetune-gaussian-cross" / "seed-1" / "model")
+    assert tuned.card["training"]["backbone"] == str(probe / "model")
+    assert not (probe / "figures.json").exists()  # its table was not asked for
+    assert list(json.loads((tmp_path / "study.json").read_text())["rows"]) == ["finetune-scratch", "finetune-gaussian-cross"]
+    rows = plan_rows(list(backbones), TABLES)
+    for row in rows:
+        if row.start and row.limits:
+            assert rows.index(row.start) < rows.index(row)
+            assert (row.start.table, row.start.limits, row.start.protocol) == (row.table, row.limits, "probe")
 
 
 def test_an_ablation_changes_one_setting(tmp_path):

@@ -30,6 +30,18 @@ def test_limited_data_has_its_own_rate_and_batch():
     assert (config.learning_rate, config.batch_size, config.points) == (3e-3, 24, 20)
 
 
+def test_rooms_have_rates_for_each_protocol():
+    found = {}
+    starts = {"scratch": {}, "finetune": {"backbone": "rooms20-tiny"}, "probe": {"backbone": "random:tiny", "probe": True}}
+    for name, start in starts.items():
+        config = TrainOptions("data", "out", **start).config()
+        found[name] = (config.protocol, config.learning_rate, config.backbone_rate)
+    assert found == {
+        "scratch": ("scratch", 1e-2, 1), "finetune": ("finetune", 5e-3, 0.3), "probe": ("probe", 0.02, 1),
+    }  # fmt: skip
+    assert TrainOptions("data", "out", backbone="rooms20-tiny", backbone_rate=0.1).config().backbone_rate == 0.1
+
+
 def test_areas_of_s3dis():
     config = TrainOptions("data", "out", "s3dis", area=2).config()
     assert config.val_split == "Area_2"

@@ -55,16 +55,15 @@ def _table(rows: Sequence[Row], figures: Mapping[str, Figures]) -> str:
 
 
 def _limited(rows: Sequence[Row], figures: Mapping[str, Figures]) -> str:
-    """A line for each amount of data, from scratch beside fine-tuned."""
+    """A line for each amount of data: from scratch, the linear probe, fine-tuned, and how far the last is from the first."""
     amounts = list(dict.fromkeys(tuple(row.limits.items()) for row in rows))
-    models = list(dict.fromkeys(row.model for row in rows))
-    titles = {row.model: row.title for row in rows}
-    lines = [["mean IoU, %", "scenes", *(titles[model] for model in models), "difference", "seeds"]]
+    titles = list(dict.fromkeys(row.title for row in rows))
+    lines = [["mean IoU, %", "scenes", *titles, "difference", "seeds"]]
     for amount in amounts:
-        found = {row.model: figures[row.name] for row in rows if tuple(row.limits.items()) == amount}
+        found = {row.title: figures[row.name] for row in rows if tuple(row.limits.items()) == amount}
         scenes = {str(one["scenes"]) for each in found.values() for one in each.values()}
-        cells = [spread(values(found[model], "mean_iou")) for model in models]
-        gain = difference(found[models[-1]], found[models[0]], "mean_iou") if len(models) > 1 else DASH
+        cells = [spread(values(found[title], "mean_iou")) for title in titles]
+        gain = difference(found[titles[-1]], found[titles[0]], "mean_iou")
         lines.append([_amount(*amount[0]), joined(scenes), *cells, gain, str(min(map(len, found.values())))])
     return markdown(lines)
 

@@ -14,7 +14,7 @@ from splatsense.gaussian_cross.pretrain_config import PretrainConfig
 from splatsense.gaussian_cross.sizes import Size
 from splatsense.gaussian_cross.unet import UNET_SIZES
 from splatsense.scene_contrast.config import ContrastConfig
-from splatsense.segmentation.config import RANDOM, SegmentationConfig
+from splatsense.segmentation.config import RANDOM, Protocol, SegmentationConfig
 from splatsense.segmentation.recipes import Limits, rooms20
 
 Table = Literal["probe", "finetune", "scenes", "points", "instances"]
@@ -37,8 +37,7 @@ TITLES = {MAIN: "GaussianCross", CONTRAST: "contrastive", UNTRAINED: "random wei
     name: f"GaussianCross {title}" for name, (title, _) in ABLATIONS.items()
 }
 
-PROBE: dict[str, Any] = {"cached": True, "learning_rate": 0.02, "batch_size": 4, "crop_points": 4096}
-TUNE: dict[str, Any] = {"batch_size": 2, "crop_points": 15_000, "crop_share": 0.0}
+PROBE: dict[str, Any] = {"cached": True, "batch_size": 4, "crop_points": 4096}
 
 
 @dataclass(frozen=True)
@@ -49,67 +48,89 @@ class Row:
         table: it stands in.
         model: "random", "scratch", or a pre-trained model's name.
         limits: what is left of the training data.
+        is_probe: whether, with limited data, it is a linear probe.
     """
 
     table: Table
     model: str
     limits: Mapping[str, float] = field(default_factory=dict)
+    is_probe: bool = False
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        return "-".join([self.table, *(f"{value:g}" for value in self.limits.values()), self.model])
+        amount = [f"{value:g}" for value in self.limits.values()]
+        return "-".join([self.table, *amount, self.model, *(["probe"] if self.is_probe else [])])
 
     @property
     def title(self) -> str:
         """For a reader."""
-        return TITLES.get(self.model, self.model)
+        return TITLES.get(self.model, self.model) + (", linear probe" if self.is_probe else "")
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the model is trained."""
+        if self.table == "probe" or self.is_probe:
+            return "probe"
+        return "scratch" if self.model == SCRATCH else "finetune"
+
+    @property
+    def start(self) -> "Row | None":
+        """The linear probe on the same data that fine-tuning starts from."""
+        if self.protocol != "finetune":
+            return None
+        return Row(self.table, self.model, self.limits, is_probe=True) if self.limits else Row("probe", self.model)
 
 
 def plan_rows(models: Sequence[str], tables: Sequence[Table]) -> list[Row]:
     """All rows of the tables asked for: every model is probed, the first one is fine-tuned against training from scratch.
 
+    A row comes after the one it starts from.
+
     Args:
         models: names of the pre-trained ones.
         tables: names of tables.
     """
-    tuned = (SCRATCH, *models[:1])
+    first = models[0]
     rows = [Row("probe", model) for model in (UNTRAINED, *models)]
-    rows += [Row("finetune", model) for model in tuned]
-    rows += [Row("scenes", model, {"scene_share": share}) for share in SHARES for model in tuned]
-    rows += [Row("points", model, {"points": count}) for count in COUNTS for model in tuned]
-    rows += [Row("instances", model) for model in tuned]
+    rows += [Row("finetune", model) for model in (SCRATCH, first)]
+    for share in SHARES:
+        rows += _limited("scenes", {"scene_share": share}, first)
+    for count in COUNTS:
+        rows += _limited("points", {"points": count}, first)
+    rows += [Row("instances", model) for model in (SCRATCH, first)]
     return [row for row in rows if row.table in tables]
 
 
-def downstream(
-    row: Row, seed: int, scenes: str, out: Path, models: Mapping[str, str], steps: int, val_split: str
-) -> SegmentationConfig:
+def _limited(table: Table, limits: Mapping[str, float], model: str) -> list[Row]:
+    return [Row(table, SCRATCH, limits), Row(table, model, limits, is_probe=True), Row(table, model, limits)]
+
+
+def downstream(row: Row, seed: int, scenes: str, out: Path, backbone: str, first: str, steps: int) -> SegmentationConfig:
     """The settings of a run.
 
-    Limited data is drawn by the seed, the same for both models; backbones of random weights have the size and the voxels of
-    the first pre-trained one.
+    Limited data is drawn by the seed, the same for all rows; backbones of random weights have the size and the voxels of the
+    first pre-trained one.
 
     Args:
         row: of the study.
         seed: of the run.
         scenes: folder of splits of scenes.
         out: folder of the run.
-        models: folders of the pre-trained models by name.
+        backbone: folder of the model it starts from; of no meaning to rows that start from random weights.
+        first: folder of the first pre-trained model.
         steps: of the run.
-        val_split: split whose scores go into the metrics of the run; "" for none.
     """
-    first = next(iter(models.values()))
-    untrained = row.model in (UNTRAINED, SCRATCH)
-    size = size_of(first)
-    protocol = "probe" if row.table == "probe" else "scratch" if row.model == SCRATCH else "finetune"
-    backbone = "" if row.model == SCRATCH else RANDOM + size if row.model == UNTRAINED else models[row.model]
+    size, voxel = size_of(first), load_backbone(first).voxel
+    if row.model in (UNTRAINED, SCRATCH):
+        backbone = "" if row.model == SCRATCH else RANDOM + size
+    else:
+        voxel = load_backbone(backbone).voxel
     limits = Limits(**dict(row.limits), limit_seed=seed)  # pyright: ignore[reportArgumentType]
     task = "instance" if row.table == "instances" else "semantic"
-    config = rooms20(scenes, str(out), task, limits, protocol=protocol, backbone=backbone, seed=seed)
-    changes = PROBE if row.table == "probe" else TUNE
-    voxel = load_backbone(first if untrained else backbone).voxel
-    return replace(config, voxel=voxel, size=size, steps=steps, val_split=val_split or "none", name=row.name, **changes)
+    config = rooms20(scenes, str(out), task, limits, protocol=row.protocol, backbone=backbone, seed=seed)
+    changes = PROBE if row.protocol == "probe" else {}
+    return replace(config, voxel=voxel, size=size, steps=steps, val_split="none", name=row.name, **changes)
 
 
 def size_of(folder: str) -> str:

@@ -36,6 +36,17 @@ def pretrain_once(config: PretrainConfig | ContrastConfig) -> Path:
     return pretrain_contrast(config) if isinstance(config, ContrastConfig) else pretrain(config)
 
 
+def train_once(config: SegmentationConfig) -> Path:
+    """The model folder of a downstream run, trained as far as it is not yet.
+
+    Raises:
+        CheckpointError: the folder holds a run with other settings, or that started from another backbone.
+    """
+    keep_record(Path(config.out) / RECORD, recorded(config))
+    folder = Path(config.out) / "model"
+    return folder if (folder / CONFIG).is_file() else train_segmentation(config)
+
+
 def run_once(config: SegmentationConfig, measured: Mapping[str, tuple[str, str]]) -> None:
     """Train a downstream run and measure it, as far as that is not done yet.
 
@@ -46,17 +57,15 @@ def run_once(config: SegmentationConfig, measured: Mapping[str, tuple[str, str]]
     Raises:
         CheckpointError: the folder holds a run with other settings, or that started from another backbone.
     """
-    out, settings = Path(config.out), recorded(config)
-    keep_record(out / RECORD, settings)
+    folder = train_once(config)
     for name, (scenes, split) in measured.items():
-        path, on = out / name, measured_on(scenes, split)
+        path, on = Path(config.out) / name, measured_on(scenes, split)
         if not path.is_file() or read_figures(path)["measured_on"] != on:
-            write_json(path, {"measured_on": on, **_measure(config, scenes, split)})
+            write_json(path, {"measured_on": on, **_measure(folder, config, scenes, split)})
 
 
-def _measure(config: SegmentationConfig, scenes: str, split: str) -> dict[str, Any]:
-    is_trained = (Path(config.out) / "model" / CONFIG).is_file()
-    model = load_segmentation_model(Path(config.out) / "model" if is_trained else train_segmentation(config))
+def _measure(folder: Path, config: SegmentationConfig, scenes: str, split: str) -> dict[str, Any]:
+    model = load_segmentation_model(folder)
     scores = score_scenes(model, scenes, split, progress=True)
     return {
         "metrics": _metrics(scores),

@@ -5,6 +5,7 @@ Design
 - All rows of a seed come before those of the next: a study that is cut short has whole tables with fewer seeds.
 - It may be killed at any moment; the same command goes on, inside the run that was interrupted. Tables are written after
   every run, from the figures on disk.
+- Fine-tuning starts from the linear probe of the same data, head included (LP-FT, arXiv 2202.10054).
 - Nothing is chosen by the test split: settings are constants of `rows`, and every model is measured once.
 - With `transfer` every model is also measured on scenes of another kind, as it is.
 - Pre-training runs have one seed; `--seeds` are those of heads, augmentation, fine-tuning and draws of limited data.
@@ -36,7 +37,7 @@ from splatsense.scene_study.rows import (
     pretraining,
     size_of,
 )
-from splatsense.scene_study.runs import FIGURES, TRANSFER, measured_on, pretrain_once, read_figures, run_once
+from splatsense.scene_study.runs import FIGURES, TRANSFER, measured_on, pretrain_once, read_figures, run_once, train_once
 from splatsense.scenes import list_scenes
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.studies.page import check_page, joined, markdown, write_into
@@ -159,13 +160,17 @@ class _Study:
             is_new = self._is_new(row, seed)
             if is_new:
                 _tell(f"{len(work) - left + done} of {len(work)} runs are done", start, done, left, f"{row.name}, seed {seed}")
+            if row.start:
+                train_once(self._settings(row.start, seed))
             run_once(self._settings(row, seed), self.measured)
             done += is_new
             self._write()
         return self._write(self.config.write)
 
     def _settings(self, row: Row, seed: int) -> SegmentationConfig:
-        return downstream(row, seed, self.config.scenes, self._folder(row, seed), self.models, self.config.steps, "")
+        backbone = str(self._folder(row.start, seed) / "model") if row.start else self.models.get(row.model, "")
+        first = next(iter(self.models.values()))
+        return downstream(row, seed, self.config.scenes, self._folder(row, seed), backbone, first, self.config.steps)
 
     def _folder(self, row: Row, seed: int) -> Path:
         return self.out / "runs" / row.name / f"seed-{seed}"
