@@ -8,6 +8,7 @@ from splatsense.cli import main
 from splatsense.corpora.sweethome import HomeSettings, read_home
 from splatsense.corpora.sweethome.home import parse_home
 from splatsense.corpora.sweethome.polygons import distance_inside
+from splatsense.corpora.sweethome.scene import piece_class
 from splatsense.errors import DataError, FormatError, LimitError
 from splatsense.labels import SCANNET20, SCANNET200
 from splatsense.scenes import list_scenes, load_scene
@@ -40,6 +41,22 @@ def test_a_furnished_room_becomes_a_labelled_scene(tmp_path):
     np.testing.assert_allclose(seat.min(0), [0.7, -0.7, 0], atol=0.06)
     np.testing.assert_allclose(seat.max(0), [1.3, -0.3, 0.9], atol=0.06)
     assert (scene.color[scene.semantic20 == chair] == [204, 26, 26]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Wall uplight", "lamp"),
+        ("Floor uplight", "lamp"),
+        ("Office chair -3-", "office chair"),
+        ("Cooker", "stove"),
+        ("Quux", ""),
+    ],
+)
+def test_pieces_without_a_catalogue_are_classed_by_their_names(tmp_path, name, expected):
+    piece = CHAIR.replace("catalogId='eTeks#chair' ", "").replace("'Chair'", f"'{name}'")
+    home = parse_home(home_xml(piece).encode(), "home")
+    assert piece_class(home.pieces[0]) == expected
 
 
 def test_walls_are_coloured_by_side_and_their_normals_point_outwards(tmp_path):

@@ -139,4 +139,4 @@ def test_two_processes_take_the_steps_of_one(config, scene_folder, tmp_path):
     one, two = metrics_of(whole), read_metrics(tmp_path / "two" / METRICS)
     assert one[0] == pytest.approx(two[0], rel=1e-3, abs=1e-5)
     for ours, theirs in zip(one[1:3], two[1:3], strict=True):  # then rounding grows: Adam divides by small gradients
-        assert ours == pytest.approx(theirs, rel=3e-2, abs=1e-4)
+        assert ours == pytest.approx(theirs, rel=6e-2, abs=1e-4)

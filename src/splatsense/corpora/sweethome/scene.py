@@ -43,6 +43,7 @@ OVERSAMPLING = 2.0  # samples for each voxel's area, before thinning
 MOST_SAMPLES = 40_000_000
 SKY = (0.75, 0.85, 0.95)
 VIEWS_AT_ONCE = 16
+SURFACES = ("wall", "floor", "ceiling")  # no words for furniture: a "wall uplight" is a lamp
 
 
 @dataclass(frozen=True)
@@ -190,11 +191,12 @@ def piece_class(piece: Piece) -> str:
 
 @cache
 def _class_words() -> dict[str, str]:
-    """Words that name a class, longest first, so that "office chair" comes before "chair"."""
-    words = {name: name for name in SCANNET200.names if SCANNET200.index(name) != UNLABELLED}
+    """Words that name a class of furniture, longest first, so that "office chair" comes before "chair"."""
+    words = {name: name for name in SCANNET200.names if SCANNET200.index(name) != UNLABELLED and name not in SURFACES}
     for furniture_class, name in FURNITURE_TO_SCANNET200.items():
         words |= {word.strip(): name for word in furniture_class.split("/")}
     words |= {"sofa": "couch", "television": "tv", "fridge": "refrigerator", "washbasin": "sink", "bookcase": "bookshelf"}
+    words |= {"uplight": "lamp", "cooker": "stove", "sideboard": "cabinet"}
     return dict(sorted(words.items(), key=lambda item: -len(item[0])))
 
 
