@@ -1,7 +1,7 @@
 """Segmentation of a scan of a million points, clustering of 200,000 points, and scoring of 60 scenes. The network has random
 weights: `--size` alone decides how long it takes.
 
-    python benchmarks/segmentation.py [--size tiny]
+    python benchmarks/segmentation.py [--size tiny] [--points 1000000]
 """
 
 import argparse
@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import torch
+from shared.targets import judged
 
 from splatsense.gaussian_cross.unet import UNET_SIZES
 from splatsense.labels import SCANNET20
@@ -25,6 +26,7 @@ from splatsense.segmentation.predict import predict
 
 ROOM = (5.0, 4.0, 2.5)
 SPACING = 0.02
+SEGMENTED, MEMORY, CLUSTERED, SCORED = 60, 6, 1, 120  # wanted of tiny on 2 cores: s, GB, s, s
 
 
 def rooms(count: int) -> Points:
@@ -52,7 +54,7 @@ def rooms(count: int) -> Points:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description="Segmentation of scans: seconds and memory.")
     parser.add_argument("--size", choices=UNET_SIZES, default="tiny")
     parser.add_argument("--points", type=int, default=1_000_000)
     options = parser.parse_args()
@@ -64,14 +66,15 @@ def main() -> None:
     predict(model, scan)
     seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"native: {native_level()}, {torch.get_num_threads()} threads, size {options.size}")
-    print(f"{len(scan):,} points segmented in {seconds:.1f} s, {peak:.1f} GB at most")
+    print(judged(f"{len(scan):,} points segmented", seconds, "s", SEGMENTED))
+    print(judged("largest memory until then", peak, "GB", MEMORY))
 
     rng = np.random.default_rng(0)
     centers, spread = rng.normal(size=(60, 3)) * 40, rng.choice([0.3, 1.0, 4.0], (200_000, 1))
     moved = (centers[rng.integers(60, size=200_000)] + rng.normal(size=(200_000, 3)) * spread).astype(np.float32)
     start = time.perf_counter()
     cluster_points(moved, rng.integers(3, size=200_000).astype(np.int32), 1.5, 50)
-    print(f"200,000 points clustered in {time.perf_counter() - start:.2f} s")
+    print(judged("200,000 points clustered", time.perf_counter() - start, "s", CLUSTERED))
 
     semantic, instance = rng.integers(20, size=150_000).astype(np.int16), rng.integers(40, size=150_000).astype(np.int32)
     semantic = semantic[np.argsort(instance, kind="stable")] // 2
@@ -83,7 +86,7 @@ def main() -> None:
         confusion_matrix(semantic, semantic[::-1], 20)
         evaluation.add(found, semantic, np.sort(instance))
     evaluation.report()
-    print(f"60 scenes of 150,000 points and 60 proposals scored in {time.perf_counter() - start:.1f} s")
+    print(judged("60 scenes of 150,000 points and 60 proposals scored", time.perf_counter() - start, "s", SCORED))
 
 
 if __name__ == "__main__":
