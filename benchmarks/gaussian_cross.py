@@ -25,8 +25,10 @@ from PIL import Image, ImageDraw, ImageFont
 from shared.furniture import furniture_libraries
 from shared.targets import judged
 
-from splatsense.corpora.rooms import RoomSettings
-from splatsense.corpora.rooms.build import build_rooms
+from splatsense.corpora.furniture import furniture, furniture_archives
+from splatsense.corpora.rooms import RoomSettings, make_room, record_room
+from splatsense.corpora.rooms.pieces import Pieces
+from splatsense.corpora.rooms.textures import read_textures
 from splatsense.gaussian_cross.dataset import TrainingBatch
 from splatsense.gaussian_cross.distillation import render_views
 from splatsense.gaussian_cross.pretrain import PretrainRun, open_scenes
@@ -174,9 +176,11 @@ def draw(measured: dict[str, Pairs], path: Path) -> None:
 
 def made_room(folder: Path) -> str:
     """A synthetic room."""
+    scene, settings = folder / "train_0000", RoomSettings()
     with furniture_libraries(None) as libraries:
-        build_rooms(folder / "rooms", {"train": 1}, RoomSettings(), libraries)
-    return str(folder / "rooms")
+        pieces, textures = Pieces(furniture(libraries), "train"), read_textures(furniture_archives(libraries), "train")
+        record_room(make_room("train", 0, pieces, textures, settings), settings, scene)
+    return str(scene)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Making triplets: milliseconds per object by step, and objects per second of a whole build with 1 and 2 workers.
 
-    python benchmarks/triplets.py [--corpus furniture:FOLDER] [--objects 24] [--fits 2]
+    python benchmarks/triplets.py [--corpus furniture:FOLDER] [--objects 16] [--fits 2]
 
 Steps are timed in this process on one thread; builds use `method="surface"` and include starting the
 workers. Objects are spread evenly over the corpus; those that cannot be read are left out.
@@ -103,7 +103,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", help="as `splatsense triplets build` takes it; by default the furniture that is at hand")
-    parser.add_argument("--objects", type=int, default=24)
+    parser.add_argument("--objects", type=int, default=16)
     parser.add_argument("--fits", type=int, default=2)
     parser.add_argument("--part", choices=("steps", "builds", "all"), default="all")
     arguments = parser.parse_args()

@@ -6,14 +6,10 @@ def judged(what: str, value: float, unit: str, limit: float, at_least: bool = Fa
 
     Args:
         what: is measured, with what has to be known to compare it.
-        value: in `unit`.
+        value: in `unit`; a whole number when it is a count.
         limit: the most it may be, or with `at_least` the least.
     """
     met = value >= limit if at_least else value <= limit
     wanted = f"{'at least' if at_least else 'at most'} {limit:g} {unit}".rstrip()
-    return f"{what:<64} {value:>9,.{digits(value)}f} {unit:<10} wanted {wanted:<22} {'met' if met else 'MISSED'}"
-
-
-def digits(value: float) -> int:
-    """Decimals that leave three figures, two at most."""
-    return 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    decimals = 0 if isinstance(value, int) or abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{what:<64} {value:>9,.{decimals}f} {unit:<10} wanted {wanted:<22} {'met' if met else 'MISSED'}"
