@@ -177,6 +177,8 @@ def draw(measured: dict[str, Pairs], path: Path) -> None:
 def made_room(folder: Path) -> str:
     """A synthetic room."""
     scene, settings = folder / "train_0000", RoomSettings()
+    if scene.exists():
+        return str(scene)
     with furniture_libraries(None) as libraries:
         pieces, textures = Pieces(furniture(libraries), "train"), read_textures(furniture_archives(libraries), "train")
         record_room(make_room("train", 0, pieces, textures, settings), settings, scene)
