@@ -15,7 +15,7 @@ import numpy as np
 from splatsense.corpora.furniture import INSTALLED
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
-from furniture_libraries import DEFAULT_SIZE, SIZES, write_libraries
+from box_furniture import DEFAULT_SIZE, SIZES, write_libraries
 
 PLACES = (INSTALLED, Path("cache"))  # of an installed Sweet Home 3D, and where the commands that need furniture fetch it to
 BOXES = "splatsense-boxes-"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from furniture_libraries import write_libraries
+from box_furniture import write_libraries
 from splatsense.corpora.furniture import furniture, furniture_archives
 from splatsense.corpora.rooms.pieces import Pieces
 from splatsense.corpora.rooms.textures import Texture, read_textures
