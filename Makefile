@@ -23,7 +23,7 @@ lint: $(VENV)/installed-dev  ## ruff and pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/installed-dev  ## every benchmark, one after the other
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; echo; done
 
 fuzz: $(VENV)/installed-dev  ## damage files of every format for MINUTES minutes and see that the readers hold
 	$(BIN)/python tools/fuzz.py --minutes $(MINUTES)

@@ -28,6 +28,7 @@ from rasteriser.contestants import (
     with_threads,
 )
 from rasteriser.scene import Scene, blended_pairs, flops_per_pair, matmul_flops
+from shared.targets import judged
 
 from splatsense.native import LEVELS, load_native, native_level
 from splatsense.render import native, reference
@@ -70,9 +71,7 @@ class Target:
         if (title, self.contestant) not in times or (title, self.over) not in times:
             return ""
         ratio = times[title, self.contestant] / times[title, self.over]
-        met = ratio >= self.limit if self.at_least else ratio <= self.limit
-        wanted = f"at {'least' if self.at_least else 'most'} {self.limit}"
-        return f"{title:26} {self.what:34} {ratio:6.2f}  wanted {wanted:13} {'met' if met else 'MISSED'}"
+        return judged(f"{title:26} {self.what}", ratio, "x", self.limit, self.at_least)
 
 
 TARGETS = (
@@ -114,10 +113,8 @@ def main(arguments: Arguments) -> None:
         f"{'scene':26} {'pass':8} {'backend':10} {'median ms':>9} {'quartiles':>17} {'ratio':>6} {'Mpairs/s':>8} {'of mm':>6}"
     )
     both: Figures = {}
-    for size, backward in itertools.product(SIZES, (False, True)):
-        n, width, height, features = size
-        scene = Scene.random(n, width, height, features)
-        pairs = blended_pairs(scene)
+    scenes = [(size, scene := Scene.random(*size), blended_pairs(scene)) for size in SIZES]
+    for (size, scene, pairs), backward in itertools.product(scenes, (False, True)):
         times = measure(contestants, scene, arguments.repeats, backward)
         if arguments.neighbours:
             with busy_processes(arguments.neighbours):
@@ -126,7 +123,7 @@ def main(arguments: Arguments) -> None:
             low, median, high = statistics.quantiles(values, n=4)
             ratio = median / statistics.median(times["native"])
             rate = pairs / median * 1e3
-            fraction = rate * flops_per_pair(4 + features, backward) / peak
+            fraction = rate * flops_per_pair(4 + size[3], backward) / peak
             figures = f"{median:9.2f} {low:8.2f} {high:8.2f} {ratio:6.2f} {rate / 1e6:8.1f} {fraction:6.1%}"
             print(f"{title_of(size):26} {'fwd+bwd' if backward else 'fwd':8} {name:10} {figures}", flush=True)
             if backward:

@@ -17,11 +17,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+from shared.targets import judged
 
 from splatsense.library.index import read_index, write_index
 from splatsense.library.records import Embeddings, Revision
 
 REVISION = Revision(bytes(16), 0)
+COLD_START, QUERY, MEMORY = 4.0, 20, 1500  # wanted on 2 cores: s, ms, MB
 INDEX_CODE = """
 import resource, sys, time
 from splatsense import Library
@@ -59,13 +61,13 @@ def indexing(library: Path, model: str, folder: Path) -> None:
     )
     indexed, failed, seconds, kilobytes = done.stdout.split()
     print(f"index {indexed} assets ({failed} failed): {float(seconds):.1f} s, {int(indexed) / float(seconds):.1f} assets/s")
-    print(f"largest resident memory of indexing: {int(kilobytes) / 1e3:,.0f} MB")
+    print(judged("largest resident memory of indexing", int(kilobytes) / 1e3, "MB", MEMORY))
 
 
 def cold_start(library: Path, model: str, repeats: int = 5) -> None:
     command = [sys.executable, "-m", "splatsense", "search", str(library), "a wooden chair", "--model", model]
     seconds = median_seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), repeats)
-    print(f"`splatsense search` in a new process: {seconds:.2f} s")
+    print(judged("`splatsense search` in a new process, median", seconds, "s", COLD_START))
 
 
 def nearest(path: Path, rows: int, dim: int = 384, k: int = 10) -> None:
@@ -77,7 +79,7 @@ def nearest(path: Path, rows: int, dim: int = 384, k: int = 10) -> None:
     if index is None:
         raise SystemExit(f"{path}: what was just written cannot be read")
     seconds = median_seconds(lambda: index.top_k(vectors[0], k), 20)
-    print(f"best {k} of {rows:,} assets, {dim} dimensions: {seconds * 1e3:.1f} ms")
+    print(judged(f"best {k} of {rows:,} assets, {dim} dimensions, median", seconds * 1e3, "ms", QUERY))
 
 
 def median_seconds(job, repeats: int) -> float:

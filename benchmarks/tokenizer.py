@@ -14,6 +14,7 @@ from collections.abc import Callable
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from shared.targets import judged
 from torch import Tensor
 
 from splatsense.clip_gs.patches import SERIAL_BITS, group_patches
@@ -21,6 +22,8 @@ from splatsense.geometry.neighbours import k_nearest_neighbours, k_nearest_neigh
 from splatsense.geometry.sampling import farthest_point_sampling, farthest_point_sampling_reference
 from splatsense.geometry.serialize import serial_order, serial_order_reference, sort_lists, sort_lists_reference
 from splatsense.native import native_level
+
+WANTED = 40  # ms for 10,000 Gaussians in 512 patches of 64, on 2 cores
 
 ORDERS = ("xyz", "hilbert", "z")
 
@@ -74,6 +77,8 @@ def profile(points: Tensor, patches: int, size: int, repeats: int) -> None:
         plain = milliseconds(reference, 1)[1]
         print(f"  {name:<26}{median:>8.2f} ms ({least:.2f} at best)   plain PyTorch {plain:>8.1f} ms")
     print(f"  {'all of it':<26}{total[0]:>8.2f} ms ({total[1]:.2f} at best)   {len(points) / total[0] * 1e3:,.0f} objects/s")
+    if points.shape[:2] == (1, 10_000) and (patches, size) == (512, 64):
+        print(judged("  grouping of one object, median", total[0], "ms", WANTED))
 
 
 def main() -> None:
