@@ -80,7 +80,7 @@ def segment_file(count: int) -> None:
         write_points(path, scan.coord.numpy(), (255 * scan.color).byte().numpy())
         start = time.perf_counter()
         segment(path, Path(folder) / "out")
-            seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start
     print(judged(f"{count:,} points of a file by `splatsense segment`", seconds, "s", SEGMENTED))
     print(judged("largest memory until then", peak_gigabytes(), "GB", MEMORY))
 
