@@ -162,7 +162,7 @@ def test_transfer_needs_labels(finished, rooms, backbones, tmp_path):
     config = SceneStudyConfig(str(rooms), str(tmp_path / "out"), given, split="val", transfer=str(tmp_path / "scenes"))
     with pytest.raises(DataError, match=r"bare/segment20\.npy: does not exist"):
         study(config)
-    with pytest.raises(FormatError, match="holds no scene"):
+    with pytest.raises(FormatError, match=r"val: holds no scene .*holds scenes"):
         study(replace(config, transfer=str(tmp_path)))
 
 

@@ -132,8 +132,8 @@ def _measured(config: SceneStudyConfig) -> dict[str, tuple[str, str]]:
     """Folder and split of what every model is measured on, by the name of its file of figures."""
     measured = {FIGURES: (config.scenes, config.split)}
     if config.transfer:
-        has_split = any(Path(config.transfer, config.split).glob("*/coord.npy"))
-        measured[TRANSFER] = (config.transfer, config.split if has_split else "")
+        holds_scenes = any(Path(config.transfer).glob("*/coord.npy"))
+        measured[TRANSFER] = (config.transfer, "" if holds_scenes else config.split)
     arrays = ["segment20.npy", *(["instance.npy"] if "instances" in config.tables else [])]
     lacking = [scene / name for place in measured.values() for scene in list_scenes(*place) for name in arrays]
     lacking = [path for path in lacking if not path.is_file()]
