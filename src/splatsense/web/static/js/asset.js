@@ -143,6 +143,7 @@ function factTable(asset) {
   return table([
     ["Gaussians", asset.gaussians.toLocaleString("en")],
     ["Extent", extent ?? ""],
+    ...(asset.up ? [["Up", `${asset.up}, as was said when it was added`]] : []),
     ["File", bytes(asset.bytes)],
     ["Folder", asset.folder],
     ["Added", new Date(1000 * asset.added).toLocaleString()],

@@ -131,7 +131,7 @@ export class MapPage {
 
   paintPoint(pen, index, x, y, side) {
     const tint = this.colors.get(this.points.tag[index]) ?? OTHERS;
-    const picture = side ? this.picture(this.points.ids[index]) : null;
+    const picture = side ? this.picture(index) : null;
     if (picture?.complete && picture.naturalWidth) {
       pen.save();
       pen.beginPath();
@@ -161,14 +161,20 @@ export class MapPage {
     pen.stroke();
   }
 
-  picture(id) {
-    if (!this.pictures.has(id)) {
+  picture(index) {
+    const address = this.address(index);
+    if (!this.pictures.has(address)) {
       const image = new Image();
       image.addEventListener("load", () => this.draw());
-      image.src = thumbnail({ id, version: "" });
-      this.pictures.set(id, image);
+      image.src = address;
+      this.pictures.set(address, image);
     }
-    return this.pictures.get(id);
+    return this.pictures.get(address);
+  }
+
+  /** Of a point's thumbnail. */
+  address(index) {
+    return thumbnail({ id: this.points.ids[index], version: this.points.versions[index] });
   }
 
   listen() {
@@ -268,10 +274,10 @@ export class MapPage {
     this.canvas.style.cursor = index < 0 ? "grab" : "pointer";
     this.draw();
     if (index < 0) return;
-    const id = this.points.ids[index], tag = this.points.labels[this.points.tag[index]] ?? "";
+    const tag = this.points.labels[this.points.tag[index]] ?? "";
     if (aloud) this.said.textContent = `${this.points.names[index]}, ${tag}`;
     this.tip.replaceChildren(
-      el("img", { src: thumbnail({ id, version: "" }), alt: "", width: 96, height: 96 }),
+      el("img", { src: this.address(index), alt: "", width: 96, height: 96 }),
       el("span", {}, el("strong", {}, this.points.names[index]), el("span", { class: "muted" }, tag)));
     const [x, y] = this.place(index);
     this.tip.style.left = `${Math.max(4, Math.min(this.size.width - 200, x + (this.points.ids.length <= PICTURES ? 52 : 18)))}px`;
