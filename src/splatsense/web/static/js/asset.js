@@ -1,7 +1,7 @@
 // The page of one asset: live view, tags, facts, neighbours, statistics, downloads.
 import { get, thumbnail } from "./api.js";
 import { card } from "./card.js";
-import { brief, byId, bytes, count, el } from "./dom.js";
+import { brief, byId, bytes, count, el, notice } from "./dom.js";
 import { SceneTools } from "./scene.js";
 
 export class AssetPage {
@@ -21,7 +21,7 @@ export class AssetPage {
       this.show(asset, library);
     } catch (error) {
       if (this.opened !== opened) return;
-      this.root.replaceChildren(el("p", { class: "status error", role: "alert" }, error.message), el("p", {}, el("a", { href: "#/" }, "Back to the search")));
+      this.root.replaceChildren(notice(error.message, true));
     }
   }
 

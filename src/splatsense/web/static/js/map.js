@@ -1,6 +1,6 @@
 // The map: every asset as a point, similar ones close together. Drag to move, wheel or pinch to zoom, click to open.
 import { get, thumbnail } from "./api.js";
-import { byId, count, el } from "./dom.js";
+import { byId, count, el, notice } from "./dom.js";
 import { color } from "./theme.js";
 
 const TAG_COLORS = ["#3b7dd8", "#d9822b", "#3a9e6e", "#b8559b", "#8a6fd1", "#c2504f", "#2f9fb0", "#9a8b2f"];
@@ -31,7 +31,7 @@ export class MapPage {
     try {
       this.points = await get("map");
     } catch (error) {
-      this.status.replaceChildren(el("span", { class: "error" }, error.message));
+      this.root.replaceChildren(notice(error.message, true));
       return;
     }
     this.view = this.whole();
@@ -39,7 +39,11 @@ export class MapPage {
     this.hidden = new Set();
     this.colorTags();
     const number = this.points.ids.length;
-    this.status.textContent = number ? `${count(number, "asset")} by similarity: the embeddings on their two directions of largest variance.` : "This library is empty.";
+    if (number === 0) {
+      this.root.replaceChildren(notice("This library is empty."));
+      return;
+    }
+    this.status.textContent = `${count(number, "asset")} by similarity: the embeddings on their two directions of largest variance.`;
     this.listen();
     this.resize();
   }
@@ -125,11 +129,15 @@ export class MapPage {
       if (x > -40 && y > -40 && x < width + 40 && y < height + 40 && this.isShown(index)) inSight.push([index, x, y]);
     }
     const side = inSight.length <= PICTURES ? Math.min(72, Math.max(36, Math.sqrt((width * height) / (inSight.length + 1)) * 0.5)) : 0;
-    for (const [index, x, y] of inSight) this.paintPoint(pen, index, x, y, index === this.selected ? side * 1.3 : side);
-    if (this.selected >= 0) this.mark(pen, ...this.place(this.selected), side);
+    const paper = color("paper");
+    for (const [index, x, y] of inSight) if (index !== this.selected) this.paintPoint(pen, index, x, y, side, paper);
+    if (this.selected < 0 || !this.isShown(this.selected)) return;
+    const [x, y] = this.place(this.selected);
+    this.paintPoint(pen, this.selected, x, y, 1.3 * side, paper);
+    this.mark(pen, x, y, side);
   }
 
-  paintPoint(pen, index, x, y, side) {
+  paintPoint(pen, index, x, y, side, paper) {
     const tint = this.colors.get(this.points.tag[index]) ?? OTHERS;
     const picture = side ? this.picture(index) : null;
     if (picture?.complete && picture.naturalWidth) {
@@ -138,6 +146,9 @@ export class MapPage {
       pen.roundRect(x - side / 2, y - side / 2, side, side, 8);
       pen.clip();
       pen.drawImage(picture, x - side / 2, y - side / 2, side, side);
+      pen.globalCompositeOperation = "multiply"; // their white becomes paper, as on cards
+      pen.fillStyle = paper;
+      pen.fillRect(x - side / 2, y - side / 2, side, side);
       pen.restore();
       pen.strokeStyle = tint;
       pen.lineWidth = 1.5;

@@ -110,7 +110,7 @@ export class SceneTools {
     this.list(name === "classes"
       ? legend.classes.map((one) => [one.color, one.name, `${(100 * one.share).toFixed(1)} %`])
       : legend.instances.map((one) => [one.color, one.class, one.score.toFixed(2)]), name);
-    this.say(`Click a point to hear what it is; with the keyboard, put the cross on it and press Enter.`);
+    this.say("Click a point to learn what it is. Or turn the view until the cross in its middle is on it, and press Enter.");
   }
 
   /** A Gaussian was chosen in the view. */
