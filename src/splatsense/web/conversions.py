@@ -73,7 +73,8 @@ class Conversions:
         self._folder.cleanup()
 
     def _made(self, asset: Asset, suffix: str, normalized: bool) -> Path:
-        path = Path(self._folder.name) / f"{asset.sha256}{f'-view-{asset.up}' if normalized else ''}{suffix}"
+        stem = f"{asset.sha256}-view{asset.up or ''}" if normalized else asset.sha256
+        path = Path(self._folder.name) / f"{stem}{suffix}"
         if self._lend(path):
             return path
         with self._converting:

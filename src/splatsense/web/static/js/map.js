@@ -1,6 +1,6 @@
 // The map: every asset as a point, similar ones close together. Drag to move, wheel or pinch to zoom, click to open.
 import { get, thumbnail } from "./api.js";
-import { byId, count, el, notice } from "./dom.js";
+import { byId, count, dot, el, notice } from "./dom.js";
 import { color } from "./theme.js";
 
 const TAG_COLORS = ["#3b7dd8", "#d9822b", "#3a9e6e", "#b8559b", "#8a6fd1", "#c2504f", "#2f9fb0", "#9a8b2f"];
@@ -298,10 +298,4 @@ export class MapPage {
   go(index) {
     location.hash = `#/asset/${this.points.ids[index]}`;
   }
-}
-
-function dot(tint) {
-  const mark = el("span", { class: "dot" });
-  mark.style.backgroundColor = tint;
-  return mark;
 }

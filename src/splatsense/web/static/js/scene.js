@@ -1,6 +1,6 @@
 // What models see in a scene: likeness to a point, classes and instances, painted onto the Gaussians of the viewer.
 import { get, getBytes, post, remove } from "./api.js";
-import { el } from "./dom.js";
+import { dot, el } from "./dom.js";
 import { isOver, watch } from "./jobs.js";
 
 const MODES = [
@@ -192,9 +192,3 @@ export class SceneTools {
 const heat = (darkest) => el("div", { class: "heat" },
   el("span", { class: "muted" }, `≤ ${Number(darkest).toFixed(2)}`), el("span", { class: "ramp" }),
   el("span", { class: "muted" }, "1.00"), el("span", { class: "hidden" }, "cosine of the features"));
-
-function dot(tint) {
-  const mark = el("span", { class: "dot" });
-  mark.style.backgroundColor = tint;
-  return mark;
-}
