@@ -284,6 +284,24 @@ def test_a_good_and_a_broken_file_are_uploaded(open_page, tmp_path):
     assert page.locator(".job").count() == 0
 
 
+def test_an_empty_library_says_what_to_do(browser, indexed, tmp_path):
+    with Library(tmp_path / "library") as library, serving(library) as address, own_page(browser, address) as page:
+        shutil.copy(next(indexed.glob("labels-*.npy")), library.path)
+        page.locator("#status", has_text="This library is empty").wait_for()
+        assert page.locator("#filters").is_hidden()
+        page.locator("#welcome-button").click()
+        page.locator("#add-dialog[open]").wait_for()
+        page.keyboard.press("Escape")
+        page.locator("nav a", has_text="Map").click()
+        page.locator("#page-map .notice", has_text="This library is empty").wait_for()
+        page.locator(".notice a", has_text="Back to the search").click()
+        page.locator("#welcome").wait_for()
+        drop(page, "#drop-add", [OBJECTS / "stool.splat"])
+        page.locator("#results .card", has_text="stool").wait_for()
+        assert page.locator("#welcome").is_hidden()
+        assert page.locator("#filters").is_visible()
+
+
 def test_indexing_a_folder_is_watched_and_cancelled(browser, library_copy, tmp_path):
     from web.test_jobs import SlowModel
 

@@ -82,7 +82,8 @@ class Ingest:
                  draw: bool = False, up: Up | None = None) -> None:  # fmt: skip
         self.report = AddReport()
         self._store, self._model, self._on_error, self._retry = store, model, on_error, retry
-        self._read_file, self._draw, self._up = read, draw, up
+        self._read_file, self._draw = read, draw
+        self._up: Up | None = up
         self._reading: deque[tuple[SeenFile, Axis | None, Future[Reading]]] = deque()
         self._batch: list[tuple[SeenFile, Axis | None, Reading]] = []
 
