@@ -75,6 +75,19 @@ def test_an_object_s_thumbnail_has_y_up(z_up):
         assert np.array_equal(np.asarray(thumbnails.draw(thing, 128)), drawn.over(thumbnails.WHITE))
 
 
+def test_nothing_of_a_cube_or_a_room_is_cut_off(z_up):
+    """Their corners lie outside the field of view of the cameras that are zoomed."""
+    corners = torch.cartesian_prod(*[torch.linspace(-1, 1, 12)] * 3)
+    quats = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(len(corners), 4)
+    sizes, grey = torch.full_like(corners, 0.08), torch.full_like(corners, 0.3)
+    cube = Gaussians.from_rgb(corners, quats, sizes, torch.ones(len(corners)), grey)
+    for thing in (cube, z_up):
+        picture = gray(thumbnails.draw(thing, 128))
+        rows, columns = (np.flatnonzero((picture < 250).any(axis)) for axis in (1, 0))
+        assert min(rows[0], columns[0], 127 - rows[-1], 127 - columns[-1]) >= 1
+        assert max(rows[-1] - rows[0], columns[-1] - columns[0]) > 100
+
+
 def test_orbits_take_any_axis_for_up(z_up):
     reference = orbit("y", 5, 64, 30.0, 40.0)
     assert torch.equal(reference.world_to_camera, Cameras.orbit(5, 64, 30.0, 40.0).world_to_camera)

@@ -6,7 +6,7 @@ that its help needs no torch.
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -23,6 +23,7 @@ Suffix = Annotated[str, tyro.conf.arg(metavar="SUFFIX", help=f"Format of the fil
 Labels = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL...")]
 StoreUrl = Annotated[str | None, tyro.conf.arg(metavar="URL")]
 Sheet = Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")]
+Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]  # as in geometry/upright.py
 
 
 def add(
@@ -31,6 +32,7 @@ def add(
     retry: bool = False,
     model: str = "clip-gs-tiny",
     thumbnails: bool = True,
+    up: Up | None = None,
     store: StoreUrl = None,
     ray: str | None = None,
 ) -> int:
@@ -44,6 +46,8 @@ def add(
         retry: Try files again that failed before and have not changed since.
         model: A bundled model's name, or the folder of one.
         thumbnails: Draw thumbnails now; otherwise each is drawn when it is first asked for.
+        up: Which axis of these files points up; remembered, also for views. What was indexed with another one is indexed again.
+            auto forgets it: y is up, but for rooms whose floor shows another.
         store: postgresql://USER@HOST/DATABASE of a library that machines share; the folder then holds caches only.
         ray: Embed on a Ray cluster: "auto", "ray://host:10001", or "local" for one on this machine.
     """
@@ -54,7 +58,7 @@ def add(
         raise DataError("add: name at least one file or folder to index.")
     start = time.monotonic()
     with Library(library, model, store=store) as opened:
-        report = opened.add(paths, retry=retry, draw=thumbnails, ray=ray)
+        report = opened.add(paths, retry=retry, draw=thumbnails, ray=ray, up=up)
         print(f"{report.indexed:,} indexed, {report.skipped:,} already indexed, {len(report.failed):,} failed.")
         print(f"{short_path(opened.path)} holds {counted(len(opened), 'asset')}; took {time.monotonic() - start:,.1f} s.")
     if report.failed:

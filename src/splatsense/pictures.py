@@ -21,7 +21,7 @@ from splatsense.gaussians import Gaussians, quaternion_to_matrix
 OUTLIER_FRACTION = 0.002  # of the means at both ends of every axis, which do not count for the object's size
 LIGHT = (-0.35, -0.8, -0.5)  # towards the light, in the camera's axes: left, above, behind the camera
 AMBIENT = 0.7  # how bright a surface is that the light does not reach
-PROBE_SIZE, VISIBLE = 64, 0.1  # a first small picture finds the object: pixels of at least this alpha
+PROBE_SIZE, PROBE_FIELD, VISIBLE = 96, 1.5, 0.1  # a first small, wider picture finds the object: pixels of at least this alpha
 FILL = 0.9  # of the picture's side that the object's larger side takes
 
 
@@ -73,9 +73,12 @@ def zoomed(gaussians: Gaussians, cameras: Cameras) -> Cameras:
     from splatsense.render import render
 
     size = cameras.width
-    scale = torch.tensor([PROBE_SIZE / size, PROBE_SIZE / size, 1.0])[:, None]
-    probe = render(gaussians, Cameras(cameras.world_to_camera, cameras.K * scale, PROBE_SIZE, PROBE_SIZE))
+    K = cameras.K.clone()
+    K[:, :2, :2] *= PROBE_SIZE / size / PROBE_FIELD
+    K[:, :2, 2] *= PROBE_SIZE / size
+    probe = render(gaussians, Cameras(cameras.world_to_camera, K, PROBE_SIZE, PROBE_SIZE))
     center, zoom = _frame((probe.alpha.amax(0) > VISIBLE).numpy())
+    center, zoom = 0.5 + (center - 0.5) * PROBE_FIELD, zoom / PROBE_FIELD  # as the given cameras see it
     K = cameras.K.clone()
     K[:, :2, :2] *= zoom
     K[:, :2, 2] = size * (torch.from_numpy(0.5 - center) * zoom + 0.5)

@@ -4,6 +4,7 @@ Design
 - Most files do not say which axis is up. Objects have y up here, and no shape tells a table from a cupboard on its side.
 - A scan of a room often has z up. It is told by what objects do not have together: at least `SCENE_GAUSSIANS` Gaussians, the
   size of a room in metres (or cm, mm), a floor that is seen, and things that stand on it. `segment` looks for the same floor.
+- Whoever knows better says so: `splatsense add --up`, `render --up`.
 - Pictures turn their cameras, so no spherical harmonics have to be rotated.
 """
 
@@ -53,6 +54,11 @@ def turn_to_y(up: Axis) -> Float[Tensor, "3 3"]:
     turn[2, (axis + 1) % 3] = sign
     turn[0, (axis + 2) % 3] = 1
     return turn
+
+
+def stood_up(gaussians: Gaussians, up: Axis | None) -> Gaussians:
+    """The asset with y up, where `up` points up in its file; None if nobody said so: as it is."""
+    return gaussians if up in (None, "y") else gaussians.transform(rotation=turn_to_y(up))
 
 
 def orbit(up: Axis, views: int, size: int, elevation: float, azimuth: float, fov: float = 35.0) -> Cameras:

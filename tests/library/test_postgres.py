@@ -91,6 +91,20 @@ def test_errors_say_what_to_do(postgres, postgres_server, tmp_path, model, monke
         Library(tmp_path / "a", model, store=postgres)
 
 
+def test_a_library_of_the_second_version_is_migrated(postgres, folder, tmp_path, model):
+    with Library(tmp_path / "library", model, store=postgres, isolated=False) as library:
+        library.add(folder, progress=False)
+        assets = library.assets()
+    sql(postgres, "ALTER TABLE assets DROP COLUMN up; UPDATE library SET version = 2")
+    for _ in range(2):
+        with Library(tmp_path / "library", model, store=postgres, isolated=False) as library:
+            assert library.assets() == assets
+            assert library.verify(contents=True).problems == []
+    with Library(tmp_path / "library", model, store=postgres, isolated=False) as library:
+        assert library.add(folder, progress=False, up="z").indexed == 9
+        assert {asset.up for asset in library.assets()} == {"z"}
+
+
 def test_a_closed_library_stays_closed(postgres, tmp_path, model):
     library = Library(tmp_path / "library", model, store=postgres)
     library.close()

@@ -193,7 +193,7 @@ def first(tmp_path, folder, model) -> Path:
     db = sqlite3.connect(path / "library.sqlite", isolation_level=None)
     db.executescript(FIRST_SCHEMA)
     db.execute("ATTACH ? AS new", (str(tmp_path / "new" / "library.sqlite"),))
-    db.execute("INSERT INTO assets SELECT * FROM new.assets")
+    db.execute("INSERT INTO assets SELECT id, sha256, status, error, gaussians, bounds, added FROM new.assets")
     db.execute("INSERT INTO files SELECT id, asset_id, CAST(path AS TEXT), CAST(relative_path AS TEXT), name, size, mtime_ns "
                "FROM new.files")  # fmt: skip
     db.execute("INSERT INTO embeddings SELECT model, asset_id, vector FROM new.embeddings")
@@ -218,6 +218,25 @@ def test_an_old_library_is_backed_up_and_migrated(first, tmp_path, folder, model
     (first / "library.sqlite").write_bytes(before)  # going back to the old file, the backup is kept as it is
     with Library(first, model) as library:
         assert len(library) == 9
+
+
+def test_a_library_of_the_second_version_is_migrated(tmp_path, folder, model):
+    """Its tables are those of now without what is said to be up."""
+    with Library(tmp_path / "library", model, isolated=False) as library:
+        library.add(folder, progress=False)
+        assets, found = library.assets(), library.search("red", k=9)
+    database = sqlite3.connect(tmp_path / "library" / "library.sqlite", isolation_level=None)
+    database.executescript("ALTER TABLE assets DROP COLUMN up; PRAGMA user_version = 2;")
+    database.close()
+    with Library(tmp_path / "library", model, isolated=False) as library:
+        assert library.assets() == assets
+        assert library.search("red", k=9) == found
+        assert library.verify(contents=True).problems == []
+        assert library.add(folder, progress=False, up="z").indexed == 9
+        assert {asset.up for asset in library.assets()} == {"z"}
+    backup = sqlite3.connect(tmp_path / "library" / "library.sqlite.v2.bak")
+    assert backup.execute("SELECT count(*) FROM embeddings").fetchone() == (9,)
+    backup.close()
 
 
 def test_a_migration_that_fails_changes_nothing(first, model, monkeypatch):

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from library.color_model import ColorModel
 from splatsense.cli import main
 from splatsense.errors import DataError, FormatError, LibraryError
-from splatsense.library import Library, duplicates
+from splatsense.library import Library, duplicates, transfer
 from splatsense.library.contact_sheet import SheetRow, write_contact_sheet
 from splatsense.library.export_listing import read_listing
 from splatsense.library.thumbnails import thumbnail_path
@@ -136,7 +136,7 @@ def test_files_that_changed_are_left_out_of_an_export_and_reported(filled, folde
         asset.path.write_bytes(third.path.read_bytes())
     done = filled.export(tmp_path / "export")
     assert (done.assets, done.embeddings, done.files, done.side_files) == (10, 9, 9, 0)
-    assert done.changed == (first.path,)
+    assert done.left_out == ((first.path, "has changed since it was indexed"),)
     assert not (tmp_path / "export" / "assets" / first.sha256).exists()
     with Library(tmp_path / "imported", model) as imported:
         assert imported.import_from(tmp_path / "export").embeddings == 9
@@ -247,19 +247,77 @@ def test_embeddings_that_are_none_are_not_imported(filled, tmp_path, model, valu
         assert imported.models() == []
 
 
+def before_each_copy(monkeypatch, action) -> None:
+    """Do something when an export has listed an asset's files and is about to copy one."""
+    copy = transfer._copy
+
+    def copy_after(source, target):
+        action(source)
+        return copy(source, target)
+
+    monkeypatch.setattr(transfer, "_copy", copy_after)
+
+
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_others_write_while_an_export_copies_files(filled, tmp_path, monkeypatch):
-    copy = shutil.copyfile
-
-    def write_meanwhile(source, target):
+    def write_meanwhile(source):
         thread = threading.Thread(target=filled.forget, args=([tmp_path / "nowhere"],), daemon=True)
         thread.start()
         thread.join(SECONDS)
         assert not thread.is_alive(), "the database is locked"
-        return copy(source, target)
 
-    monkeypatch.setattr(shutil, "copyfile", write_meanwhile)
+    before_each_copy(monkeypatch, write_meanwhile)
     assert filled.export(tmp_path / "export").files == 10
+
+
+def test_an_export_goes_on_past_files_that_vanish_meanwhile(filled, folder, tmp_path, model, monkeypatch, store, capsys):
+    first, second, third = filled.assets()[:3]
+    note, picture = second.path.with_suffix(".txt"), filled.thumbnail(third)
+    note.write_text("a note")
+    shutil.copy(third.path, folder / "zz copy.splat")  # a copy that is still there serves
+    filled.add(folder, progress=False)
+    going = {first.path, note, picture, third.path}
+
+    before_each_copy(monkeypatch, lambda source: source.unlink() if source in going else None)
+    done = filled.export(tmp_path / "export")
+    assert (done.assets, done.embeddings, done.files, done.side_files) == (10, 9, 9, 0)
+    assert set(done.left_out) == {(first.path, "is gone"), (note, "is gone")}
+    assert not any(path.exists() for path in going)
+    with Library(tmp_path / "imported", model) as imported:
+        assert imported.import_from(tmp_path / "export").files == 9
+        report = imported.verify(contents=True)
+        assert (report.problems, report.changed) == ([], [])
+        assert [asset.sha256 for asset in report.missing] == [first.sha256]
+    capsys.readouterr()
+    given = [str(filled.path), *(["--store", store] if store else [])]
+    assert main(["library", "export", *given, str(tmp_path / "again")]) == 1  # one that was gone from the start is reported too
+    shown = capsys.readouterr().out
+    assert "10 assets, 9 embeddings and 9 files exported" in shown
+    assert "1 file left out" in shown
+    assert f"{first.path.name}  is gone" in shown
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_an_export_goes_on_past_files_that_cannot_be_read(filled, tmp_path, monkeypatch):
+    """A folder in the place of a file is one that root cannot read either."""
+    first = filled.assets()[0]
+
+    def replace(source):
+        if source == first.path:
+            source.unlink()
+            source.mkdir()
+
+    before_each_copy(monkeypatch, replace)
+    done = filled.export(tmp_path / "export")
+    assert (done.files, done.left_out) == (9, ((first.path, "cannot be read (Is a directory)"),))
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_an_export_ends_where_it_cannot_be_written(filled, tmp_path, monkeypatch):
+    before_each_copy(monkeypatch, lambda source: shutil.rmtree(next(tmp_path.glob(".export.*.tmp"))))
+    with pytest.raises(LibraryError, match="not exported"):
+        filled.export(tmp_path / "export")
+    assert not list(tmp_path.glob("*export*"))
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)

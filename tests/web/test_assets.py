@@ -73,6 +73,24 @@ def test_the_viewer_gets_the_asset_centred_with_a_half_extent_of_one(shared_clie
     assert np.allclose(shown.means.numpy(), expected.means.numpy(), atol=1e-3)
 
 
+def test_the_viewer_gets_the_asset_as_it_was_said_to_stand(client, objects, tmp_path):
+    path = objects / "things" / "forkLift.splat"
+    before = asset_named(client, "fork lift")
+    picture = client.get(f"/api/assets/{before['id']}/thumbnail").content
+    assert (before["up"], client.get(f"/api/assets/{before['id']}/view.spz").status_code) == (None, 200)
+    library = client.app.state.services.library
+    assert library.add(path, progress=False, up="-z").indexed == 1
+    client.app.state.services.catalogue.expire()
+    asset = asset_named(client, "fork lift")
+    assert (asset["id"], asset["up"], asset["bounds"]) == (before["id"], "-z", before["bounds"])
+    assert asset["version"] != before["version"]
+    assert client.get(f"/api/assets/{asset['id']}/thumbnail").content != picture
+    (tmp_path / "view.spz").write_bytes(client.get(f"/api/assets/{asset['id']}/view.spz").content)
+    expected = splatsense.load(path).normalized(OUTLIER_FRACTION).means.numpy()
+    assert np.allclose(splatsense.load(tmp_path / "view.spz").means.numpy()[:, 1], -expected[:, 2], atol=1e-3)
+    assert client.get(f"/api/assets/{asset['id']}/file").content == path.read_bytes()
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_downloads_in_every_format_can_be_read_again(shared_client, tmp_path, suffix):
     asset = asset_named(shared_client, "oak table")
@@ -137,6 +155,7 @@ def test_the_map_shows_every_asset_as_its_principal_components_say(shared_client
         index = library.embeddings()
     assert shown["ids"] == index.ids.tolist()
     assert len(shown["names"]) == len(CHOSEN)
+    assert shown["versions"] == [shared_client.get(f"/api/assets/{asset_id}").json()["version"] for asset_id in shown["ids"]]
     centred = index.vectors - index.vectors.mean(0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     expected = left[:, :2] * sizes[:2]

@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,26 @@ def open_page(browser, served) -> Iterator:
             context.pages[0].screenshot(path=Path(pictures) / f"{name}-{number}.png")
         context.close()
     assert faults == []
+
+
+@contextmanager
+def own_page(browser, address: str) -> Iterator:
+    """A page of another server than that of `open_page`, or one whose console may complain."""
+    context = browser.new_context()
+    context.set_default_timeout(1_000 * SECONDS)
+    page = context.new_page()
+    page.goto(address)
+    yield page
+    context.close()
+
+
+@contextmanager
+def serving_with(model: type, path: Path) -> Iterator:
+    """A library whose model is wrapped in one of test_jobs.py, that model, and the address of a server of it."""
+    with Library(path) as library:
+        wrapped = model(library.model)
+    with Library(path, wrapped) as library, serving(library) as address:
+        yield library, wrapped, address
 
 
 def _check_address(url: str, served: str, faults: list[str]) -> None:
@@ -194,15 +215,12 @@ def test_without_webgl2_there_is_a_picture_and_a_reason(open_page):
 
 
 def test_a_view_that_the_graphics_processor_drops_becomes_a_picture(browser, served):
-    page = browser.new_context().new_page()  # Spark's own work that was under way complains, which `open_page` would not have
-    page.set_default_timeout(1_000 * SECONDS)
-    page.goto(f"{served}/#/asset/1")
-    page.locator(".stage[data-loaded]").wait_for()
-    lose = "canvas => canvas.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext()"
-    page.locator(".stage canvas").evaluate(lose)
-    page.locator(".stage-note", has_text="Load the page again").wait_for()
-    page.locator(".stage img").wait_for()
-    page.context.close()
+    with own_page(browser, f"{served}/#/asset/1") as page:  # Spark's own work that was under way complains
+        page.locator(".stage[data-loaded]").wait_for()
+        lose = "canvas => canvas.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext()"
+        page.locator(".stage canvas").evaluate(lose)
+        page.locator(".stage-note", has_text="Load the page again").wait_for()
+        page.locator(".stage img").wait_for()
 
 
 def test_slow_drops_leave_the_page_and_later_drops_alone(browser, library_copy, tmp_path):
@@ -210,12 +228,7 @@ def test_slow_drops_leave_the_page_and_later_drops_alone(browser, library_copy, 
     from web.test_jobs import StuckModel
 
     files = [shutil.copy(path, tmp_path) for path in sorted(OBJECTS.glob("*.splat")) if path.stem not in CHOSEN][:8]
-    with Library(library_copy) as library:
-        stuck = StuckModel(library.model)
-    with Library(library_copy, stuck) as library, serving(library) as address:
-        page = browser.new_context().new_page()
-        page.set_default_timeout(1_000 * SECONDS)
-        page.goto(address)
+    with serving_with(StuckModel, library_copy) as (_, stuck, address), own_page(browser, address) as page:
         page.locator("#results .card").first.wait_for()
         try:
             drop(page, "#drop-add", [Path(files[0])])
@@ -231,7 +244,6 @@ def test_slow_drops_leave_the_page_and_later_drops_alone(browser, library_copy, 
         finally:
             stuck.may_go.release()
         page.locator(".job p", has_text="1 asset added").nth(7).wait_for()
-        page.context.close()
 
 
 TURNS = """async () => {
@@ -272,20 +284,32 @@ def test_a_good_and_a_broken_file_are_uploaded(open_page, tmp_path):
     assert page.locator(".job").count() == 0
 
 
-def test_indexing_a_folder_is_watched_and_cancelled(browser, indexed, tmp_path):
+def test_an_empty_library_says_what_to_do(browser, indexed, tmp_path):
+    with Library(tmp_path / "library") as library, serving(library) as address, own_page(browser, address) as page:
+        shutil.copy(next(indexed.glob("labels-*.npy")), library.path)
+        page.locator("#status", has_text="This library is empty").wait_for()
+        assert page.locator("#filters").is_hidden()
+        page.locator("#welcome-button").click()
+        page.locator("#add-dialog[open]").wait_for()
+        page.keyboard.press("Escape")
+        page.locator("nav a", has_text="Map").click()
+        page.locator("#page-map .notice", has_text="This library is empty").wait_for()
+        page.locator(".notice a", has_text="Back to the search").click()
+        page.locator("#welcome").wait_for()
+        drop(page, "#drop-add", [OBJECTS / "stool.splat"])
+        page.locator("#results .card", has_text="stool").wait_for()
+        assert page.locator("#welcome").is_hidden()
+        assert page.locator("#filters").is_visible()
+
+
+def test_indexing_a_folder_is_watched_and_cancelled(browser, library_copy, tmp_path):
     from web.test_jobs import SlowModel
 
     folder = tmp_path / "many"
     folder.mkdir()
     for path in sorted(OBJECTS.glob("*.splat"))[:30]:
         shutil.copy(path, folder)
-    path = shutil.copytree(indexed, tmp_path / "library")
-    with Library(path) as library:
-        slow = SlowModel(library.model)
-    with Library(path, slow) as library, serving(library) as address:
-        page = browser.new_context().new_page()
-        page.set_default_timeout(1_000 * SECONDS)
-        page.goto(address)
+    with serving_with(SlowModel, library_copy) as (library, slow, address), own_page(browser, address) as page:
         page.locator("#add-button").click()
         page.fill("#folder-path", "/no/such/folder")
         page.locator("#folder-form button").click()
@@ -300,7 +324,6 @@ def test_indexing_a_folder_is_watched_and_cancelled(browser, indexed, tmp_path):
         slow.may_go.release(10)
         job.locator("p", has_text="Cancelled").wait_for()
         assert len(library) < len(CHOSEN) + 30
-        page.context.close()
 
 
 def test_the_map_is_drawn_and_its_points_open(open_page):

@@ -98,7 +98,7 @@ def test_classes_and_instances_are_painted_and_told(open_page):
     before = seen(page, RED, 0.005)
     red = near(before, RED)
     press(page, "Classes")
-    say(page, "hear what it is")
+    say(page, "learn what it is")
     shown = seen(page, SCANNET20.colors[CHAIR], 0.002)
     assert near(shown, SCANNET20.colors[CHAIR])[red].mean() > 0.4
     keys = page.locator(".keys li").all_text_contents()
@@ -178,7 +178,7 @@ def test_a_mode_that_is_left_while_it_is_computed(browser, room_library, scene_m
             _until(lambda: page.request.get(f"{address}/api/jobs").json()[0]["status"], lambda status: status == "done")
             assert page.locator(".segments [aria-pressed=true]").text_content() == "Colours"
             press(page, "Instances")
-            say(page, "hear what it is")
+            say(page, "learn what it is")
             again, first = page.request.get(f"{address}/api/jobs").json()
             assert first["total"] > 0
             assert again["total"] == 0, "nothing is computed twice"
@@ -211,7 +211,7 @@ def test_the_computation_is_watched_and_cancelled(open_page, browser, room_libra
             may_go.set()
             say(page, "Cancelled.")
             press(page, "Classes")
-            say(page, "hear what it is")
+            say(page, "learn what it is")
         finally:
             may_go.set()
             page.context.close()

@@ -18,6 +18,8 @@ AXES: dict[Axis, tuple[int, float]] = {
     "x": (0, 1.0), "y": (1, 1.0), "z": (2, 1.0), "-x": (0, -1.0), "-y": (1, -1.0), "-z": (2, -1.0),
 }  # fmt: skip
 """Axis and sign of what points up."""
+Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
+"""What users say: an axis, or that it is to be found out."""
 MOST_POINTS = 100_000  # that are looked at
 OUTLIERS = 0.005  # of the points at both ends of an axis do not count for the size
 PLANE, ALIGNED = 0.05, 0.9  # thickness of a floor in sides of the box; cosine of a normal along an axis

@@ -42,7 +42,7 @@ def main() -> None:
         path = Path(os.fsdecode(bytes.fromhex(request["path"])))
         try:
             with logged() as said:
-                reading = read_asset(path, request["thumbnail"])
+                reading = read_asset(path, request["thumbnail"], request["up"])
             gaussians = reading.gaussians
             tensors = {field.name: getattr(gaussians, field.name).contiguous() for field in fields(gaussians)}
             parts = [save(tensors), reading.thumbnail or b""]

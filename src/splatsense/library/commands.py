@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from splatsense.geometry.upright import Up
 from splatsense.library.duplicates import THRESHOLD
 from splatsense.library.library import Library
 from splatsense.library.watch import Change, watch
@@ -91,10 +92,10 @@ def export(library: LibraryFolder, folder: Folder, files: bool = True, store: St
     print(
         f"{counted(done.assets, 'asset')}, {counted(done.embeddings, 'embedding')} and {counted(done.files, 'file')} exported."
     )
-    if done.changed:
-        print("\nLeft out: changed since they were indexed; `splatsense add` indexes them again, then export anew:")
-        print("\n".join(f"  {short_path(path)}" for path in done.changed))
-    return 1 if done.changed else 0
+    if done.left_out:
+        print(f"\n{counted(len(done.left_out), 'file')} left out; `splatsense add` indexes what has changed, then export anew:")
+        print(table([(short_path(path), reason) for path, reason in done.left_out], "<<"))
+    return 1 if done.left_out else 0
 
 
 def import_(library: LibraryFolder, folder: Folder, to: Path | None = None, store: Store = None) -> int:
@@ -113,13 +114,14 @@ def import_(library: LibraryFolder, folder: Folder, to: Path | None = None, stor
     return 0
 
 
-def follow(library: LibraryFolder, folders: Folders, model: str = MODEL, store: Store = None) -> int:
+def follow(library: LibraryFolder, folders: Folders, model: str = MODEL, up: Up | None = None, store: Store = None) -> int:
     """Index folders and keep the library in step with them until interrupted: new, changed, renamed and deleted files.
 
     Args:
         library: Folder of the library; made when it does not exist.
         folders: To watch, with all that is in them.
         model: A bundled model's name, or the folder of one.
+        up: Which axis of these files points up, as in `splatsense add`.
         store: postgresql://... of a shared library.
     """
 
@@ -131,5 +133,5 @@ def follow(library: LibraryFolder, folders: Folders, model: str = MODEL, store: 
             print(f"  {short_path(path)}: {reason}", flush=True)
 
     with Library(library, model, store=store) as opened:
-        watch(opened, folders, tell)
+        watch(opened, folders, tell, up=up)
     return 0

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from splatsense.errors import FormatError
+from splatsense.geometry.upright import AXES
 from splatsense.library.records import Asset
 
 FORMAT, VERSION = "splatsense-library", 1
@@ -44,6 +45,7 @@ def entry_of(asset: Asset, mtime_ns: int, side_files: dict[str, str]) -> dict[st
         "mtime_ns": mtime_ns,
         "side_files": side_files,
         "error": asset.error,
+        "up": asset.up,
     }
 
 
@@ -86,6 +88,8 @@ def _fault(entry: Any) -> str:
         return "'error' is missing or no text"
     if entry["error"] is None and not _are_bounds(entry.get("bounds")):
         return "'bounds' are missing or not twice three numbers"
+    if entry.get("up") not in (None, *AXES):  # exports of the first version have none
+        return "'up' is no axis"
     side = entry.get("side_files", {})
     if not isinstance(side, dict) or not all(isinstance(sha256, str) for sha256 in side.values()):
         return "side files without names or hashes"

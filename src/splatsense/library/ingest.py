@@ -2,7 +2,7 @@
 
 Design
 - A file whose size and time of change are as recorded is not opened. Otherwise its content is hashed; a content that
-  is known (a copy, a renamed or a touched file) is not read either.
+  is known (a copy, a renamed or a touched file) is not read either, unless another axis is said to point up than before.
 - One bad file never ends a run: it is recorded with the reason, reported, and not tried again until it changes.
 - Files are read ahead of the model, a few at a time; `splatsense.library.reading` says where.
 - Memory stays flat: a batch for the model ends at 16 assets or 400,000 Gaussians. Each asset is stored in a transaction of its
@@ -21,14 +21,16 @@ import numpy as np
 
 from splatsense.errors import DataError, FormatError, LibraryError, LimitError, SplatSenseError
 from splatsense.files import sha256_of
+from splatsense.geometry.upright import Axis, Up
 from splatsense.library import thumbnails
 from splatsense.library.asset_files import unread_file
 from splatsense.library.embedding_model import EmbeddingModel
 from splatsense.library.reading import Read, Reading
-from splatsense.library.records import Indexed, SeenFile
+from splatsense.library.records import Indexed, Known, SeenFile
 from splatsense.library.store import Store
 from splatsense.tables import printable
 from splatsense.training.progress import Progress
+from splatsense.upright import stood_up
 
 BATCH_ASSETS = 16
 BATCH_GAUSSIANS = 400_000
@@ -73,15 +75,17 @@ class Ingest:
         on_error: "raise" ends the run at the first file that cannot be indexed.
         retry: try files again that failed before and have not changed since.
         draw: also draw thumbnails into the library's folder.
+        up: axis of all these files that points up; "auto" forgets what was said before, None leaves it as it was.
     """
 
     def __init__(self, store: Store, model: EmbeddingModel, read: Read, on_error: OnError = "report", retry: bool = False,
-                 draw: bool = False) -> None:  # fmt: skip
+                 draw: bool = False, up: Up | None = None) -> None:  # fmt: skip
         self.report = AddReport()
         self._store, self._model, self._on_error, self._retry = store, model, on_error, retry
         self._read_file, self._draw = read, draw
-        self._reading: deque[tuple[SeenFile, Future[Reading]]] = deque()
-        self._batch: list[tuple[SeenFile, Reading]] = []
+        self._up: Up | None = up
+        self._reading: deque[tuple[SeenFile, Axis | None, Future[Reading]]] = deque()
+        self._batch: list[tuple[SeenFile, Axis | None, Reading]] = []
 
     def run(self, files: Sequence[Path], progress: bool) -> AddReport:
         """Index `files` and return the report. An interrupt passes through; what was stored is kept."""
@@ -96,7 +100,7 @@ class Ingest:
             if shown:
                 shown.advance(self._done() - shown.done)
         finally:
-            for _, future in self._reading:
+            for _, _, future in self._reading:
                 future.cancel()
             if shown:
                 shown.close()
@@ -104,10 +108,10 @@ class Ingest:
         return self.report
 
     def run_elsewhere(
-        self, files: Sequence[Path], embed: Callable[[list[Path]], Iterable[Embedded]], progress: bool
+        self, files: Sequence[Path], embed: Callable[[list[tuple[Path, Axis | None]]], Iterable[Embedded]], progress: bool
     ) -> AddReport:
-        """As `run`, but `embed` reads and embeds the files that are new or have changed, in any order."""
-        pending = []
+        """As `run`, but `embed` reads and embeds the files that are new or have changed, in any order, given what points up."""
+        pending: list[tuple[Path, Axis | None]] = []
         for path in files:
             try:
                 file = unread_file(path)
@@ -115,12 +119,12 @@ class Ingest:
                 self._fail(SeenFile(path, 0, 0), error)
                 continue
             known = self._store.known_file(file, self._model.hash)
-            if known is not None and known.embedded:
-                self.report.skipped += 1
-            elif known is not None and known.error is not None and not self._retry:
+            if known is None or self._is_wanted(known):
+                pending.append((path, self._up_of(known)))
+            elif known.error is not None:
                 self.report.failed.append((path, known.error))
             else:
-                pending.append(path)
+                self.report.skipped += 1
         shown = Progress("indexing", len(files), self._done()) if progress and pending else None
         try:
             for item in embed(pending) if pending else ():
@@ -136,12 +140,28 @@ class Ingest:
 
     def _put_embedded(self, item: Embedded) -> None:
         known = self._store.known_content(item.file.sha256, self._model.hash)
-        if known is not None and known.embedded and self._store.note_file(item.file, known.asset_id):
+        is_same = known is not None and known.error is None and not self._is_wanted(known)
+        if known is not None and is_same and self._store.note_file(item.file, known.asset_id):
             self.report.skipped += 1
         elif item.indexed is None:
             self._fail(item.file, OSError(0, item.error) if not item.file.sha256 else FormatError(item.error))
+        elif item.indexed.up != self._up_of(known):  # a copy of an asset of which more is known than whoever read it knew
+            self._take(item.file.path)
+            self._flush()
         else:
             self._put(item.indexed, item.thumbnail)
+
+    def _up_of(self, known: Known | None) -> Axis | None:
+        """Which axis of an asset points up, by what is said now or was said before."""
+        if self._up is None:
+            return known.up if known is not None else None
+        return None if self._up == "auto" else self._up
+
+    def _is_wanted(self, known: Known) -> bool:
+        """Whether something the store knows is to be read and embedded all the same."""
+        if known.error is not None:
+            return self._retry
+        return not known.embedded or known.up != self._up_of(known)
 
     def _done(self) -> int:
         return self.report.indexed + self.report.skipped + len(self.report.failed)
@@ -152,43 +172,43 @@ class Ingest:
         try:
             file = unread_file(path)
             known = self._store.known_file(file, self._model.hash)
-            if known is None or (known.error is None and not known.embedded) or (known.error is not None and self._retry):
+            if known is None or self._is_wanted(known):
                 file = replace(file, sha256=sha256_of(path))
-                if any(file.sha256 == waiting.sha256 for waiting, _ in (*self._batch, *self._reading)):
+                if any(file.sha256 == waiting.sha256 for waiting, _, _ in (*self._batch, *self._reading)):
                     self._flush()
                 known = self._store.known_content(file.sha256, self._model.hash)
                 if known is not None and not self._store.note_file(file, known.asset_id):
                     known = None
-            if known is not None and known.embedded:
-                self.report.skipped += 1
-            elif known is not None and known.error is not None and not self._retry:
+            if known is None or self._is_wanted(known):
+                self._begin(file, self._up_of(known))
+            elif known.error is not None:
                 raise FormatError(f"{path}: {known.error}")
             else:
-                self._begin(file)
+                self.report.skipped += 1
         except LibraryError:  # the library is at fault, not the file
             raise
         except (OSError, SplatSenseError) as error:
             self._fail(file, error)
 
-    def _begin(self, file: SeenFile) -> None:
+    def _begin(self, file: SeenFile, up: Axis | None) -> None:
         """Begin to read a file, after taking in what was read as far as the limits of reading ahead ask for it."""
         while self._reading and (len(self._reading) >= READ_AHEAD or self._bytes_ahead() + file.size > READ_AHEAD_BYTES):
             self._finish()
-        self._reading.append((file, self._read_file(file.path, self._draw)))
+        self._reading.append((file, up, self._read_file(file.path, self._draw, up)))
 
     def _bytes_ahead(self) -> int:
-        return sum(file.size for file, _ in self._reading)
+        return sum(file.size for file, _, _ in self._reading)
 
     def _finish(self) -> None:
         """Take in the file that has been read for longest; embed the batch when it is full."""
-        file, future = self._reading.popleft()
+        file, up, future = self._reading.popleft()
         try:
-            self._batch.append((file, future.result()))
+            self._batch.append((file, up, future.result()))
         except LibraryError:
             raise
         except (OSError, SplatSenseError) as error:
             self._fail(file, error)
-        if len(self._batch) >= BATCH_ASSETS or sum(len(read.gaussians) for _, read in self._batch) >= BATCH_GAUSSIANS:
+        if len(self._batch) >= BATCH_ASSETS or sum(len(read.gaussians) for _, _, read in self._batch) >= BATCH_GAUSSIANS:
             self._embed_batch()
 
     def _flush(self) -> None:
@@ -200,12 +220,12 @@ class Ingest:
         batch, self._batch = self._batch, []
         self._embed(batch)
 
-    def _embed(self, batch: list[tuple[SeenFile, Reading]]) -> None:
+    def _embed(self, batch: list[tuple[SeenFile, Axis | None, Reading]]) -> None:
         """Embed and store a batch; when the model refuses it, each asset on its own, to find which one."""
         if not batch:
             return
         try:
-            vectors = self._model.encode_gaussians([read.gaussians for _, read in batch]).cpu().numpy()
+            vectors = self._model.encode_gaussians([stood_up(read.gaussians, up) for _, up, read in batch]).cpu().numpy()
             if not np.isfinite(vectors).all():
                 raise DataError("the model's embedding of it is not finite; look for extreme positions or scales.")
         except (DataError, LimitError) as error:
@@ -215,13 +235,13 @@ class Ingest:
                 for item in batch:
                     self._embed([item])
             return
-        for (file, read), vector in zip(batch, vectors, strict=True):
+        for (file, up, read), vector in zip(batch, vectors, strict=True):
             bounds = read.gaussians.bounds.cpu().numpy()
-            self._put(Indexed(file, vector, len(read.gaussians), bounds), read.thumbnail)
+            self._put(Indexed(file, vector, len(read.gaussians), bounds, up), read.thumbnail)
 
     def _put(self, item: Indexed, thumbnail: bytes | None) -> None:
         if thumbnail is not None:
-            path = thumbnails.thumbnail_path(self._store.folder, item.file.sha256)
+            path = thumbnails.thumbnail_path(self._store.folder, item.file.sha256, item.up)
             if not path.is_file():
                 thumbnails.write_bytes(thumbnail, path)
         self._store.put_indexed(item, self._model.hash, self._model.name)

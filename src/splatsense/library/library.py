@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from splatsense.errors import DataError, FormatError, LibraryError
+from splatsense.geometry.upright import AXES, Up
 from splatsense.library import thumbnails
 from splatsense.library.asset_files import find_files, seen_file
 from splatsense.library.duplicates import THRESHOLD, Duplicates, find_duplicates
@@ -66,7 +67,7 @@ class Library(Search):
 
     def add(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, progress: bool = True,
             on_error: OnError = "report", retry: bool = False, draw: bool = False,
-            ray: str | None = None) -> AddReport:  # fmt: skip
+            ray: str | None = None, up: Up | None = None) -> AddReport:  # fmt: skip
         """Index files, and folders with all that is in them.
 
         Files that are in the library already are passed over, and so are copies of them. It may be interrupted at any
@@ -80,18 +81,26 @@ class Library(Search):
             draw: also draw the thumbnails of new assets; otherwise each is drawn when it is first asked for.
             ray: embed on a Ray cluster: its address, such as "auto" or "ray://host:10001", or "local" for one on this
                 machine. Its machines must see the files under the same paths.
+            up: which axis of these files points up. It is kept with the assets, for embeddings, pictures and views; those that
+                were indexed with another one are indexed again. "auto" forgets it; None leaves what was said before.
+
+        Raises:
+            DataError: `up` is none of these.
+            FormatError, OSError: of a file, with `on_error="raise"`.
         """
+        if up is not None and up not in ("auto", *AXES):
+            raise DataError(f"up must be auto, {', '.join(AXES)}; got {up!r}.")
         given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         files, missing = find_files([Path(path) for path in given], self.path)
         if missing and on_error == "raise":
             raise FormatError(f"{missing[0][0]}: {missing[0][1]}.")
-        ingest = Ingest(self._store, self.model, self._read, on_error, retry, draw)
+        ingest = Ingest(self._store, self.model, self._read, on_error, retry, draw, up)
         if ray is None:
             report = ingest.run(files, progress)
         else:
             from splatsense.library.ray_embedding import embedded_by_ray
 
-            report = ingest.run_elsewhere(files, lambda paths: embedded_by_ray(paths, self._model, ray, draw), progress)
+            report = ingest.run_elsewhere(files, lambda some: embedded_by_ray(some, self._model, ray, draw), progress)
         report.failed[:0] = missing
         self._vectors.refresh()
         return report
@@ -120,7 +129,7 @@ class Library(Search):
         """
         found = self._found(asset)
         self._store.remove(found.id)
-        thumbnails.thumbnail_path(self.path, found.sha256).unlink(missing_ok=True)
+        thumbnails.thumbnail_path(self.path, found.sha256, found.up).unlink(missing_ok=True)
 
     def forget(self, files: Iterable[Path]) -> list[Path]:
         """Forget files that are gone, and assets of which no file is left; returns those files."""
@@ -166,7 +175,7 @@ class Library(Search):
             LibraryError: its file is gone or has changed.
         """
         found = self._found(asset)
-        path = thumbnails.thumbnail_path(self.path, found.sha256)
+        path = thumbnails.thumbnail_path(self.path, found.sha256, found.up)
         if not path.is_file():
             picture = self.read(found, True).thumbnail
             if picture is None:
@@ -183,7 +192,7 @@ class Library(Search):
         """
         found = self._found(asset)
         path = self.file(found)
-        reading = self._read(path, thumbnail).result()
+        reading = self._read(path, thumbnail, found.up).result()
         if seen_file(path).sha256 != found.sha256:  # after the reading, during which it may change too
             raise LibraryError(f"{path}: has changed since it was indexed; add it again.")
         return reading

@@ -3,7 +3,7 @@
 Design
 - The tables are those of `sqlite_database`, in the connection's current schema, so that a database can hold several
   libraries: `postgresql://host/db?options=-csearch_path%3Dmy_assets,public`. The schema must exist.
-- Making and migrating take an advisory lock, so of several processes one does it.
+- Making and migrating take an advisory lock, so of several processes one does it, in one transaction.
 - Every search runs in the server: exact, unless somebody adds an index of pgvector's.
 - A connection that the server closed is opened again by the next call, but never in the middle of a transaction.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from splatsense.errors import LibraryError
 
-SCHEMA_VERSION = 2  # counted together with SQLite's: the same tables
+SCHEMA_VERSION = 3  # counted together with SQLite's: the same tables
 LOCK = 0x53504C41545345  # of whoever makes or migrates the tables
 CONNECT_SECONDS = 10
 SCHEMA = """
@@ -31,7 +31,8 @@ CREATE TABLE assets (
     error       TEXT CHECK ((error IS NULL) = (status = 'ok')),
     gaussians   BIGINT NOT NULL DEFAULT 0,
     bounds      BYTEA,
-    added       DOUBLE PRECISION NOT NULL
+    added       DOUBLE PRECISION NOT NULL,
+    up          TEXT CHECK (up IN ('x', 'y', 'z', '-x', '-y', '-z'))
 );
 CREATE TABLE files (
     id            BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -60,6 +61,9 @@ CREATE TABLE embeddings (
 CREATE INDEX embeddings_of_asset ON embeddings (asset_id);
 CREATE INDEX embeddings_in_sequence ON embeddings (model, sequence);
 """
+
+MIGRATIONS = {2: "ALTER TABLE assets ADD COLUMN up TEXT CHECK (up IN ('x', 'y', 'z', '-x', '-y', '-z'))"}
+"""What takes the tables of a version to the next; before 2 there were none."""
 
 
 class PostgresDatabase:
@@ -142,7 +146,7 @@ class PostgresDatabase:
         return self._psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS)
 
     def _prepare(self, create: bool) -> None:
-        """Make the tables if there are none and `create` allows it; refuse those of another version."""
+        """Make the tables if there are none and `create` allows it; migrate older ones and refuse newer ones."""
         with self.transaction():
             self.query("SELECT pg_advisory_xact_lock(?)", (LOCK,))
             if self.query("SELECT current_schema()")[0][0] is None:
@@ -156,6 +160,9 @@ class PostgresDatabase:
                     if statement.strip():
                         self.query(statement)
             version = self.query("SELECT version FROM library")[0][0]
+            for step in range(version, SCHEMA_VERSION):
+                self.query(MIGRATIONS[step])
+                self.query("UPDATE library SET version = ?", (step + 1,))
         if version > SCHEMA_VERSION:
             raise LibraryError(
                 f"{self.place}: written by a newer splatsense (schema {version}, this one knows {SCHEMA_VERSION}); "

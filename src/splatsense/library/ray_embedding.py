@@ -19,20 +19,24 @@ from typing import Any
 import numpy as np
 
 from splatsense.errors import LibraryError, SplatSenseError
+from splatsense.geometry.upright import Axis
 from splatsense.library.asset_files import seen_file
 from splatsense.library.embedding_model import EmbeddingModel, resolve_model
 from splatsense.library.ingest import Embedded, reason_of
 from splatsense.library.reading import Readers
 from splatsense.library.records import Indexed, SeenFile
+from splatsense.upright import stood_up
 
 BATCH = 16
 
 
-def embedded_by_ray(paths: Sequence[Path], model: str | Path | EmbeddingModel, address: str, draw: bool) -> Iterator[Embedded]:
+def embedded_by_ray(
+    files: Sequence[tuple[Path, Axis | None]], model: str | Path | EmbeddingModel, address: str, draw: bool
+) -> Iterator[Embedded]:
     """Read and embed files on a Ray cluster; what became of each, in the order in which they are done.
 
     Args:
-        paths: asset files.
+        files: asset files, and the axis of each that points up, where somebody said so.
         model: name, folder, or a loaded model, which is sent to the actors.
         address: of a cluster, or "local" for one on this machine.
         draw: also draw thumbnails.
@@ -56,7 +60,8 @@ def embedded_by_ray(paths: Sequence[Path], model: str | Path | EmbeddingModel, a
     try:
         actors = max(1, int(ray.cluster_resources().get("CPU", 1)))
         data.DataContext.get_current().enable_progress_bars = False
-        rows = data.from_items([{"path": os.fsencode(path)} for path in paths], override_num_blocks=-(-len(paths) // BATCH))
+        items = [{"path": os.fsencode(path), "up": up or ""} for path, up in files]
+        rows = data.from_items(items, override_num_blocks=-(-len(files) // BATCH))
         results = rows.map_batches(
             EmbeddingActor, batch_size=BATCH, fn_constructor_args=(model, draw), concurrency=(1, actors), num_cpus=1
         )
@@ -74,18 +79,19 @@ class EmbeddingActor:
         self._model, self._draw, self._readers = resolve_model(model), draw, Readers(1)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Columns of facts about each file of the column `path`."""
-        rows = [self._embed(Path(os.fsdecode(path))) for path in batch["path"]]
+        """Columns of facts about each file of the columns `path` and `up`."""
+        files = zip(batch["path"], batch["up"].tolist(), strict=True)
+        rows = [self._embed(Path(os.fsdecode(path)), up or None) for path, up in files]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
-    def _embed(self, path: Path) -> dict[str, Any]:
-        empty = {"path": os.fsencode(path), "sha256": "", "size": 0, "mtime_ns": 0, "vector": b"", "gaussians": 0,
-                 "bounds": b"", "thumbnail": b"", "error": ""}  # fmt: skip
+    def _embed(self, path: Path, up: Axis | None) -> dict[str, Any]:
+        empty = {"path": os.fsencode(path), "up": up or "", "sha256": "", "size": 0, "mtime_ns": 0, "vector": b"",
+                 "gaussians": 0, "bounds": b"", "thumbnail": b"", "error": ""}  # fmt: skip
         try:
             file = seen_file(path)
             empty |= {"sha256": file.sha256, "size": file.size, "mtime_ns": file.mtime_ns}
-            reading = self._readers.read(path, self._draw).result()
-            vector = self._model.encode_gaussians([reading.gaussians])[0].cpu().numpy().astype("<f4")
+            reading = self._readers.read(path, self._draw, up).result()
+            vector = self._model.encode_gaussians([stood_up(reading.gaussians, up)])[0].cpu().numpy().astype("<f4")
             if not np.isfinite(vector).all():
                 return empty | {"error": "the model's embedding of it is not finite; look for extreme positions or scales."}
             bounds = reading.gaussians.bounds.cpu().numpy().astype("<f4").tobytes()
@@ -100,4 +106,4 @@ def _embedded(row: dict[str, Any]) -> Embedded:
     if row["error"]:
         return Embedded(file, None, error=row["error"])
     vector, bounds = (np.frombuffer(row[name], "<f4") for name in ("vector", "bounds"))
-    return Embedded(file, Indexed(file, vector, int(row["gaussians"]), bounds), row["thumbnail"] or None)
+    return Embedded(file, Indexed(file, vector, int(row["gaussians"]), bounds, row["up"] or None), row["thumbnail"] or None)

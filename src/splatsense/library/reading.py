@@ -27,6 +27,7 @@ from safetensors.torch import load
 
 from splatsense.errors import DataError, FormatError, LibraryError, LimitError, SplatSenseError
 from splatsense.gaussians import Gaussians
+from splatsense.geometry.upright import Axis
 from splatsense.library import thumbnails
 from splatsense.tables import printable
 
@@ -46,7 +47,7 @@ class Reading:
     """What is in a file.
 
     Attributes:
-        gaussians: of the asset.
+        gaussians: of the asset, in the axes of its file.
         thumbnail: WebP, or None when none was asked for or nothing can be seen.
         said: (level, message) of what the reader logged; empty where the file was read here, whose log has it.
     """
@@ -56,8 +57,8 @@ class Reading:
     said: tuple[tuple[int, str], ...] = ()
 
 
-Read = Callable[[Path, bool], "Future[Reading]"]
-"""Begin to read a file, with a thumbnail or without."""
+Read = Callable[[Path, bool, Axis | None], "Future[Reading]"]
+"""Begin to read a file, with a thumbnail or without, on which this axis points up if somebody said so."""
 
 
 def load_asset(path: Path) -> Gaussians:
@@ -77,22 +78,22 @@ def load_asset(path: Path) -> Gaussians:
         raise FormatError(f"{path}: cannot be read; {type(error).__name__}: {error}. Please report this file.") from error
 
 
-def read_asset(path: Path, thumbnail: bool) -> Reading:
+def read_asset(path: Path, thumbnail: bool, up: Axis | None = None) -> Reading:
     """Read a file and draw its thumbnail; one in which nothing can be seen has none."""
     gaussians = load_asset(path)
     if not thumbnail:
         return Reading(gaussians)
     try:
-        return Reading(gaussians, thumbnails.encode(gaussians))
+        return Reading(gaussians, thumbnails.encode(gaussians, up))
     except DataError:
         return Reading(gaussians)
 
 
-def read_here(path: Path, thumbnail: bool) -> "Future[Reading]":
+def read_here(path: Path, thumbnail: bool, up: Axis | None = None) -> "Future[Reading]":
     """Read a file in this process, at once."""
     future: Future[Reading] = Future()
     try:
-        future.set_result(read_asset(path, thumbnail))
+        future.set_result(read_asset(path, thumbnail, up))
     except (SplatSenseError, OSError) as error:
         future.set_exception(error)
     return future
@@ -110,12 +111,12 @@ class Readers:
     def __init__(self, count: int, seconds: float = READ_SECONDS, memory: int | None = None) -> None:
         self.count, self._seconds = count, seconds
         self._memory = memory or min(MEMORY_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-        self._work: queue.SimpleQueue[tuple[Future[Reading], Path, bool] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Future[Reading], Path, bool, Axis | None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._processes: list[_Process | None] = []
         self._closed = False
 
-    def read(self, path: Path, thumbnail: bool) -> "Future[Reading]":
+    def read(self, path: Path, thumbnail: bool, up: Axis | None = None) -> "Future[Reading]":
         """Begin to read a file; the result raises what `load_asset` raises."""
         future: Future[Reading] = Future()
         with self._lock:
@@ -125,7 +126,7 @@ class Readers:
                 self._processes = [None] * self.count
                 for number in range(self.count):  # daemons: a file that is being read does not hold up the end of a program
                     threading.Thread(target=self._serve, args=(number,), name="splatsense-reader", daemon=True).start()
-            self._work.put((future, path, thumbnail))
+            self._work.put((future, path, thumbnail, up))
         return future
 
     def close(self) -> None:
@@ -139,12 +140,12 @@ class Readers:
 
     def _serve(self, number: int) -> None:
         while (work := self._work.get()) is not None:
-            future, path, thumbnail = work
+            future, path, thumbnail, up = work
             if self._closed or not future.set_running_or_notify_cancel():
                 future.cancel()
                 continue
             try:
-                future.set_result(self._process(number).read(path, thumbnail, self._seconds))
+                future.set_result(self._process(number).read(path, thumbnail, up, self._seconds))
             except BaseException as error:
                 future.set_exception(_ended() if self._closed else error)  # `close` is at fault, not the file
         process = self._processes[number]
@@ -192,7 +193,7 @@ class _Process:
             if pipe is not None:
                 pipe.close()
 
-    def read(self, path: Path, thumbnail: bool, seconds: float) -> Reading:
+    def read(self, path: Path, thumbnail: bool, up: Axis | None, seconds: float) -> Reading:
         """The answer to one request. A process whose answer is not taken to its end is ended."""
         expired = threading.Event()
 
@@ -204,7 +205,7 @@ class _Process:
         timer.daemon = True
         timer.start()
         try:
-            return self._ask(path, thumbnail, seconds)
+            return self._ask(path, thumbnail, up, seconds)
         except _Refused as refused:
             raise refused.error from None
         except (OSError, EOFError, ValueError, SafetensorError) as error:
@@ -219,10 +220,10 @@ class _Process:
         finally:
             timer.cancel()
 
-    def _ask(self, path: Path, thumbnail: bool, seconds: float) -> Reading:
+    def _ask(self, path: Path, thumbnail: bool, up: Axis | None, seconds: float) -> Reading:
         if self._process.stdin is None or self._process.stdout is None:
             raise EOFError
-        request = {"path": os.fsencode(path).hex(), "thumbnail": thumbnail, "seconds": seconds}
+        request = {"path": os.fsencode(path).hex(), "thumbnail": thumbnail, "up": up, "seconds": seconds}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())

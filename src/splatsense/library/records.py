@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from splatsense.geometry.upright import Axis
+
 
 @dataclass(frozen=True)
 class Asset:
@@ -20,6 +22,7 @@ class Asset:
         added: seconds since 1970.
         size: of the file in bytes.
         error: why it could not be read, or None.
+        up: the axis of its file that points up, if somebody said so; else None.
     """
 
     id: int
@@ -31,6 +34,7 @@ class Asset:
     added: float
     size: int
     error: str | None = None
+    up: Axis | None = None
 
 
 @dataclass(frozen=True)
@@ -45,21 +49,23 @@ class SeenFile:
 
 @dataclass(frozen=True)
 class Known:
-    """What the store knows about a content: its asset, whether the model has embedded it, and why it failed, if it did."""
+    """What the store knows about a content: its asset, whether the model has embedded it, why it failed, and what points up."""
 
     asset_id: int
     embedded: bool
     error: str | None
+    up: Axis | None
 
 
 @dataclass(frozen=True)
 class Indexed:
-    """An asset ready to be stored: its file, its embedding (dim,) and two facts about its Gaussians."""
+    """An asset ready to be stored: its file, its embedding (dim,), two facts about its Gaussians, the axis said to be up."""
 
     file: SeenFile
     vector: np.ndarray
     gaussians: int
     bounds: np.ndarray
+    up: Axis | None = None
 
 
 @dataclass(frozen=True)

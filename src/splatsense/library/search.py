@@ -184,7 +184,7 @@ class Search:
 
     def load(self, path: str | os.PathLike[str]) -> Gaussians:
         """The Gaussians of any asset file, read in a process of its own unless the library is not `isolated`."""
-        return self._read(Path(path), False).result().gaussians
+        return self._read(Path(path), False, None).result().gaussians
 
     def _found(self, asset: Asset | int) -> Asset:
         """An asset as the library knows it now."""

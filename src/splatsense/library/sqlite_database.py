@@ -3,8 +3,8 @@
 Design
 - A new database is written under a temporary name and linked into place, so nobody ever sees half of one, and of two
   processes that make the same library one wins and both go on.
-- WAL and foreign keys; `user_version` is the version of the tables. An older one is copied to `library.sqlite.v1.bak` and
-  then migrated in one transaction, so a migration that is killed leaves the library as it was.
+- WAL and foreign keys; `user_version` is the version of the tables. An older one is copied to `library.sqlite.v2.bak`, or
+  whatever it is, and then migrated in one transaction, so a migration that is killed leaves the library as it was.
 - In a folder that cannot be written, the file is opened as one that nobody changes.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from splatsense.errors import LibraryError
 
 DATABASE = "library.sqlite"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_SECONDS = 30.0
 """How long to wait for another process that is writing."""
 
@@ -34,7 +34,8 @@ CREATE TABLE assets (
     error       TEXT CHECK ((error IS NULL) = (status = 'ok')),
     gaussians   INTEGER NOT NULL DEFAULT 0,
     bounds      BLOB,                         -- six float32: smallest, then largest x, y, z of the means
-    added       REAL NOT NULL                 -- seconds since 1970
+    added       REAL NOT NULL,                -- seconds since 1970
+    up          TEXT CHECK (up IN ('x', 'y', 'z', '-x', '-y', '-z')) -- axis that points up, where somebody said so
 );
 CREATE TABLE files (
     id            INTEGER PRIMARY KEY,
@@ -88,7 +89,8 @@ INSERT INTO new_files SELECT id, asset_id, CAST(path AS BLOB), CAST(relative_pat
 DROP TABLE files;
 ALTER TABLE new_files RENAME TO files;
 CREATE INDEX files_of_asset ON files (asset_id);
-"""
+""",
+    2: "ALTER TABLE assets ADD COLUMN up TEXT CHECK (up IN ('x', 'y', 'z', '-x', '-y', '-z'))",
 }
 """What takes the tables of a version to the next."""
 

@@ -4,6 +4,7 @@ Design
 - An asset is a content: one row for each sha256. A file is a place where that content was seen; a copy, a renamed
   or a moved file is another place of the same asset, so it is neither indexed twice nor given a new id.
 - A content that could not be read is kept too, with the reason, so that it is not tried again until it changes.
+- Which axis points up is of the content, where somebody said so. When it changes, no embedding holds any more, of no model.
 - Embeddings are float32 vectors, one for each asset and model. Each gets the next number of its model's sequence, and its
   transaction holds the model's row to its end, so whoever has seen a number has seen all before it. Whatever else changes
   embeddings draws a new random epoch. So a copy (`splatsense.library.vectors`) knows what it lacks.
@@ -26,7 +27,7 @@ from splatsense.library.database import open_database
 from splatsense.library.names import asset_name
 from splatsense.library.records import Asset, Embeddings, Indexed, Known, ModelState, Revision, SeenFile
 
-ASSET_COLUMNS = "a.id, f.path, f.name, a.sha256, a.gaussians, a.bounds, a.added, f.size, a.error"
+ASSET_COLUMNS = "a.id, f.path, f.name, a.sha256, a.gaussians, a.bounds, a.added, f.size, a.error, a.up"
 FIRST_FILE = "assets a JOIN files f ON f.id = (SELECT min(id) FROM files WHERE asset_id = a.id)"
 PART = 500  # ids in one statement
 CHUNK = 10_000  # embeddings read at a time
@@ -77,7 +78,7 @@ class Store:
         return is_known
 
     def put_indexed(self, item: Indexed, model: str, name: str = "") -> int:
-        """Store an embedded asset and return its id; a content stored meanwhile by another process is updated.
+        """Store an embedded asset and return its id; a content that is stored already is updated.
 
         Args:
             item: what to store.
@@ -86,12 +87,16 @@ class Store:
         """
         bounds = np.ascontiguousarray(item.bounds, "<f4").tobytes()
         with self.database.transaction():
-            asset_id = self._query(
-                "INSERT INTO assets (sha256, status, gaussians, bounds, added) VALUES (?, 'ok', ?, ?, ?) "
+            asset_id, up = self._query(
+                "INSERT INTO assets (sha256, status, gaussians, bounds, added, up) VALUES (?, 'ok', ?, ?, ?, ?) "
                 "ON CONFLICT (sha256) DO UPDATE SET status = 'ok', error = NULL, gaussians = excluded.gaussians, "
-                "bounds = excluded.bounds RETURNING id",
-                (item.file.sha256, item.gaussians, bounds, time.time()),
-            )[0][0]
+                "bounds = excluded.bounds RETURNING id, up",
+                (item.file.sha256, item.gaussians, bounds, time.time(), item.up),
+            )[0]
+            if up != item.up:
+                self._query("UPDATE assets SET up = ? WHERE id = ?", (item.up, asset_id))
+                self._begin_epochs([asset_id])
+                self._query("DELETE FROM embeddings WHERE asset_id = ?", (asset_id,))
             self._put_embedding(asset_id, item.vector, model, name)
             self._put_file(item.file, asset_id)
         return asset_id
@@ -233,10 +238,10 @@ class Store:
 
     def _known(self, condition: str, values: tuple) -> Known | None:
         rows = self._query(
-            "SELECT a.id, e.model IS NOT NULL, a.error FROM assets a LEFT JOIN files f ON f.asset_id = a.id "
+            "SELECT a.id, e.model IS NOT NULL, a.error, a.up FROM assets a LEFT JOIN files f ON f.asset_id = a.id "
             f"LEFT JOIN embeddings e ON e.asset_id = a.id AND e.model = ? WHERE {condition} LIMIT 1", values
         )  # fmt: skip
-        return Known(rows[0][0], bool(rows[0][1]), rows[0][2]) if rows else None
+        return Known(rows[0][0], bool(rows[0][1]), *rows[0][2:]) if rows else None
 
     def _put_embedding(self, asset_id: int, vector: np.ndarray, model: str, name: str) -> None:
         """The next in the model's sequence; one that replaces another begins a new epoch."""
@@ -274,12 +279,16 @@ class Store:
         """Delete assets; every model that had embedded one begins a new epoch."""
         for start in range(0, len(ids), PART):
             part = ids[start : start + PART]
-            marks = ",".join("?" * len(part))
-            self._query(
-                f"UPDATE models SET epoch = ? WHERE hash IN (SELECT model FROM embeddings WHERE asset_id IN ({marks}))",
-                (secrets.token_bytes(16), *part),
-            )
-            self._query(f"DELETE FROM assets WHERE id IN ({marks})", part)
+            self._begin_epochs(part)
+            self._query(f"DELETE FROM assets WHERE id IN ({','.join('?' * len(part))})", part)
+
+    def _begin_epochs(self, ids: Sequence[int]) -> None:
+        """Begin a new epoch of every model that has embedded one of some assets."""
+        self._query(
+            "UPDATE models SET epoch = ? WHERE hash IN "
+            f"(SELECT model FROM embeddings WHERE asset_id IN ({','.join('?' * len(ids))}))",
+            (secrets.token_bytes(16), *ids),
+        )
 
     def _query(self, statement: str, values: Sequence = ()) -> list[tuple]:
         return self.database.query(statement, values)
@@ -290,9 +299,9 @@ def _path(value: bytes) -> Path:
 
 
 def _asset(row: tuple) -> Asset:
-    asset_id, path, name, sha256, gaussians, bounds, added, size, error = row
+    asset_id, path, name, sha256, gaussians, bounds, added, size, error, up = row
     corners = None
     if bounds is not None:
         low, high = np.frombuffer(bounds, "<f4").reshape(2, 3).tolist()
         corners = (tuple(low), tuple(high))
-    return Asset(asset_id, _path(path), name, sha256, gaussians, corners, added, size, error)
+    return Asset(asset_id, _path(path), name, sha256, gaussians, corners, added, size, error, up)

@@ -8,6 +8,7 @@ from PIL import Image
 from splatsense.errors import FormatError, LibraryError
 from splatsense.files import atomic_write
 from splatsense.gaussians import Gaussians
+from splatsense.geometry.upright import Axis
 from splatsense.pictures import OUTLIER_FRACTION, zoomed
 from splatsense.pictures import draw as draw_picture
 from splatsense.upright import orbit, room_up
@@ -20,28 +21,28 @@ WHITE = (255, 255, 255)
 QUALITY, METHOD = 90, 2  # of WebP: 0 is fastest, 6 smallest
 
 
-def thumbnail_path(library: Path, sha256: str) -> Path:
-    """Where the thumbnail of a content lies, whether or not it has been drawn."""
-    return library / FOLDER / f"{sha256[:32]}.webp"
+def thumbnail_path(library: Path, sha256: str, up: Axis | None = None) -> Path:
+    """Where the thumbnail of a content lies, whether or not it has been drawn; `up` if somebody said what points up."""
+    return library / FOLDER / f"{sha256[:32]}{'' if up is None else f'.{up}'}.webp"
 
 
-def draw(gaussians: Gaussians, size: int = SIZE) -> Image.Image:
+def draw(gaussians: Gaussians, size: int = SIZE, up: Axis | None = None) -> Image.Image:
     """A (size, size) picture of an asset on white, from 20 degrees above and 30 to the right of its front.
 
-    Objects are taken to have y up; rooms stand on their floor (`splatsense.upright`) and are seen from 50 degrees above, over
-    their walls. Light from above the camera's left shoulder shows the shape of an object that has one colour. Raises
-    DataError when there are no Gaussians.
+    Unless `up` says what points up, objects are taken to have y up, and rooms stand on their floor (`splatsense.upright`).
+    Rooms are seen from 50 degrees above, over their walls. Light from above the camera's left shoulder shows the shape of an
+    object that has one colour. Raises DataError when there are no Gaussians.
     """
     normalized = gaussians.normalized(OUTLIER_FRACTION)
-    up = room_up(gaussians)
-    camera = zoomed(normalized, orbit(up or "y", 1, size, ELEVATION if up is None else ABOVE, AZIMUTH))
+    floor = room_up(gaussians)
+    camera = zoomed(normalized, orbit(up or floor or "y", 1, size, ELEVATION if floor is None else ABOVE, AZIMUTH))
     return Image.fromarray(draw_picture(normalized, camera, shaded=True).over(WHITE))
 
 
-def encode(gaussians: Gaussians) -> bytes:
-    """Draw an object and give the picture as WebP. Raises DataError when there are no Gaussians."""
+def encode(gaussians: Gaussians, up: Axis | None = None) -> bytes:
+    """Draw an asset and give the picture as WebP. Raises DataError when there are no Gaussians."""
     encoded = BytesIO()
-    draw(gaussians).save(encoded, "WEBP", quality=QUALITY, method=METHOD)
+    draw(gaussians, up=up).save(encoded, "WEBP", quality=QUALITY, method=METHOD)
     return encoded.getvalue()
 
 

@@ -8,13 +8,17 @@ Layout
 - `embeddings/<hash>.safetensors`: `ids` (positions in assets.json, int64) and `vectors` (float32), with the model's name.
 - `thumbnails/<sha256>.webp`: those that have been drawn.
 
-An export is written under a temporary name and renamed when it is complete. An import adds to what is in a library and
-may be repeated.
+An export is written under a temporary name and renamed when it is complete. People go on using the library meanwhile: a file
+that goes, changes or cannot be read is left out and reported, and the rest is exported. An import adds to what is in a library
+and may be repeated.
 """
 
+import contextlib
+import hashlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,20 +37,23 @@ from splatsense.library.store import Store
 
 FILES, EMBEDDINGS = "assets", "embeddings"  # folders of an export
 UNIT_LENGTH = 1e-3  # how far from 1 the length of an embedding may be
+PART = 1 << 20  # bytes that are copied at a time
+CHANGED, GONE = "has changed since it was indexed", "is gone"
 
 
 @dataclass(frozen=True)
 class Transfer:
     """What was exported or imported: assets, their embeddings of all models, and asset files and side files copied.
 
-    `changed` are files that were left out because they hold another content than the one that was indexed.
+    `left_out` are the files that were not exported, each with the reason: it has changed since it was indexed, is gone, or
+    cannot be read.
     """
 
     assets: int
     embeddings: int
     files: int
     side_files: int = 0
-    changed: tuple[Path, ...] = ()
+    left_out: tuple[tuple[Path, str], ...] = ()
 
 
 def export_library(store: Store, folder: Path, files: bool = True) -> Transfer:
@@ -55,7 +62,7 @@ def export_library(store: Store, folder: Path, files: bool = True) -> Transfer:
     Args:
         store: of the library.
         folder: must not exist.
-        files: also copy the asset files; those that are gone or have changed since are left out.
+        files: also copy the asset files; those that are gone, have changed since or cannot be read are left out.
 
     Raises:
         LibraryError: the folder exists or cannot be written.
@@ -101,9 +108,11 @@ def import_library(store: Store, folder: Path, destination: Path) -> Transfer:
         seen.append(SeenFile(path, size, mtime_ns, entry["sha256"]))
         if entry["error"] is not None:
             store.put_failed(seen[-1], entry["error"])
-        thumbnail = folder / thumbnails.FOLDER / f"{entry['sha256'][:32]}.webp"
+        thumbnail = thumbnails.thumbnail_path(folder, entry["sha256"], entry.get("up"))
         if thumbnail.is_file():
-            thumbnails.write_bytes(thumbnail.read_bytes(), thumbnails.thumbnail_path(store.folder, entry["sha256"]))
+            thumbnails.write_bytes(
+                thumbnail.read_bytes(), thumbnails.thumbnail_path(store.folder, entry["sha256"], entry.get("up"))
+            )
     embeddings = sum(_import_model(store, path, entries, seen) for path in sorted((folder / EMBEDDINGS).glob("*.safetensors")))
     return Transfer(len(entries), embeddings, copied, beside)
 
@@ -111,33 +120,70 @@ def import_library(store: Store, folder: Path, destination: Path) -> Transfer:
 def _export_files(store: Store, folder: Path, assets: list[Asset], stamps: dict[Path, int], files: bool) -> Transfer:
     """Write the listing, thumbnails and, if asked for, the asset files with their side files."""
     copied = 0
-    changed: list[Path] = []
+    left_out: list[tuple[Path, str]] = []
     beside: dict[str, dict[str, str]] = {}
     for asset in assets:
-        places = store.places(asset) if files else []
-        target = folder / FILES / asset.sha256 / name_in_export(asset)
-        source = next((place for place in places if _copy_if_unchanged(place, target, asset.sha256)), None)
-        if source is not None:
-            copied += 1
-            beside[asset.sha256] = _copy_side_files(source, target.parent)
-        elif places:
-            changed.append(places[0])
-        thumbnail = thumbnails.thumbnail_path(store.folder, asset.sha256)
+        if files:
+            target = folder / FILES / asset.sha256 / name_in_export(asset)
+            source, reason = _copy_asset(store.places(asset), target, asset.sha256)
+            if source is None:
+                left_out.append((asset.path, reason))
+            else:
+                copied += 1
+                beside[asset.sha256], reasons = _copy_side_files(source, target.parent)
+                left_out += reasons
+        thumbnail = thumbnails.thumbnail_path(store.folder, asset.sha256, asset.up)
         if thumbnail.is_file():
             (folder / thumbnails.FOLDER).mkdir(exist_ok=True)
-            shutil.copyfile(thumbnail, folder / thumbnails.FOLDER / thumbnail.name)
+            with contextlib.suppress(_UnreadableError):  # deleted a moment ago; it is drawn again when it is asked for
+                _copy(thumbnail, folder / thumbnails.FOLDER / thumbnail.name)
     write_listing(folder, [entry_of(asset, stamps[asset.path], beside.get(asset.sha256, {})) for asset in assets])
-    return Transfer(len(assets), 0, copied, sum(map(len, beside.values())), tuple(changed))
+    return Transfer(len(assets), 0, copied, sum(map(len, beside.values())), tuple(left_out))
 
 
-def _copy_if_unchanged(source: Path, target: Path, sha256: str) -> bool:
-    """Copy a file; one that turns out to have another content is not kept, and its folder neither."""
+def _copy_asset(places: list[Path], target: Path, sha256: str) -> tuple[Path | None, str]:
+    """Copy the first of the places that holds a content: which one; None and the reason where none does."""
+    reason = GONE
     target.parent.mkdir(parents=True)
-    shutil.copyfile(source, target)
-    is_unchanged = sha256_of(target) == sha256
-    if not is_unchanged:
-        shutil.rmtree(target.parent)
-    return is_unchanged
+    for place in places:
+        try:
+            if _copy(place, target) == sha256:
+                return place, ""
+            reason = CHANGED
+        except _UnreadableError as error:
+            reason = str(error)
+    shutil.rmtree(target.parent)
+    return None, reason
+
+
+class _UnreadableError(Exception):
+    """A file that is to be copied cannot be read; the message is the reason. Errors of writing stay what they are."""
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file; the sha256 of what was copied. Raises _UnreadableError; nothing is left at `target` then."""
+    digest = hashlib.sha256()
+    try:
+        with target.open("wb") as out:
+            for part in _parts(source):
+                digest.update(part)
+                out.write(part)
+    except _UnreadableError:
+        target.unlink()
+        raise
+    return digest.hexdigest()
+
+
+def _parts(source: Path) -> Iterator[bytes]:
+    """What is in a file, some of it at a time."""
+    try:
+        with source.open("rb") as handle:
+            while part := handle.read(PART):
+                yield part
+    except FileNotFoundError as error:
+        raise _UnreadableError(GONE) from error
+    except OSError as error:
+        raise _UnreadableError(f"cannot be read ({error.strerror or error})") from error
 
 
 def _export_embeddings(store: Store, folder: Path, assets: list[Asset]) -> int:
@@ -179,17 +225,19 @@ def _place(entry: dict[str, Any], folder: Path, destination: Path) -> tuple[Path
     return old, False
 
 
-def _copy_side_files(source: Path, folder: Path) -> dict[str, str]:
-    """Copy the side files of an asset into its folder of the export; their names and sha256."""
-    copied = {}
+def _copy_side_files(source: Path, folder: Path) -> tuple[dict[str, str], list[tuple[Path, str]]]:
+    """Copy the side files of an asset into its folder of the export: their names and sha256, and why some were left out."""
+    copied, reasons = {}, []
     for name in side_files(source):
         target = folder / name
         if target.exists():  # of the name that the asset has in the export
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.parent / name, target)
-        copied[str(name)] = sha256_of(target)
-    return copied
+        try:
+            copied[str(name)] = _copy(source.parent / name, target)
+        except _UnreadableError as error:
+            reasons.append((source.parent / name, str(error)))
+    return copied, reasons
 
 
 def _place_side_files(entry: dict[str, Any], folder: Path, destination: Path) -> int:
@@ -209,7 +257,10 @@ def _place_side_files(entry: dict[str, Any], folder: Path, destination: Path) ->
 
 
 def _import_model(store: Store, path: Path, entries: list[dict[str, Any]], seen: list[SeenFile]) -> int:
-    """Store the embeddings of one model, an asset in each transaction; those that are there already are passed over."""
+    """Store the embeddings of one model, an asset in each transaction.
+
+    Those that are there already are passed over, and so are those of assets that here have another axis up.
+    """
     try:
         with safe_open(path, "np") as file:
             rows, vectors = file.get_tensor("ids"), file.get_tensor("vectors")
@@ -228,10 +279,10 @@ def _import_model(store: Store, path: Path, entries: list[dict[str, Any]], seen:
     except (OSError, SafetensorError, DataError) as error:
         raise FormatError(f"{path}: is damaged ({error}); copy the export again.") from error
     for row, vector in zip(rows.tolist(), vectors, strict=True):
-        known = store.known_content(seen[row].sha256, path.stem)
-        if known is not None and known.embedded:
+        known, up = store.known_content(seen[row].sha256, path.stem), entries[row].get("up")
+        if known is not None and known.error is None and (known.embedded or known.up != up):
             store.note_file(seen[row], known.asset_id)
             continue
         bounds = np.array(entries[row]["bounds"], np.float32)
-        store.put_indexed(Indexed(seen[row], vector, entries[row]["gaussians"], bounds), path.stem, name)
+        store.put_indexed(Indexed(seen[row], vector, entries[row]["gaussians"], bounds, up), path.stem, name)
     return len(rows)

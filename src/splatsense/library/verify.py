@@ -60,7 +60,7 @@ def verify(store: Store, contents: bool = False) -> VerifyReport:
     for asset in assets:
         if store.moved_path(asset) is None:
             report.missing.append(asset)
-        thumbnail = thumbnails.thumbnail_path(store.folder, asset.sha256)
+        thumbnail = thumbnails.thumbnail_path(store.folder, asset.sha256, asset.up)
         if thumbnail.exists() and not _opens(thumbnail):
             report.problems.append(f"{thumbnail}: is damaged; `splatsense library rebuild` draws it again.")
     report.changed = list(_changed_files(store, contents))
@@ -76,7 +76,7 @@ def rebuild(store: Store, caches: list[VectorCache]) -> int:
     problems = store.database.problems()
     if problems:
         raise LibraryError(f"{problems[0]}; the database itself is damaged: restore a copy, or index the files again.")
-    used = {thumbnails.thumbnail_path(store.folder, asset.sha256).name for asset in store.all_assets()}
+    used = {thumbnails.thumbnail_path(store.folder, asset.sha256, asset.up).name for asset in store.all_assets()}
     gone = 0
     folder = store.folder / thumbnails.FOLDER
     for path in folder.iterdir() if folder.is_dir() else ():

@@ -16,6 +16,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from splatsense.errors import FormatError, LibraryError
+from splatsense.geometry.upright import Up
 from splatsense.library.asset_files import find_files, is_gone, is_named_like_asset
 from splatsense.library.ingest import AddReport
 
@@ -44,6 +45,7 @@ def watch(
     tell: Callable[[Change], None],
     stop: Event | None = None,
     quiet_milliseconds: int = QUIET_MILLISECONDS,
+    up: Up | None = None,
 ) -> None:
     """Keep a library in step with folders until `stop` is set or the process is interrupted.
 
@@ -53,6 +55,7 @@ def watch(
         tell: is called after the first indexing and after each round of changes.
         stop: ends the watch.
         quiet_milliseconds: that must pass without a change before changes are taken up.
+        up: axis that points up in these files, as in `Library.add`.
 
     Raises:
         LibraryError: watchfiles is not installed.
@@ -70,22 +73,22 @@ def watch(
         *folders, watch_filter=None, step=quiet_milliseconds, stop_event=stop, yield_on_timeout=True, rust_timeout=500
     )
     next(changes, None)  # from here on nothing is missed
-    report = library.add(folders, progress=False)
+    report = library.add(folders, progress=False, up=up)
     gone = [path for path in library.files() if is_gone(path) and _is_at_or_under(path, folders)]
     tell(Change(report, library.forget(gone)))
     for batch in changes:
         paths = [Path(path) for _, path in batch if not Path(path).is_relative_to(library.path)]
         if paths:
-            tell(follow(library, paths))
+            tell(follow(library, paths, up))
 
 
-def follow(library: "Library", paths: Iterable[Path]) -> Change:
+def follow(library: "Library", paths: Iterable[Path], up: Up | None = None) -> Change:
     """Index the asset files among those of `paths` that exist; forget the library's files at or under those that are gone."""
     paths = list(paths)
     folders = [path for path in paths if path.is_dir()]
     named = [path for path in paths if path.is_file() and is_named_like_asset(path) and not path.name.startswith(".")]
     files, _ = find_files([*folders, *named], library.path)
-    report = library.add(files, progress=False) if files else AddReport()
+    report = library.add(files, progress=False, up=up) if files else AddReport()
     gone = [path for path in paths if is_gone(path)]
     return Change(report, library.forget([file for file in library.files() if _is_at_or_under(file, gone)] if gone else []))
 

@@ -47,6 +47,7 @@ class Snapshot:
         labels: the vocabulary of tags.
         ids: (N,) ascending.
         names: N names.
+        versions: N versions of their pictures.
         gaussians: (N,) counts.
         folders: names of the folders that files lie in.
         folder: (N,) positions in `folders`.
@@ -59,6 +60,7 @@ class Snapshot:
     labels: list[str]
     ids: np.ndarray
     names: list[str]
+    versions: list[str]
     gaussians: np.ndarray
     folders: list[str]
     folder: np.ndarray
@@ -102,6 +104,11 @@ class Snapshot:
             "folders": {self.folders[folder]: count for folder, count in folders},
             "sizes": {name: count for name, count in sizes.items() if count},
         }
+
+
+def version_of(asset: Asset) -> str:
+    """Changes with all that an asset's picture and view are made from; browsers keep those for as long as it is the same."""
+    return asset.sha256[:16] + (asset.up or "")
 
 
 class Catalogue:
@@ -166,6 +173,7 @@ class Catalogue:
             self._labels,
             np.array([asset.id for asset in assets], np.int64),
             [asset.name for asset in assets],
+            [version_of(asset) for asset in assets],
             np.array([asset.gaussians for asset in assets], np.int64),
             folders,
             folder,

@@ -2,8 +2,8 @@
 
 Design
 - The viewer gets every asset as SPZ, centred and with its longest half-extent 1, whatever its own format and units are: the
-  browser never parses a stranger's file, and one camera fits all. A room whose floor lies across another axis than y is
-  stood up, as in thumbnails; the Gaussians keep their order.
+  browser never parses a stranger's file, and one camera fits all. What has another axis than y up, because somebody said so
+  or because its floor shows it, is stood up, as in thumbnails; the Gaussians keep their order.
 - One conversion at a time, since each may need gigabytes; what is converted already does not wait for it.
 - The files used longest ago go when there are too many, but none while it is being sent.
 """
@@ -16,10 +16,11 @@ from pathlib import Path
 from splatsense.errors import DataError
 from splatsense.formats import WRITABLE
 from splatsense.gaussians import Gaussians
+from splatsense.geometry.upright import Axis
 from splatsense.io import save
 from splatsense.library import Asset, Library
 from splatsense.pictures import OUTLIER_FRACTION
-from splatsense.upright import room_up, turn_to_y
+from splatsense.upright import room_up, stood_up
 from splatsense.web.settings import WebSettings
 
 FORMATS = tuple(suffix for suffix in WRITABLE if suffix != ".gltf")
@@ -72,13 +73,14 @@ class Conversions:
         self._folder.cleanup()
 
     def _made(self, asset: Asset, suffix: str, normalized: bool) -> Path:
-        path = Path(self._folder.name) / f"{asset.sha256}{'-view' if normalized else ''}{suffix}"
+        stem = f"{asset.sha256}-view{asset.up or ''}" if normalized else asset.sha256
+        path = Path(self._folder.name) / f"{stem}{suffix}"
         if self._lend(path):
             return path
         with self._converting:
             if not self._lend(path):  # nobody made it meanwhile
                 gaussians = self._library.read(asset).gaussians
-                save(self._normalized(gaussians) if normalized else gaussians, path)
+                save(self._normalized(gaussians, asset.up) if normalized else gaussians, path)
                 with self._lock:
                     self._sizes[path] = path.stat().st_size
                     self._lent[path] += 1
@@ -104,7 +106,5 @@ class Conversions:
                 del self._sizes[path], self._lent[path]
                 path.unlink(missing_ok=True)
 
-    def _normalized(self, gaussians: Gaussians) -> Gaussians:
-        up = room_up(gaussians, self._scene) or "y"
-        stood = gaussians if up == "y" else gaussians.transform(rotation=turn_to_y(up))
-        return stood.normalized(OUTLIER_FRACTION)
+    def _normalized(self, gaussians: Gaussians, up: Axis | None) -> Gaussians:
+        return stood_up(gaussians, up or room_up(gaussians, self._scene)).normalized(OUTLIER_FRACTION)

@@ -23,7 +23,7 @@ from splatsense.errors import DataError
 from splatsense.library import Asset, Library
 from splatsense.segmentation.export import UNLABELLED_COLOR, distinct_colors, instance_colors, semantic_colors
 from splatsense.segmentation.predict import TILE_VOXELS, Prediction, predict, voxel_features
-from splatsense.segmentation.scan import LEAST_OPACITY, Scan, points_of_gaussians, scan_of_cloud
+from splatsense.segmentation.scan import LEAST_OPACITY, Scan, ScanSettings, points_of_gaussians, scan_of_cloud
 from splatsense.segmentation.segment import heat_colors
 from splatsense.web.jobs import Job, Jobs
 from splatsense.web.scene_cache import SceneCache
@@ -203,7 +203,8 @@ class Scenes:
         return ""
 
     def _name(self, asset: Asset, what: str) -> str:
-        return f"{asset.sha256[:32]}-{what}-{self._choice(what).hash[:12]}-{VERSION}"
+        up = "" if asset.up is None else f".{asset.up}"
+        return f"{asset.sha256[:32]}{up}-{what}-{self._choice(what).hash[:12]}-{VERSION}"
 
     def _features(self, job: SceneJob, asset: Asset, name: str) -> None:
         scan, seen = self._read(job, asset)
@@ -226,7 +227,8 @@ class Scenes:
         gaussians = self._library.read(asset).gaussians
         job.check()
         seen = (gaussians.opacities >= LEAST_OPACITY).numpy()
-        return scan_of_cloud(points_of_gaussians(gaussians, asset.name), asset.name), seen
+        settings = ScanSettings(up=asset.up or "auto")
+        return scan_of_cloud(points_of_gaussians(gaussians, asset.name), asset.name, settings), seen
 
 
 def cosines(features: np.ndarray, query: np.ndarray) -> Float32[np.ndarray, " m"]:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from splatsense.errors import LibraryError
 from splatsense.library import Asset, Library
 from splatsense.tables import printable
-from splatsense.web.catalogue import Catalogue
+from splatsense.web.catalogue import Catalogue, version_of
 from splatsense.web.conversions import Conversions
 from splatsense.web.jobs import Jobs
 from splatsense.web.scene_models import SceneModels
@@ -78,7 +78,8 @@ class Services:
             "gaussians": asset.gaussians,
             "bounds": asset.bounds,
             "added": asset.added,
-            "version": asset.sha256[:16],
+            "up": asset.up,
+            "version": version_of(asset),
             "tags": [{"label": label, "probability": round(probability, 3)} for label, probability in tags],
         }
 

@@ -71,7 +71,7 @@ def statistics(asset_id: AssetId, services: Shared) -> dict[str, Any]:
 def thumbnail(asset_id: AssetId, services: Shared) -> FileResponse:
     """A picture of 256 x 256 pixels (WebP)."""
     found = services.asset(asset_id)
-    path = thumbnail_path(services.library.path, found.sha256)
+    path = thumbnail_path(services.library.path, found.sha256, found.up)
     if not path.is_file():  # those that are there do not wait for one that is being drawn
         with services.drawing, _gone():
             path = services.library.thumbnail(found)

@@ -81,7 +81,7 @@ def index_folder(request: FolderRequest, services: Shared) -> dict[str, Any]:
         raise DataError(f"{printable(path)}: there is no such folder.")
     if services.jobs.waiting() >= services.settings.waiting_jobs:
         raise busy(f"No more than {counted(services.settings.waiting_jobs, 'run')} may wait")
-    title = printable(path.name or path)
+    title = f"Folder {printable(path.name or path)}"
     return services.jobs.start(Indexing(services.library, title, [path], lambda failed: services.catalogue.expire())).state()
 
 

@@ -46,6 +46,7 @@ def positions(services: Shared) -> dict[str, Any]:
     return {
         "ids": snapshot.ids.tolist(),
         "names": snapshot.names,
+        "versions": snapshot.versions,
         "x": snapshot.positions[:, 0].round(4).tolist(),
         "y": snapshot.positions[:, 1].round(4).tolist(),
         "tag": snapshot.tags[:, 0].tolist(),

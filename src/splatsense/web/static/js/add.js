@@ -11,7 +11,7 @@ export class Adding {
   constructor(changed) {
     this.changed = changed;
     const dialog = byId("add-dialog");
-    byId("add-button").addEventListener("click", () => dialog.showModal());
+    for (const button of ["add-button", "welcome-button"]) byId(button).addEventListener("click", () => dialog.showModal());
     for (const [button, input] of [["choose-files", "upload-files"], ["choose-folder", "upload-folder"]]) {
       byId(button).addEventListener("click", () => byId(input).click());
       byId(input).addEventListener("change", (event) => {
@@ -58,7 +58,7 @@ export class Adding {
     const suffix = ({ path }) => `.${path.toLowerCase().split(".").at(-1)}`;
     const taken = files.filter((file) => [...read, ...companions].includes(suffix(file)) && !isHidden(file.path));
     const refused = files.filter((file) => !taken.includes(file) && !isHidden(file.path))
-      .map(({ path }) => ({ file: path, reason: "is no 3D asset; the formats are those that `splatsense --help` lists" }));
+      .map(({ path }) => ({ file: path, reason: `is no 3D asset; these are read: ${read.join(" ")}` }));
     const panel = new Panel(`Upload of ${count(files.length, "file")}`);
     const stop = new AbortController();
     panel.onCancel = () => stop.abort();
@@ -182,8 +182,9 @@ function running(state) {
 
 function ending(state) {
   if (state.status === "failed") return `Stopped: ${state.message}`;
-  const parts = [`${count(state.indexed, "asset")} added`];
+  const parts = [state.indexed ? `${count(state.indexed, "asset")} added` : "nothing new"];
   if (state.skipped) parts.push(`${state.skipped} known already`);
-  if (state.status === "cancelled") parts.unshift("Cancelled");
-  return `${parts.join(", ")}.`;
+  if (state.status === "cancelled") parts.unshift("cancelled");
+  const text = parts.join(", ");
+  return `${text[0].toUpperCase()}${text.slice(1)}.`;
 }

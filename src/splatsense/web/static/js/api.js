@@ -9,32 +9,24 @@ export class ApiError extends Error {
   }
 }
 
-async function checked(response) {
-  if (response.ok) return response.status === 204 ? null : response.json();
-  const failure = await response.json().catch(() => null);
-  throw new ApiError(failure?.error?.message ?? `The server answered ${response.status}.`, response.status, failure?.error?.id);
-}
-
-async function request(path, options) {
+/** What `read` takes from the reply to a request. */
+async function request(path, options, read = json) {
   try {
-    return await checked(await fetch(`/api/${path}`, options));
+    const response = await fetch(`/api/${path}`, options);
+    if (response.ok) return await read(response);
+    const failure = await response.json().catch(() => null);
+    throw new ApiError(failure?.error?.message ?? `The server answered ${response.status}.`, response.status, failure?.error?.id);
   } catch (error) {
     if (error instanceof TypeError) throw new ApiError(SILENT, 0);
     throw error;
   }
 }
+
+const json = (response) => (response.status === 204 ? null : response.json());
 
 /** Bytes and headers of a reply that is no JSON. */
-export async function getBytes(path, signal) {
-  try {
-    const response = await fetch(`/api/${path}`, { signal });
-    if (!response.ok) await checked(response);
-    return { bytes: new Uint8Array(await response.arrayBuffer()), headers: response.headers };
-  } catch (error) {
-    if (error instanceof TypeError) throw new ApiError(SILENT, 0);
-    throw error;
-  }
-}
+export const getBytes = (path, signal) => request(path, { signal },
+  async (response) => ({ bytes: new Uint8Array(await response.arrayBuffer()), headers: response.headers }));
 
 export const get = (path, signal) => request(path, { signal });
 

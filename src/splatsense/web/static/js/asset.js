@@ -1,7 +1,7 @@
 // The page of one asset: live view, tags, facts, neighbours, statistics, downloads.
 import { get, thumbnail } from "./api.js";
 import { card } from "./card.js";
-import { brief, byId, bytes, count, el } from "./dom.js";
+import { brief, byId, bytes, count, el, notice } from "./dom.js";
 import { SceneTools } from "./scene.js";
 
 export class AssetPage {
@@ -21,7 +21,7 @@ export class AssetPage {
       this.show(asset, library);
     } catch (error) {
       if (this.opened !== opened) return;
-      this.root.replaceChildren(el("p", { class: "status error", role: "alert" }, error.message), el("p", {}, el("a", { href: "#/" }, "Back to the search")));
+      this.root.replaceChildren(notice(error.message, true));
     }
   }
 
@@ -143,6 +143,7 @@ function factTable(asset) {
   return table([
     ["Gaussians", asset.gaussians.toLocaleString("en")],
     ["Extent", extent ?? ""],
+    ...(asset.up ? [["Up", `${asset.up}, as was said when it was added`]] : []),
     ["File", bytes(asset.bytes)],
     ["Folder", asset.folder],
     ["Added", new Date(1000 * asset.added).toLocaleString()],

@@ -14,6 +14,18 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
+/** A spot of a colour, for legends. */
+export function dot(tint) {
+  const mark = el("span", { class: "dot" });
+  mark.style.backgroundColor = tint;
+  return mark;
+}
+
+/** Says why there is nothing else to see, with a way back. */
+export const notice = (message, isError = false) => el("div", { class: "notice" },
+  el("p", { class: isError ? "status error" : "status", role: isError ? "alert" : "status" }, message),
+  el("a", { class: "button quiet", href: "#/" }, "Back to the search"));
+
 export const byId = (id) => document.getElementById(id);
 
 export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;

@@ -1,6 +1,6 @@
 // The map: every asset as a point, similar ones close together. Drag to move, wheel or pinch to zoom, click to open.
 import { get, thumbnail } from "./api.js";
-import { byId, count, el } from "./dom.js";
+import { byId, count, dot, el, notice } from "./dom.js";
 import { color } from "./theme.js";
 
 const TAG_COLORS = ["#3b7dd8", "#d9822b", "#3a9e6e", "#b8559b", "#8a6fd1", "#c2504f", "#2f9fb0", "#9a8b2f"];
@@ -31,7 +31,7 @@ export class MapPage {
     try {
       this.points = await get("map");
     } catch (error) {
-      this.status.replaceChildren(el("span", { class: "error" }, error.message));
+      this.root.replaceChildren(notice(error.message, true));
       return;
     }
     this.view = this.whole();
@@ -39,7 +39,11 @@ export class MapPage {
     this.hidden = new Set();
     this.colorTags();
     const number = this.points.ids.length;
-    this.status.textContent = number ? `${count(number, "asset")} by similarity: the embeddings on their two directions of largest variance.` : "This library is empty.";
+    if (number === 0) {
+      this.root.replaceChildren(notice("This library is empty."));
+      return;
+    }
+    this.status.textContent = `${count(number, "asset")} by similarity: the embeddings on their two directions of largest variance.`;
     this.listen();
     this.resize();
   }
@@ -125,19 +129,26 @@ export class MapPage {
       if (x > -40 && y > -40 && x < width + 40 && y < height + 40 && this.isShown(index)) inSight.push([index, x, y]);
     }
     const side = inSight.length <= PICTURES ? Math.min(72, Math.max(36, Math.sqrt((width * height) / (inSight.length + 1)) * 0.5)) : 0;
-    for (const [index, x, y] of inSight) this.paintPoint(pen, index, x, y, index === this.selected ? side * 1.3 : side);
-    if (this.selected >= 0) this.mark(pen, ...this.place(this.selected), side);
+    const paper = color("paper");
+    for (const [index, x, y] of inSight) if (index !== this.selected) this.paintPoint(pen, index, x, y, side, paper);
+    if (this.selected < 0 || !this.isShown(this.selected)) return;
+    const [x, y] = this.place(this.selected);
+    this.paintPoint(pen, this.selected, x, y, 1.3 * side, paper);
+    this.mark(pen, x, y, side);
   }
 
-  paintPoint(pen, index, x, y, side) {
+  paintPoint(pen, index, x, y, side, paper) {
     const tint = this.colors.get(this.points.tag[index]) ?? OTHERS;
-    const picture = side ? this.picture(this.points.ids[index]) : null;
+    const picture = side ? this.picture(index) : null;
     if (picture?.complete && picture.naturalWidth) {
       pen.save();
       pen.beginPath();
       pen.roundRect(x - side / 2, y - side / 2, side, side, 8);
       pen.clip();
       pen.drawImage(picture, x - side / 2, y - side / 2, side, side);
+      pen.globalCompositeOperation = "multiply"; // their white becomes paper, as on cards
+      pen.fillStyle = paper;
+      pen.fillRect(x - side / 2, y - side / 2, side, side);
       pen.restore();
       pen.strokeStyle = tint;
       pen.lineWidth = 1.5;
@@ -161,14 +172,20 @@ export class MapPage {
     pen.stroke();
   }
 
-  picture(id) {
-    if (!this.pictures.has(id)) {
+  picture(index) {
+    const address = this.address(index);
+    if (!this.pictures.has(address)) {
       const image = new Image();
       image.addEventListener("load", () => this.draw());
-      image.src = thumbnail({ id, version: "" });
-      this.pictures.set(id, image);
+      image.src = address;
+      this.pictures.set(address, image);
     }
-    return this.pictures.get(id);
+    return this.pictures.get(address);
+  }
+
+  /** Of a point's thumbnail. */
+  address(index) {
+    return thumbnail({ id: this.points.ids[index], version: this.points.versions[index] });
   }
 
   listen() {
@@ -268,10 +285,10 @@ export class MapPage {
     this.canvas.style.cursor = index < 0 ? "grab" : "pointer";
     this.draw();
     if (index < 0) return;
-    const id = this.points.ids[index], tag = this.points.labels[this.points.tag[index]] ?? "";
+    const tag = this.points.labels[this.points.tag[index]] ?? "";
     if (aloud) this.said.textContent = `${this.points.names[index]}, ${tag}`;
     this.tip.replaceChildren(
-      el("img", { src: thumbnail({ id, version: "" }), alt: "", width: 96, height: 96 }),
+      el("img", { src: this.address(index), alt: "", width: 96, height: 96 }),
       el("span", {}, el("strong", {}, this.points.names[index]), el("span", { class: "muted" }, tag)));
     const [x, y] = this.place(index);
     this.tip.style.left = `${Math.max(4, Math.min(this.size.width - 200, x + (this.points.ids.length <= PICTURES ? 52 : 18)))}px`;
@@ -281,10 +298,4 @@ export class MapPage {
   go(index) {
     location.hash = `#/asset/${this.points.ids[index]}`;
   }
-}
-
-function dot(tint) {
-  const mark = el("span", { class: "dot" });
-  mark.style.backgroundColor = tint;
-  return mark;
 }

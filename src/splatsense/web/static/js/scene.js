@@ -1,6 +1,6 @@
 // What models see in a scene: likeness to a point, classes and instances, painted onto the Gaussians of the viewer.
 import { get, getBytes, post, remove } from "./api.js";
-import { el } from "./dom.js";
+import { dot, el } from "./dom.js";
 import { isOver, watch } from "./jobs.js";
 
 const MODES = [
@@ -110,7 +110,7 @@ export class SceneTools {
     this.list(name === "classes"
       ? legend.classes.map((one) => [one.color, one.name, `${(100 * one.share).toFixed(1)} %`])
       : legend.instances.map((one) => [one.color, one.class, one.score.toFixed(2)]), name);
-    this.say(`Click a point to hear what it is; with the keyboard, put the cross on it and press Enter.`);
+    this.say("Click a point to learn what it is. Or turn the view until the cross in its middle is on it, and press Enter.");
   }
 
   /** A Gaussian was chosen in the view. */
@@ -192,9 +192,3 @@ export class SceneTools {
 const heat = (darkest) => el("div", { class: "heat" },
   el("span", { class: "muted" }, `≤ ${Number(darkest).toFixed(2)}`), el("span", { class: "ramp" }),
   el("span", { class: "muted" }, "1.00"), el("span", { class: "hidden" }, "cosine of the features"));
-
-function dot(tint) {
-  const mark = el("span", { class: "dot" });
-  mark.style.backgroundColor = tint;
-  return mark;
-}

@@ -75,7 +75,10 @@ export class SearchPage {
         list.replaceChildren(...cards);
       }
       byId("more-button").hidden = list.childElementCount >= found.matching || found.results.length === 0;
-      this.say(this.summary(list.childElementCount, found));
+      const isEmpty = found.matching === 0 && !this.filters.isSet();
+      byId("welcome").hidden = !isEmpty;
+      byId("filters").hidden = isEmpty;
+      this.say(isEmpty ? "This library is empty." : this.summary(list.childElementCount, found));
     } catch (error) {
       if (error.name === "AbortError") return;
       list.replaceChildren();
@@ -87,13 +90,13 @@ export class SearchPage {
   }
 
   summary(shown, found) {
-    if (found.matching === 0 && !this.filters.isSet()) return "This library is empty. Drop files here, or add a folder.";
     if (found.matching === 0) return "No asset has all of these properties.";
     const what = this.query.isEmpty() ? "newest first" : `best first, ${Math.ceil(found.milliseconds)} ms`;
     return shown < found.matching ? `${shown} of ${count(found.matching, "asset")}, ${what}` : `${count(shown, "asset")}, ${what}`;
   }
 
   say(message, isError = false) {
+    byId("status").classList.toggle("alone", byId("results").childElementCount === 0);
     byId("status").replaceChildren(isError ? el("span", { class: "error" }, message) : message);
   }
 }
