@@ -158,7 +158,8 @@ def _write_instances(folder: Path, read: Scan, prediction: Prediction, model: Se
     write_points(folder / "instances.ply", read.coord, colors, {"instance": prediction.instance, "label": prediction.semantic})
     found = describe_instances(prediction, model.labels, read.coord, read.points.coord.numpy())
     write_json(folder / "instances.json", {"model": model.name, "labels": model.labels_name, "instances": found})
-    draw_scan(folder / "instances.png", read.points, np.where(prediction.instance[:, None] < 0, np.uint8(LIGHT_GREY), colors))
+    shown = np.where(prediction.instance[:, None] < 0, np.array(LIGHT_GREY, np.uint8), colors)
+    draw_scan(folder / "instances.png", read.points, shown)
     return found
 
 
