@@ -94,7 +94,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Raises CheckpointError for another version; ValueError and others for damage."""
     with safe_open(path, "pt") as opened:
         metadata = opened.metadata() or {}
-        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118  # not a dict
     version = metadata.get("version", "1")
     if version != VERSION:
         raise CheckpointError(
