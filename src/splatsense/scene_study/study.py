@@ -67,7 +67,7 @@ class SceneStudyConfig:
     """each row is trained once with each"""
     steps: int = 600
     """of each downstream run"""
-    pretrain_steps: int = 2500
+    pretrain_steps: int = 4000
     """of each pre-training run"""
     size: Size = "tiny"
     """of backbones that are trained here"""

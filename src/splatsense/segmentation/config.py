@@ -47,7 +47,7 @@ class SegmentationConfig(RunSettings):
     """train everything from random weights; everything from a pre-trained backbone; or a linear layer on a frozen one"""
     backbone: str = ""
     """pre-trained backbone: the folder of a model; needed to fine-tune and to probe. random:SIZE probes an untrained one.
-    Fine-tuning of a segmentation model keeps its heads where classes and task are the same"""
+    Fine-tuning of a segmentation model keeps its head of classes where the label set is the same, and that of offsets"""
     cached: bool = False
     """probe features of the scenes as they are, computed once, instead of those of augmented scenes at every step"""
     size: str = "tiny"

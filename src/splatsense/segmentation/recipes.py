@@ -71,8 +71,8 @@ def s3dis(scenes: str, out: str, task: Task, limits: Limits, area: int = 5, **st
 def rooms20(scenes: str, out: str, task: Task, limits: Limits, **start: Any) -> SegmentationConfig:
     """Synthetic rooms, ScanNet's 20 classes: smaller crops and batches, hundreds of steps instead of epochs.
 
-    Rates were chosen on the validation rooms for each protocol, augmentation and Mix3D by fine-tuning alone; instances take
-    them over. docs/segmentation.md has what was tried.
+    Rates and augmentation were chosen on the validation rooms, for fine-tuning and training from scratch; instances take them
+    over. docs/segmentation.md has what was tried.
     Clusters may be as small as at 2 cm: a surface has a sixth of the voxels.
     """
     rate, backbone_rate = ROOMS_RATES[start.get("protocol", "scratch")]
