@@ -3,6 +3,8 @@
 python tools/publish_scene_model.py RUN/model gaussian-cross-tiny "linear probe, test rooms=probe.json"
 python tools/publish_scene_model.py RUN/model rooms20-tiny "test rooms=semantic.json" "test rooms, instances=instance.json"
 
+A model that was fine-tuned from another segmentation model, from its linear probe say, gets the settings of those runs too.
+
 The figures are what `splatsense evaluate semantic` and `evaluate instance` write with --json.
 """
 
@@ -13,6 +15,7 @@ from pathlib import Path, PurePath
 
 from splatsense import __version__
 from splatsense.model_folder import BUNDLED, CONFIG, WEIGHTS, find_model, read_card
+from splatsense.segmentation.model import KIND
 
 FACTS = {
     "licence": "Apache-2.0",
@@ -39,6 +42,14 @@ def without_paths(training: dict) -> dict:
     return shown
 
 
+def earlier_runs(training: dict) -> list[dict]:
+    """Settings of the runs before the last, the first one first, for a segmentation model that starts from another."""
+    card = read_card(find_model(training["backbone"])) if training.get("backbone") else {}
+    if card.get("kind") != KIND:
+        return []
+    return [*earlier_runs(card["training"]), without_paths(card["training"])]
+
+
 def measured(path: str) -> dict:
     """The overall figures of an evaluation."""
     figures = json.loads(Path(path).read_text())
@@ -53,7 +64,10 @@ def main() -> None:
     parser.add_argument("figures", nargs="*", metavar="TITLE=JSON")
     options = parser.parse_args()
     card = json.loads((options.model / CONFIG).read_text())
+    earlier = earlier_runs(card["training"])
     card["training"] = without_paths(card["training"])
+    if earlier:
+        card["earlier_training"] = earlier
     metrics = {title: measured(path) for title, path in (each.split("=", 1) for each in options.figures)}
     folder = BUNDLED / options.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -56,6 +56,14 @@ def test_rotations_are_right_handed(axis):
     assert float(torch.linalg.det(turn)) == pytest.approx(1)
 
 
+def test_thinning_keeps_shares_between_all_and_the_least(points):
+    config = replace(NOTHING, thin=0.25)
+    shares = [len(augment(points, config, generator(seed))) / len(points) for seed in range(40)]
+    assert 0.25 <= min(shares) < 0.35
+    assert 0.8 < max(shares) <= 1
+    assert 0.4 < sorted(shares)[20] < 0.6  # the median of a log-uniform draw is 0.5
+
+
 def test_dropout_keeps_a_share_and_what_is_labelled(points):
     config = replace(NOTHING, dropout_chance=1, dropout=0.7)
     assert len(augment(points, config, generator())) == int(len(points) * 0.3)

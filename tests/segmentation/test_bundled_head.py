@@ -33,5 +33,7 @@ def test_its_card_says_what_it_is():
     folder = BUNDLED / "rooms20-tiny"
     card = json.loads((folder / CONFIG).read_text())
     assert {"licence", "data", "limits", "training", "measured"} <= set(card)
-    assert card["training"]["backbone"] == "gaussian-cross-tiny"
+    probe, classes = card["earlier_training"]
+    assert (probe["protocol"], probe["backbone"]) == ("probe", "gaussian-cross-tiny")
+    assert (classes["task"], card["training"]["task"]) == ("semantic", "instance")
     assert (folder / WEIGHTS).stat().st_size < 16e6

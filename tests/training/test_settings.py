@@ -63,8 +63,8 @@ SETTINGS = {
         "precision": "float32", "scene_share": 1.0, "scene_list": "", "points": 0, "point_lists": "", "limit_seed": 0,
         "seed": 3,
         "augment": {
-            "dropout": 0.2, "dropout_chance": 0.2, "turn_chance": 0.5, "tilt": 2.8125, "tilt_chance": 0.5, "scale": [0.9, 1.1],
-            "flip_chance": 0.5, "jitter": 0.005, "jitter_clip": 0.02, "elastic": [[0.2, 0.4], [0.8, 1.6]],
+            "dropout": 0.2, "dropout_chance": 0.2, "thin": 1.0, "turn_chance": 0.5, "tilt": 2.8125, "tilt_chance": 0.5,
+            "scale": [0.9, 1.1], "flip_chance": 0.5, "jitter": 0.005, "jitter_clip": 0.02, "elastic": [[0.2, 0.4], [0.8, 1.6]],
             "elastic_chance": 0.95, "contrast_chance": 0.2, "color_shift": 0.05, "color_shift_chance": 0.95,
             "color_jitter": 0.05, "color_jitter_chance": 0.95,
         },

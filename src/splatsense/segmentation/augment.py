@@ -23,6 +23,8 @@ class AugmentConfig:
     """share of the points left out"""
     dropout_chance: float = 0.2
     """how often points are left out"""
+    thin: float = 1.0
+    """smallest share of the points that is kept; that of each scene is drawn log-uniformly between it and 1"""
     turn_chance: float = 0.5
     """how often a scene is turned about the vertical, by any angle"""
     tilt: float = 180 / 64
@@ -57,6 +59,8 @@ class AugmentConfig:
         wrong = [name for name, value in chances.items() if not 0 <= value <= 1]
         if wrong:
             raise DataError(f"AugmentConfig.{wrong[0]}: must lie in [0, 1], got {chances[wrong[0]]}.")
+        if not 0 < self.thin <= 1:
+            raise DataError(f"AugmentConfig.thin: must lie in (0, 1], got {self.thin}.")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise DataError(f"AugmentConfig.scale: needs two factors above 0 in order, got {self.scale}.")
 
@@ -92,10 +96,13 @@ def _uniform(generator: torch.Generator) -> float:
 
 
 def _drop(points: Points, config: AugmentConfig, generator: torch.Generator, keep_labelled: bool) -> Points:
-    if _uniform(generator) >= config.dropout_chance:
+    share = 1 - config.dropout * (_uniform(generator) < config.dropout_chance)
+    if config.thin < 1:
+        share *= config.thin ** _uniform(generator)
+    if share == 1:
         return points
     kept = torch.zeros(len(points), dtype=torch.bool)
-    count = max(1, int(len(points) * (1 - config.dropout)))
+    count = max(1, int(len(points) * share))
     kept[torch.randperm(len(points), generator=generator)[:count]] = True
     return points[kept | (points.semantic != NONE)] if keep_labelled else points[kept]
 
