@@ -20,7 +20,7 @@ from splatsense.gaussians import Gaussians, quaternion_to_matrix
 
 OUTLIER_FRACTION = 0.002  # of the means at both ends of every axis, which do not count for the object's size
 LIGHT = (-0.35, -0.8, -0.5)  # towards the light, in the camera's axes: left, above, behind the camera
-AMBIENT = 0.7  # how bright a surface is that the light does not reach
+AMBIENT = 0.7
 PROBE_SIZE, PROBE_FIELD, VISIBLE = 96, 1.5, 0.1  # a first small, wider picture finds the object: pixels of at least this alpha
 FILL = 0.9  # of the picture's side that the object's larger side takes
 
@@ -48,13 +48,14 @@ class Picture:
         return _to_bytes((self.color + (1 - self.alpha)[..., None] * behind).clamp(0, 1))
 
 
-def draw(gaussians: Gaussians, camera: Cameras, shaded: bool = False) -> Picture:
+def draw(gaussians: Gaussians, camera: Cameras, shaded: bool = False, ambient: float = AMBIENT) -> Picture:
     """The picture that the first of `camera` takes.
 
     Args:
         gaussians: in the frame of the camera.
         camera: one camera.
         shaded: with light from above the camera's left shoulder, which shows the shape of an object of one colour.
+        ambient: how bright a surface is that this light does not reach, 0 to 1.
     """
     from splatsense.render import render
 
@@ -64,7 +65,7 @@ def draw(gaussians: Gaussians, camera: Cameras, shaded: bool = False) -> Picture
     if shaded:
         light = camera.world_to_camera[0, :3, :3].T @ normalize(torch.tensor(LIGHT), dim=0)
         facing = (normalize(rendering.features[0], dim=-1) @ light).clamp(min=0)
-        color = color * (AMBIENT + (1 - AMBIENT) * facing)[..., None]
+        color = color * (ambient + (1 - ambient) * facing)[..., None]
     return Picture(color, rendering.alpha[0], rendering.depth[0])
 
 

@@ -29,6 +29,7 @@ DRAWN = 150_000  # points of a picture
 WIDTH, HEIGHT, MARGIN = 960, 720, 30
 KEY_WIDTH, LINE, FONT = 160, 24, 15  # pixels
 FROM, AWAY = (-0.5, -0.65, 1.2), 2.6  # where the camera stands from the middle, and how far in radii
+AMBIENT = 0.85  # how bright the darkest surface is; colours must still be told by the key
 TOP = 0.8  # share of the height that is drawn, to look inside
 DISC = 0.75  # standard deviation of a point's disc over the distance to its neighbours
 CELLS, COARSER = 500, 1.3  # voxels along the longest side that points are thinned with at first, and how fast these grow
@@ -55,7 +56,7 @@ def draw_scan(
     room = WIDTH - (KEY_WIDTH if key else 0)
     camera = _camera(points.coord[shown], room)
     with torch.no_grad():
-        picture = Image.fromarray(draw(gaussians, camera, shaded=True).over((255, 255, 255)))
+        picture = Image.fromarray(draw(gaussians, camera, shaded=True, ambient=AMBIENT).over((255, 255, 255)))
     pen = ImageDraw.Draw(picture)
     if mark is not None:
         x, y = _project(points.coord[mark : mark + 1], camera)[0].tolist()
