@@ -35,6 +35,8 @@ from splatsense.gaussian_cross.model import load_backbone, save_backbone
 from splatsense.gaussian_cross.pretrain_config import PretrainConfig
 from splatsense.gaussian_cross.unet import SpUNet
 from splatsense.gaussians import Gaussians
+from splatsense.io import save
+from splatsense.library import Library
 from splatsense.render import RasterSettings, render_batch
 from splatsense.scene_contrast.config import ContrastConfig
 from splatsense.scene_contrast.pretrain import pretrain_contrast
@@ -105,13 +107,17 @@ def clip_gs_in_parts(out: Path, device: torch.device) -> Numbers:
 
 @step
 def clip_gs_embedding(out: Path, device: torch.device) -> Numbers:
-    """Splats on the device and on the CPU, by the bundled model."""
-    model = load_model()
-    model.encoder.to(device)
+    """Splats on the device and on the CPU, by the bundled model; and a library that embeds there."""
+    model = load_model(device=device)
     splat = Gaussians(*(value.float() for value in vars(random_scene(300, 0, 1, 8, 8, 1, seed=2)[0]).values()))
     both = torch.cat([model.encode_gaussians([splat.to(device)]), model.encode_gaussians([splat, splat])])
     assert both.device.type == "cpu"
-    return (both @ model.encode_text(["a chair", "a ball"]).T).flatten().tolist()
+    (out / "files").mkdir(parents=True)
+    save(splat, out / "files" / "splat.ply")
+    with contextlib.closing(Library(out / "library", model)) as library:
+        assert library.add(out / "files", progress=False).indexed == 1
+        scores = [hit.score for hit in library.search("a chair")]
+    return [*scores, *(both @ model.encode_text(["a chair", "a ball"]).T).flatten().tolist()]
 
 
 @step

@@ -19,6 +19,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 NAME = "pretend"
 aten = torch.ops.aten
+JOINING = (aten.cat.default, aten.stack.default)  # which take no numbers from the CPU, as other operators do
 COPIES = (aten.copy_.default, aten._to_copy.default)
 AUTOCAST = "AutocastPrivateUse1"
 LOWERED = ("linear", "matmul", "mm", "bmm", "addmm", "conv1d", "conv3d", "scaled_dot_product_attention")  # as CUDA's autocast
@@ -68,6 +69,7 @@ def register() -> torch.device:
     """Make the device known to PyTorch."""
     _setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) makes its tensor first and moves it then
+    torch.inference_mode = torch.no_grad  # in which no views of such tensors can be made
     everything, operators = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     everything.fallback(torch.library.fallthrough_kernel, AUTOCAST)
     for name in LOWERED:
@@ -129,10 +131,15 @@ def _wrapped(value: Any, given: dict[int, PretendTensor]) -> Any:
 
 
 def _check(func: Any, args: Sequence[Any], kwargs: dict[str, Any], elsewhere: list[Tensor], any_here: bool) -> None:
-    if func in INDEXING and not isinstance(args[0], PretendTensor) and any_here:
-        raise RuntimeError(f"{func}: indices should be either on cpu or on the same device as the indexed tensor (cpu)")
-    if any_here and func not in (*COPIES, *INDEXING) and any(each.ndim for each in elsewhere):
-        shapes = [tuple(each.shape) for each in elsewhere if each.ndim]
-        raise RuntimeError(f"{func}: expected all tensors to be on the same device, but those of {shapes} are on cpu")
-    if kwargs.get("generator") is not None and (any_here or "pretend" in str(kwargs.get("device"))):
+    """Raise RuntimeError where CUDA would."""
+    if kwargs.get("generator") is not None and (any_here or NAME in str(kwargs.get("device"))):
         raise RuntimeError(f"{func}: expected a '{NAME}' device type for generator but found 'cpu'")
+    if not any_here or func in COPIES:
+        return
+    if func in INDEXING:
+        if not isinstance(args[0], PretendTensor):
+            raise RuntimeError(f"{func}: a tensor on the CPU takes no indices and values of another device")
+        elsewhere = [each for each in args[2:3] if not isinstance(each, PretendTensor)]  # values; indices are moved
+    refused = [tuple(each.shape) for each in elsewhere if each.ndim or func in JOINING]
+    if refused:
+        raise RuntimeError(f"{func}: expected all tensors to be on the same device, but some are on the CPU: {refused}")

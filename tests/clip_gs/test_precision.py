@@ -14,7 +14,7 @@ def gradient(config, teacher) -> tuple[float, torch.Tensor]:
     run = run_of(config, teacher)
     batch = run.load(0)
     losses = run._backward(0, batch.gaussians, [batch.text, batch.images, batch.names])
-    return float(losses["loss"]), torch.cat([value.grad.flatten() for value in run.encoder.parameters()])
+    return float(losses["loss"].detach()), torch.cat([value.grad.flatten() for value in run.encoder.parameters()])
 
 
 @pytest.mark.parametrize("mlp", ["swiglu", "swiglu_norm", "gelu"])

@@ -1,6 +1,7 @@
 """gsplat as a backend: its arguments here, its results where a CUDA device is, and that a CPU never needs it."""
 
 import dataclasses
+import importlib.util
 import logging
 import sys
 from types import ModuleType
@@ -19,6 +20,7 @@ from splatsense.render import RasterSettings, Rendering, backends, cuda, referen
 needs_gpu = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    pytest.mark.skipif(importlib.util.find_spec("gsplat") is None, reason="gsplat is not installed"),
 ]
 
 
