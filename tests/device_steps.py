@@ -74,9 +74,9 @@ def losses(run: Path) -> Numbers:
 
 def train_clip_gs(out: Path, **changes: object) -> Numbers:
     triplets = prepared("triplets", lambda folder: build_triplets(make_boxes(), folder, TRIPLETS))
-    settings: dict[str, object] = {"precision": "float32", "patch_dropout": 0.0, "drop_path": 0.0}
+    settings: dict[str, object] = {"epochs": 1, "precision": "float32", "patch_dropout": 0.0, "drop_path": 0.0}
     config = pretrain_config.PretrainConfig(
-        triplets=(str(triplets),), out=str(out), epochs=1, batch_size=4, views=2, log_every=1, prefetch=0, ema=0.5,
+        triplets=(str(triplets),), out=str(out), batch_size=4, views=2, log_every=1, prefetch=0, ema=0.5,
         **settings | changes,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -89,7 +89,7 @@ def train_clip_gs(out: Path, **changes: object) -> Numbers:
 
 @step
 def clip_gs_training(out: Path, device: torch.device) -> Numbers:
-    return train_clip_gs(out, holdout="red")
+    return train_clip_gs(out, holdout="red", epochs=2)
 
 
 @step
