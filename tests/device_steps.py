@@ -37,6 +37,7 @@ from splatsense.gaussian_cross.unet import SpUNet
 from splatsense.gaussians import Gaussians
 from splatsense.io import save
 from splatsense.library import Library
+from splatsense.native import pointer
 from splatsense.render import RasterSettings, render_batch
 from splatsense.scene_contrast.config import ContrastConfig
 from splatsense.scene_contrast.pretrain import pretrain_contrast
@@ -70,6 +71,28 @@ def prepared(name: str, make: Callable[[Path], object]) -> Path:
 
 def losses(run: Path) -> Numbers:
     return [line["loss"] for line in read_metrics(run / METRICS)]
+
+
+@step
+def mixing_devices(out: Path, device: torch.device) -> Numbers:
+    """What fails between two devices: if it did not, no other step would tell anything."""
+    here, there = torch.ones(3, device=device), torch.ones(3)
+    attempts: list[Callable[[], object]] = [
+        lambda: here + there,
+        lambda: torch.where(there > 0, here, 0),
+        lambda: torch.nn.Linear(3, 2)(here),
+        lambda: torch.stack([here.sum(), there.sum()]),
+        lambda: there[here.long()],
+        lambda: here.index_put_((torch.tensor([0]),), there[:1]),
+        lambda: torch.rand(3, device=device, generator=torch.Generator()),
+        lambda: here.numpy(),
+        lambda: pointer(here),
+    ]
+    for attempt in attempts:
+        with contextlib.nullcontext() if device.type == "cpu" else pytest.raises((RuntimeError, TypeError, ValueError)):
+            attempt()
+    allowed = here[torch.tensor([0, 2])].sum() + there[0]  # indices and numbers may come from the CPU
+    return [allowed.item()]
 
 
 def train_clip_gs(out: Path, **changes: object) -> Numbers:

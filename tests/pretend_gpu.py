@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
+IS_POSSIBLE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 aten = torch.ops.aten
 JOINING = (aten.cat.default, aten.stack.default)  # which take no numbers from the CPU, as other operators do
 COPIES = (aten.copy_.default, aten._to_copy.default)
@@ -67,7 +68,7 @@ class _Module:
 
 def register() -> torch.device:
     """Make the device known to PyTorch."""
-    _setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
+    backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) makes its tensor first and moves it then
     torch.inference_mode = torch.no_grad  # in which no views of such tensors can be made
     everything, operators = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
