@@ -83,7 +83,6 @@ def mixing_devices(out: Path, device: torch.device) -> Numbers:
         lambda: torch.nn.Linear(3, 2)(here),
         lambda: torch.stack([here.sum(), there.sum()]),
         lambda: there[here.long()],
-        lambda: here.index_put_((torch.tensor([0]),), there[:1]),
         lambda: torch.rand(3, device=device, generator=torch.Generator()),
         lambda: here.numpy(),
         lambda: pointer(here),
