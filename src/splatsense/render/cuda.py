@@ -15,6 +15,7 @@ import fcntl
 import functools
 import importlib
 import importlib.util
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,14 @@ def problem() -> str | None:
     if importlib.util.find_spec("gsplat") is None:
         return 'gsplat is missing; pip install "splatsense[gpu]".'
     cpp_extension = importlib.import_module("torch.utils.cpp_extension")
-    root = Path(cpp_extension.get_default_build_root())
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root())
     try:
         root.mkdir(parents=True, exist_ok=True)
         with (root / "splatsense-gsplat.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             backend = importlib.import_module("gsplat.cuda._backend")
     except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
-        return f"gsplat cannot be loaded: {error}"
+        return f"gsplat cannot be loaded: {error}. Kernels compiled for another PyTorch can be removed from {root}."
     if backend._C is None:
         return (
             f"gsplat needs nvcc of CUDA {torch.version.cuda} to compile its kernels; install that toolkit and put it on PATH, "
