@@ -47,6 +47,8 @@ def timed_step(run: PretrainRun, batch: TrainingBatch) -> dict[str, float]:
 
     def lap(name: str) -> None:
         nonlocal mark
+        if batch.features.is_cuda:
+            torch.cuda.synchronize()
         now = time.perf_counter()
         seconds[name] = seconds.get(name, 0.0) + now - mark
         mark = now
@@ -103,6 +105,7 @@ def measure(config: PretrainConfig, repeats: int) -> tuple[dict[str, float], Tra
     start = time.perf_counter()
     batch = run.load(0)
     loading = time.perf_counter() - start
+    batch = batch.to(run.device)
     laps = [timed_step(run, batch) for _ in range(repeats + 1)][1:]
     seconds = {"data": loading} | {name: statistics.median(lap[name] for lap in laps) for name in laps[0]}
     with torch.no_grad():

@@ -1,5 +1,5 @@
 """For every test: shapes and types are checked at run time, random examples are the same in each run, the network is out
-of reach, and a native build that failed is not taken for one that was not wanted."""
+of reach, a native build that failed is not taken for one that was not wanted, and GPUs are for the tests that are marked so."""
 
 import os
 import shutil
@@ -21,6 +21,12 @@ settings.register_profile("splatsense", derandomize=True, deadline=None)
 settings.load_profile("splatsense")
 
 COMPILERS = ("c++", "g++", "clang++")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Training takes a GPU where there is one, whose sums differ from run to run: only `-m gpu` shows it to the tests."""
+    if "gpu" not in config.option.markexpr.replace("not gpu", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

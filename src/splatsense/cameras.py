@@ -71,12 +71,12 @@ class Cameras:
         right = normalize(right, dim=-1)
         down = torch.linalg.cross(forward, right)
         rotation = torch.stack([right, down, forward], dim=1)
-        world_to_camera = torch.eye(4).repeat(len(eyes), 1, 1)
+        world_to_camera = torch.eye(4, device=eyes.device).repeat(len(eyes), 1, 1)
         world_to_camera[:, :3, :3] = rotation
         world_to_camera[:, :3, 3] = -(rotation @ eyes[:, :, None])[:, :, 0]
         focal = 0.5 * height / math.tan(math.radians(fov) / 2)
-        K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]).repeat(len(eyes), 1, 1)
-        return cls(world_to_camera, K, width, height)
+        K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], device=eyes.device)
+        return cls(world_to_camera, K.repeat(len(eyes), 1, 1), width, height)
 
     @classmethod
     def orbit(

@@ -2,6 +2,7 @@ import contextlib
 import fcntl
 import itertools
 import json
+import logging
 import os
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from splatsense.cli import main
+from splatsense.clip_gs import build
 from splatsense.clip_gs.build import RunConfig, build_triplets, triplets_build
 from splatsense.clip_gs.shards import read_shard, shard_paths
 from splatsense.clip_gs.triplets import TripletConfig
@@ -241,3 +243,12 @@ def test_corrupt_and_empty_meshes_fail_alone_and_a_missing_texture_is_noted(mesh
     infos = {triplet.key: triplet.info for path in shard_paths([tmp_path / "out"]) for triplet in read_shard(path)}
     assert infos["textured"]["missing_textures"] == ["gone.png"]
     assert infos["boxa"]["missing_textures"] == []
+
+
+@pytest.mark.parametrize(("problem", "device"), [(None, "cuda"), ("gsplat is out of order.", "cpu")])
+def test_a_gpu_is_taken_where_gsplat_works(monkeypatch, caplog, problem, device):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(build.cuda, "problem", lambda: problem)
+    with caplog.at_level(logging.WARNING, logger="splatsense"):
+        assert build._device(RunConfig()) == device
+    assert (problem is None) == ("fits run on the CPU" not in caplog.text)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from splatsense.clip_gs import local_engine
 from splatsense.clip_gs.build import RunConfig, build_triplets
 from splatsense.clip_gs.engines import Crash, InProcess, Outcome, make_outcomes, run_groups
 from splatsense.clip_gs.local_engine import LocalEngine
@@ -241,3 +242,10 @@ def test_without_ray_the_engine_says_what_to_install(mesh_folder, tmp_path, monk
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SplatSenseError, match=r"pip install \"splatsense\[ray\]\""):
         build_triplets(folder(mesh_folder), tmp_path / "out", SMALL, RunConfig(engine="ray"))
+
+
+def test_workers_get_the_devices_that_the_driver_sees(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-8932f937")
+    assert [local_engine._device(number) for number in range(2)] == ["5", "GPU-8932f937"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [local_engine._device(number) for number in range(2)] == ["0", "1"]

@@ -11,7 +11,7 @@ from splatsense.clip_gs.encoder import GaussianEncoder
 from splatsense.clip_gs.evaluation_set import load_models
 from splatsense.clip_gs.golden import TOLERANCE, check_golden, golden_embedding, golden_object
 from splatsense.clip_gs.model import GOLDEN, load_model, save_model
-from splatsense.errors import CheckpointError
+from splatsense.errors import CheckpointError, DataError
 from splatsense.files import sha256_of
 from splatsense.model_folder import CONFIG, WEIGHTS
 from splatsense.teachers import MiniTeacher
@@ -131,3 +131,9 @@ def test_models_of_another_size_or_version_are_named(folder):
     change(folder, encoder=encoder | {"rotary": True})
     with pytest.raises(CheckpointError, match=r"config\.json: .*does not know \(rotary\)"):
         _ = load_model(folder).encoder
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there():
+    with pytest.raises(DataError, match='device="cuda:1"'):
+        load_model(device="cuda:1")

@@ -1,6 +1,7 @@
 """gsplat as a backend: its arguments here, its results where a CUDA device is, and that a CPU never needs it."""
 
 import dataclasses
+import importlib.util
 import logging
 import sys
 from types import ModuleType
@@ -19,6 +20,7 @@ from splatsense.render import RasterSettings, Rendering, backends, cuda, referen
 needs_gpu = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    pytest.mark.skipif(importlib.util.find_spec("gsplat") is None, reason="gsplat is not installed"),
 ]
 
 
@@ -166,8 +168,7 @@ def cuda_means():
 
 
 def test_what_draws_cuda_tensors(cuda_means, monkeypatch, caplog):
-    found = ModuleType("gsplat")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: found if name == "gsplat" else None)
+    monkeypatch.setattr(cuda, "problem", lambda: None)
     assert backends.rasteriser("auto", cuda_means, RasterSettings()) is cuda.rasterise_packed
     assert backends.rasteriser("gsplat", cuda_means, RasterSettings()) is cuda.rasterise_packed
     with caplog.at_level(logging.WARNING, logger="splatsense"):
@@ -179,12 +180,51 @@ def test_what_draws_cuda_tensors(cuda_means, monkeypatch, caplog):
         backends.rasteriser("gsplat", cuda_means, RasterSettings(depth="median"))
     with pytest.raises(DataError, match=r'backend="native" takes float32 on CPU, got torch.float32 on cuda'):
         backends.rasteriser("native", cuda_means, RasterSettings())
-    found = None
+    monkeypatch.setattr(cuda, "problem", lambda: "gsplat is out of order.")
     with caplog.at_level(logging.WARNING, logger="splatsense"):
         assert backends.rasteriser("auto", cuda_means, RasterSettings()) is reference.rasterise_packed
-    assert "gsplat is missing" in caplog.text
-    with pytest.raises(SplatSenseError, match=r"pip install \"splatsense\[gpu\]\""):
+    assert "gsplat is out of order" in caplog.text
+    with pytest.raises(SplatSenseError, match="does not work here: gsplat is out of order"):
         backends.rasteriser("gsplat", cuda_means, RasterSettings())
+
+
+@pytest.fixture
+def gsplat_package(tmp_path, monkeypatch):
+    """Writes a package `gsplat` whose kernels come from the given lines of Python; says what is wrong with it."""
+
+    def problem_of(kernels: str) -> str | None:
+        (tmp_path / "gsplat" / "cuda").mkdir(parents=True)
+        for part in ("gsplat/__init__.py", "gsplat/cuda/__init__.py"):
+            (tmp_path / part).touch()
+        (tmp_path / "gsplat" / "cuda" / "_backend.py").write_text(kernels)
+        return cuda.problem.__wrapped__()
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "gsplat"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    yield problem_of
+    for name in ("gsplat.cuda._backend", "gsplat.cuda", "gsplat"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "says"),
+    [
+        ("_C = object()", None),
+        ("_C = None", "needs nvcc"),
+        ("raise RuntimeError('Error building extension')", "cannot be loaded: Error building extension"),
+        ("import subprocess\nsubprocess.run(['false'], check=True)", "cannot be loaded: Command"),
+    ],
+)
+def test_kernels_of_gsplat_that_cannot_be_had(gsplat_package, kernels, says):
+    found = gsplat_package(kernels)
+    assert found is None if says is None else says in found
+
+
+def test_gsplat_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert 'pip install "splatsense[gpu]"' in cuda.problem.__wrapped__()
 
 
 def test_backends_that_do_not_fit():

@@ -9,6 +9,7 @@ Design
 """
 
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -30,8 +31,11 @@ from splatsense.corpora import Corpus, CorpusObject
 from splatsense.corpora.sources import open_corpus
 from splatsense.errors import DataError
 from splatsense.files import locked
+from splatsense.render import cuda
 from splatsense.tables import counted, table
 from splatsense.training.progress import Progress
+
+log = logging.getLogger("splatsense")
 
 WORKERS_PER_GPU = 4  # so that some read and draw while one fits
 SHOWN = 20  # failures that the command lists; the manifest has them all
@@ -48,7 +52,7 @@ class RunConfig:
     address: str = ""
     """of a running Ray cluster, such as "auto"; by default one is started on this machine"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """where fits run"""
+    """where fits run; auto takes a GPU where gsplat works (extra `gpu`)"""
     fit_batch: int = 16
     """objects that are fitted together on a GPU"""
     time_limit: int = 900
@@ -143,7 +147,12 @@ def _fill(folder: BuildFolder, corpus: Corpus, config: TripletConfig, run: RunCo
 
 def _device(run: RunConfig) -> str:
     if run.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if not torch.cuda.is_available():
+            return "cpu"
+        problem = cuda.problem()  # compiles gsplat here, not in workers that have a time limit
+        if problem:
+            log.warning("triplets: fits run on the CPU: %s", problem)
+        return "cpu" if problem else "cuda"
     if run.device == "cuda" and not torch.cuda.is_available() and run.engine == "local":
         raise DataError("--device cuda: this machine has no CUDA device; use --device cpu.")
     return run.device

@@ -82,7 +82,7 @@ class LocalEngine:
         process = context.Process(target=_serve, args=(theirs, self._work), daemon=True)
         settings = {"OMP_NUM_THREADS": str(self._threads)}
         if self._devices:
-            settings["CUDA_VISIBLE_DEVICES"] = str(number % self._devices)
+            settings["CUDA_VISIBLE_DEVICES"] = _device(number % self._devices)
         with _environment(settings):
             process.start()
         theirs.close()
@@ -98,6 +98,12 @@ class LocalEngine:
         if status == -signal.SIGALRM:
             return "it took longer than --time-limit"
         return f"it was ended by {signal.Signals(-status).name}" if status < 0 else f"it ended with status {status}"
+
+
+def _device(number: int) -> str:
+    """The name of a CUDA device, numbered as this process sees them, for another process."""
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return visible[number] if visible else str(number)
 
 
 @contextlib.contextmanager

@@ -49,8 +49,8 @@ class ClipGS:
         card: what the model was trained on and how it measures.
     """
 
-    def __init__(self, folder: Path, verify: bool = True) -> None:
-        self._folder, self._verify = folder, verify
+    def __init__(self, folder: Path, verify: bool = True, device: str | torch.device = "cpu") -> None:
+        self._folder, self._verify, self._device = folder, verify, device
         self.card = read_card(folder)
         try:
             self.name: str = self.card["name"]
@@ -101,7 +101,7 @@ class ClipGS:
         encoder.eval().requires_grad_(False)
         if self._verify and GOLDEN in self.card:
             check_golden(encoder, self.card[GOLDEN], str(path))
-        return encoder
+        return encoder.to(self._device)
 
     @functools.cached_property
     def text_center(self) -> Float[Tensor, " d"]:
@@ -181,14 +181,18 @@ def save_model(
     save_model_folder(Path(folder), encoder.state_dict() | {TEXT_CENTER: text_center}, facts)
 
 
-def load_model(name_or_path: str | Path = "clip-gs-tiny", verify: bool = True) -> ClipGS:
+def load_model(name_or_path: str | Path = "clip-gs-tiny", verify: bool = True, device: str | torch.device = "cpu") -> ClipGS:
     """A bundled model by name, or any model folder by path. No network.
 
     Args:
         name_or_path: "clip-gs-tiny", or a folder.
         verify: embed one object when the encoder loads and compare with the embedding in the model card.
+        device: where the Gaussian encoder runs, such as "cuda"; embeddings are on the CPU all the same.
 
     Raises:
         CheckpointError: there is no such model, or its folder is damaged.
+        DataError: there is no such device.
     """
-    return ClipGS(find_model(name_or_path), verify)
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise DataError(f'load_model: device="{device}", but PyTorch finds no CUDA device; use "cpu".')
+    return ClipGS(find_model(name_or_path), verify, device)

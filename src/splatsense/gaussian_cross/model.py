@@ -38,7 +38,7 @@ class Backbone:
     def encode(
         self, coord: Float[Tensor, "n 3"], color: UInt8[Tensor, "n 3"], normal: Float[Tensor, "n 3"]
     ) -> Float[Tensor, "n c"]:
-        """Features of points: those of the voxel each lies in.
+        """Features of points: those of the voxel each lies in, on the device of the points.
 
         Args:
             coord: in metres, z up.
@@ -53,7 +53,8 @@ class Backbone:
         inputs = torch.cat([color.float() / 127.5 - 1, normal], dim=1)
         voxels, row = voxelize(coord - coord.amin(0), self.voxel, inputs)
         with torch.inference_mode():
-            return self.network(voxels)[row]
+            features = self.network(voxels.to(next(self.network.parameters()).device))
+        return features.to(coord.device)[row]
 
 
 def save_backbone(folder: str | Path, network: SpUNet, name: str, voxel: float, card: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Which code draws: the native library, gsplat or plain PyTorch."""
 
 import functools
-import importlib.util
 import logging
 from collections.abc import Callable
 from typing import Literal
@@ -57,8 +56,8 @@ def _refusal(backend: Literal["native", "gsplat"], means: Tensor, settings: Rast
         return SplatSenseError('render: backend="native", but splatsense was installed without its native library.')
     if backend == "gsplat" and settings.depth == "median":
         return DataError('render: backend="gsplat" has no median depth; use backend="reference", or depth="expected".')
-    if backend == "gsplat" and importlib.util.find_spec("gsplat") is None:
-        return SplatSenseError('render: backend="gsplat", but gsplat is missing; pip install "splatsense[gpu]".')
+    if backend == "gsplat" and (problem := cuda.problem()):
+        return SplatSenseError(f'render: backend="gsplat" does not work here: {problem}')
     return None
 
 

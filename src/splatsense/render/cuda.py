@@ -6,8 +6,18 @@ radii, `eps2d` and the opacity compensation. Differences that remain:
 - Its gradient of the compensation is off by a factor 1 / (1 + 1e-6 / compensation).
 - It draws no median depth.
 Colours come view-dependent already, background and expected depth are made here, so those are ours exactly.
+
+Its kernels are compiled when they are imported for the first time. Processes that start together would delete each other's
+builds, so one compiles while the others wait.
 """
 
+import fcntl
+import functools
+import importlib
+import importlib.util
+import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +26,28 @@ from torch import Tensor
 from splatsense.render.packed import Packed
 from splatsense.render.reference import Images, expected_depth
 from splatsense.render.settings import RasterSettings
+
+
+@functools.cache
+def problem() -> str | None:
+    """Why gsplat cannot draw here, or None. Imports it, which the first time takes the minutes that its kernels compile."""
+    if importlib.util.find_spec("gsplat") is None:
+        return 'gsplat is missing; pip install "splatsense[gpu]".'
+    cpp_extension = importlib.import_module("torch.utils.cpp_extension")
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root())
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with (root / "splatsense-gsplat.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            backend = importlib.import_module("gsplat.cuda._backend")
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        return f"gsplat cannot be loaded: {error}. Kernels compiled for another PyTorch can be removed from {root}."
+    if backend._C is None:
+        return (
+            f"gsplat needs nvcc of CUDA {torch.version.cuda} to compile its kernels; install that toolkit and put it on PATH, "
+            "or set CUDA_HOME."
+        )
+    return None
 
 
 def rasterise_packed(packed: Packed, settings: RasterSettings) -> Images:

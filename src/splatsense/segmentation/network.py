@@ -62,11 +62,11 @@ class ProbeHead(nn.Module):
     def folded(self) -> nn.Linear:
         """The linear layer that does the same in evaluation."""
         mean, variance = self.norm.get_buffer("running_mean"), self.norm.get_buffer("running_var")
-        plain = nn.Linear(self.linear.in_features, self.linear.out_features)
+        plain = nn.Linear(self.linear.in_features, self.linear.out_features, device=mean.device)
         with torch.no_grad():
             plain.weight.copy_(self.linear.weight * (variance + self.norm.eps).rsqrt())
             plain.bias.copy_(self.linear.bias - plain.weight @ mean)
-        return plain.to(mean.device)
+        return plain
 
 
 class Segmenter(nn.Module):

@@ -147,7 +147,7 @@ def _voxels(points: Points, view: View, voxel: float) -> tuple[SparseTensor, Ten
 def _select(voxels: SparseTensor, rows: Tensor, network: nn.Module) -> SparseTensor:
     device = next(network.parameters()).device
     if len(rows) == len(voxels):
-        return SparseTensor(voxels.coordinates.to(device), voxels.features.to(device)) if device.type != "cpu" else voxels
+        return voxels.to(device)
     return SparseTensor(voxels.coordinates[rows].to(device), voxels.features[rows].to(device))
 
 

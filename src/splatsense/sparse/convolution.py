@@ -46,10 +46,12 @@ def sparse_convolution(
         raise DataError(
             f"sparse_convolution: a kernel of {tuple(weight.shape[1:4])} has not the map's {kernel_map.volume} offsets."
         )
-    if torch.is_autocast_enabled(features.device.type) and features.device.type == "cuda":
-        dtype = torch.get_autocast_dtype("cuda")
+    device = features.device.type
+    if torch.is_autocast_enabled(device) and device != "cpu":
+        dtype = torch.get_autocast_dtype(device)
         features, weight = features.to(dtype), weight.to(dtype)
-    return _Convolution.apply(features.to(weight.dtype), weight.flatten(1, 3), kernel_map)  # type: ignore[return-value]
+    with torch.autocast(device, enabled=False):
+        return _Convolution.apply(features.to(weight.dtype), weight.flatten(1, 3), kernel_map)  # type: ignore[return-value]
 
 
 class _Convolution(torch.autograd.Function):
@@ -126,18 +128,20 @@ def weight_gradient_reference(
 
 
 def _gather_scatter(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """Weights (K, in, out)."""
+    """Weights (K, in, out). Numbers of half precision are summed in float32."""
     starts, volume = kernel_map.starts.tolist(), kernel_map.volume
+    dtype = torch.float32 if features.dtype in (torch.float16, torch.bfloat16) else features.dtype
     if kernel_map.submanifold:
-        result = features @ weight[volume // 2]
+        result = (features @ weight[volume // 2]).to(dtype)
     else:
-        result = features.new_zeros(kernel_map.output_count, weight.shape[2])
+        result = features.new_zeros(kernel_map.output_count, weight.shape[2], dtype=dtype)
     for offset in range(volume):
         pairs = slice(starts[offset], starts[offset + 1])
         if pairs.start == pairs.stop or (kernel_map.submanifold and offset == volume // 2):
             continue
-        result.index_add_(0, kernel_map.outputs[pairs], features.index_select(0, kernel_map.inputs[pairs]) @ weight[offset])
-    return result
+        products = features.index_select(0, kernel_map.inputs[pairs]) @ weight[offset]
+        result.index_add_(0, kernel_map.outputs[pairs], products.to(dtype))
+    return result.to(features.dtype)
 
 
 class SparseConv3d(nn.Module):

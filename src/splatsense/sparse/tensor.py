@@ -69,6 +69,12 @@ class SparseTensor:
         places = torch.arange(len(self), device=self.order.device)
         return torch.empty_like(self.order).index_copy_(0, self.order, places)
 
+    def to(self, device: torch.device) -> "SparseTensor":
+        """The same voxels on another device, where neighbour maps are made anew."""
+        if self.features.device == device:
+            return self
+        return SparseTensor(self.coordinates.to(device), self.features.to(device))
+
     def with_features(self, features: Float[Tensor, "m _"]) -> "SparseTensor":
         """The same voxels with other features; neighbour maps are shared.
 
