@@ -3,7 +3,8 @@
 Design
 - An asset is a content: one row for each sha256. A file is a place where that content was seen; a copy, a renamed
   or a moved file is another place of the same asset, so it is neither indexed twice nor given a new id.
-- A content that could not be read is kept too, with the reason, so that it is not tried again until it changes.
+- A content that could not be read is kept too, with the reason, so that it is not tried again until it changes or another
+  axis is said to point up.
 - Which axis points up is of the content, where somebody said so. When it changes, no embedding holds any more, of no model.
 - Embeddings are float32 vectors, one for each asset and model. Each gets the next number of its model's sequence, and its
   transaction holds the model's row to its end, so whoever has seen a number has seen all before it. Whatever else changes
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from splatsense.errors import LibraryError
+from splatsense.geometry.upright import Axis
 from splatsense.library.asset_files import is_gone
 from splatsense.library.database import open_database
 from splatsense.library.names import asset_name
@@ -101,13 +103,13 @@ class Store:
             self._put_file(item.file, asset_id)
         return asset_id
 
-    def put_failed(self, file: SeenFile, error: str) -> None:
-        """Store that a content cannot be read, and why. What another model could embed stays as it is."""
+    def put_failed(self, file: SeenFile, error: str, up: Axis | None = None) -> None:
+        """Store that a content, with this axis up, cannot be read, and why. What another model could embed stays as it is."""
         with self.database.transaction():
             self._query(
-                "INSERT INTO assets (sha256, status, error, added) VALUES (?, 'failed', ?, ?) "
-                "ON CONFLICT (sha256) DO UPDATE SET error = excluded.error WHERE assets.status = 'failed'",
-                (file.sha256, error.replace("\0", "\\x00"), time.time()),
+                "INSERT INTO assets (sha256, status, error, added, up) VALUES (?, 'failed', ?, ?, ?) ON CONFLICT (sha256) "
+                "DO UPDATE SET error = excluded.error, up = excluded.up WHERE assets.status = 'failed'",
+                (file.sha256, error.replace("\0", "\\x00"), time.time(), up),
             )
             self._put_file(file, self._query("SELECT id FROM assets WHERE sha256 = ?", (file.sha256,))[0][0])
 
