@@ -115,7 +115,7 @@ class Library(Search):
 
     def files(self) -> list[Path]:
         """Every file the library was given and has not forgotten, copies and failed ones too."""
-        return self._store.paths()
+        return [file.path for _, file in self._store.files()]
 
     def models(self) -> list[ModelState]:
         """The models that have embedded assets of this library, and how many each."""
@@ -204,7 +204,7 @@ class Library(Search):
             LibraryError: there is none any more.
         """
         found = self._found(asset)
-        path = self._store.moved_path(found)
-        if path is None:
+        places = self._store.places(found)
+        if not places:
             raise LibraryError(f"{found.path}: the file is gone; add the folder it was moved to, or remove the asset.")
-        return path
+        return places[0]

@@ -131,14 +131,6 @@ class Store:
             with self.database.transaction():
                 self._delete([row[0] for row in self._query(unseen)])
 
-    def assets(self, ids: Sequence[int]) -> list[Asset]:
-        """The assets of these ids, in this order. Raises LibraryError for an id that is not in the library."""
-        found = self.find_assets(ids)
-        missing = [asset_id for asset_id in ids if asset_id not in found]
-        if missing:
-            raise LibraryError(f"{self.place}: no asset has the id {missing[0]}; `assets()` lists them.")
-        return [found[asset_id] for asset_id in ids]
-
     def find_assets(self, ids: Sequence[int]) -> dict[int, Asset]:
         """Those assets of these ids that are in the library and have a file."""
         found: dict[int, Asset] = {}
@@ -157,22 +149,14 @@ class Store:
         """How many assets could be read."""
         return self._query("SELECT count(*) FROM assets WHERE status = 'ok'")[0][0]
 
-    def paths(self) -> list[Path]:
-        """Every file ever seen and not forgotten, failed ones too."""
-        return [_path(row[0]) for row in self._query("SELECT path FROM files ORDER BY id")]
-
     def files(self) -> list[tuple[int, SeenFile]]:
-        """Every file with the id of its asset, in the order in which they were first seen."""
+        """Every file with the id of its asset, failed ones too, in the order in which they were first seen."""
         rows = self._query("SELECT f.asset_id, f.path, f.size, f.mtime_ns, a.sha256 FROM files f "
                            "JOIN assets a ON a.id = f.asset_id ORDER BY f.id")  # fmt: skip
         return [(row[0], SeenFile(_path(row[1]), *row[2:])) for row in rows]
 
-    def moved_path(self, asset: Asset) -> Path | None:
-        """The first of `places`, whatever it holds by now."""
-        return next(iter(self.places(asset)), None)
-
     def places(self, asset: Asset) -> list[Path]:
-        """The files of the asset that exist now: as recorded, or in the same place seen from the library's folder."""
+        """The files of an asset that exist now, whatever they hold: as recorded, or in the same place seen from the folder."""
         rows = self._query("SELECT path, relative_path FROM files WHERE asset_id = ? ORDER BY id", (asset.id,))
         candidates = [_path(row[0]) for row in rows] + [self.folder / _path(row[1]) for row in rows]
         return [path for path in dict.fromkeys(candidates) if os.path.isfile(path)]
@@ -182,12 +166,6 @@ class Store:
         rows = self._query("SELECT m.hash, m.name, m.dim, count(e.asset_id) FROM models m LEFT JOIN embeddings e "
                            "ON e.model = m.hash GROUP BY m.hash, m.name, m.dim ORDER BY m.name, m.hash")  # fmt: skip
         return [ModelState(*row) for row in rows]
-
-    def drop_model(self, model: str) -> None:
-        """Forget all embeddings of a model."""
-        with self.database.transaction():
-            self._query("DELETE FROM embeddings WHERE model = ?", (model,))
-            self._query("DELETE FROM models WHERE hash = ?", (model,))
 
     def revision(self, model: str) -> Revision | None:
         """The state of a model's embeddings; None when there never was one."""
