@@ -108,6 +108,9 @@ def test_a_disk_that_is_nearly_full_takes_no_uploads(indexed, tmp_path):
         identity, statuses = upload(client, {"a.ply": b"x"})
         assert statuses == [413]
         assert list((path / "uploads" / identity).iterdir()) == []
+        reply = client.post("/api/queries", params={"name": "a.png"}, content=b"x")
+        assert reply.status_code == 413
+        assert "nearly full" in reply.json()["error"]["message"]
 
 
 def test_waiting_uploads_are_limited_in_number(indexed, tmp_path):
