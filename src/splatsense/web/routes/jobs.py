@@ -28,7 +28,7 @@ MOST_WATCHED = 200  # jobs in one stream of events
 class IndexRequest(BaseModel):
     """What is said about files that are to be indexed."""
 
-    up: Up | None = Field(None, description="the axis of these files that points up; auto forgets what was said before")
+    up: Up | None = Field(default=None, description="the axis of these files that points up; auto forgets what was said before")
 
 
 class FolderRequest(IndexRequest):
