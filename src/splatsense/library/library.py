@@ -82,7 +82,7 @@ class Library(Search):
             ray: embed on a Ray cluster: its address, such as "auto" or "ray://host:10001", or "local" for one on this
                 machine. Its machines must see the files under the same paths.
             up: which axis of these files points up. It is kept with the assets, for embeddings, pictures and views; those that
-                were indexed, or failed, with another one are indexed again. "auto" forgets it; None leaves what was said before.
+                were indexed, or failed, with another are indexed again. "auto" forgets it; None leaves what was said before.
 
         Raises:
             DataError: `up` is none of these.
