@@ -140,7 +140,8 @@ class Indexing(Job):
     def __init__(self, library: Library, title: str, paths: Sequence[Path], after: Callable[[list[Path]], None],
                  settled: Callable[[], None] = lambda: None, up: Up | None = None) -> None:  # fmt: skip
         super().__init__(title)
-        self._library, self._paths, self._after, self._settled, self._up = library, list(paths), after, settled, up
+        self._library, self._paths, self._after, self._settled = library, list(paths), after, settled
+        self._up: Up | None = up
         self._failed: list[tuple[Path, str]] = []
         self._indexed = self._skipped = 0
 
