@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from library.color_model import ColorModel
 from splatsense import asset_commands
 from splatsense.cli import main
-from splatsense.errors import FormatError
+from splatsense.errors import DataError, FormatError
 from splatsense.gaussians import Gaussians
 from splatsense.geometry.upright import AXES, Up
 from splatsense.io import save
@@ -120,6 +120,63 @@ def test_upside_down_is_another_axis(library, tower):
     assert is_red_below_green(library.thumbnail(1))
     library.remove(1)
     assert [path.suffixes for path in (library.path / thumbnails.FOLDER).iterdir()] == [[".-z", ".webp"]]
+
+
+class Refusing(HeightModel):
+    """As it, but takes nothing that is higher than wide while `refuses`."""
+
+    refuses = True
+
+    def encode_gaussians(self, objects, batch_size: int = 16):
+        vectors = super().encode_gaussians(objects, batch_size)
+        if self.refuses and bool((vectors.argmax(1) == 1).any()):
+            raise DataError("too high")
+        return vectors
+
+
+@pytest.fixture
+def refusing(open_library):
+    with open_library(Refusing("refusing heights")) as opened:
+        yield opened
+
+
+def test_what_failed_with_one_axis_up_is_tried_with_another(refusing, tower):
+    for up in ("z", "z", None):
+        report = refusing.add(tower, progress=False, up=up)
+        assert (report.indexed, report.skipped, report.failed) == (0, 0, [(tower, "too high")])
+    copy = tower.with_name("copy.ply")
+    shutil.copy(tower, copy)
+    assert refusing.add(copy, progress=False).failed == [(copy, "too high")]
+    assert refusing.model.encoded == 1, "it was tried once"
+    assert [asset.up for asset in refusing.failures()] == ["z"]
+    assert refusing.add(tower, progress=False, up="x").indexed == 1
+    assert [asset.up for asset in refusing.assets()] == ["x"]
+
+
+def test_what_failed_is_tried_again_with_the_axis_that_was_said(refusing, tower, tmp_path):
+    refusing.add(tower, progress=False, up="z")
+    refusing.export(tmp_path / "export")
+    refusing.model.refuses = False
+    assert refusing.add(tower, progress=False, retry=True).indexed == 1
+    assert [asset.up for asset in refusing.assets()] == ["z"]
+    assert along(refusing, 1)
+    with Library(tmp_path / "imported", refusing.model, isolated=False) as imported:
+        imported.import_from(tmp_path / "export")
+        assert imported.add(tower, progress=False, retry=True).indexed == 1
+        assert along(imported, 1)
+
+
+def test_work_done_elsewhere_remembers_what_failed_too(refusing, tower):
+    told = []
+
+    def embed(files):
+        told.extend(up for _, up in files)
+        return [Embedded(seen_file(path), None, error="too high") for path, _ in files]
+
+    for up in ("z", "z", None, "-z", "auto", None):
+        report = Ingest(refusing._store, refusing.model, read_here, up=up).run_elsewhere([tower], embed, progress=False)
+        assert report.failed == [(tower, "too high")]
+    assert told == ["z", "-z", None]
 
 
 def test_other_models_see_it_that_way_up_too(library, open_library, tower):

@@ -93,8 +93,6 @@ def test_two_models_do_not_disturb_each_other(vector_store):
     put(vector_store, range(8), seed=2, model="other")
     assert vector_store.revision("model") == revision
     check(cache, vector_store)
-    vector_store.drop_model("other")
-    assert [state.name for state in vector_store.models()] == ["model"]
 
 
 def test_vectors_stay_in_memory_where_no_file_can_be_written(vector_store, tmp_path, caplog):
@@ -116,7 +114,7 @@ def test_one_transaction_holds_a_file_and_its_embedding(vector_store):
             "m",
         )
     assert vector_store.count() == 1
-    assert len(vector_store.paths()) == 1
+    assert len(vector_store.files()) == 1
 
 
 @pytest.fixture(scope="module")

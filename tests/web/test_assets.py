@@ -10,6 +10,7 @@ from splatsense.library import Library
 from splatsense.pictures import OUTLIER_FRACTION
 from splatsense.web.catalogue import project
 from splatsense.web.conversions import FORMATS
+from splatsense.web.routes.assets import drawing
 from splatsense.web.settings import WebSettings
 from web.conftest import CHOSEN, events_of
 
@@ -53,7 +54,7 @@ def test_statistics_are_those_of_the_command_info(shared_client, objects):
 
 
 def test_a_thumbnail_that_is_there_does_not_wait_for_one_that_is_drawn(shared_client):
-    with shared_client.app.state.services.drawing:
+    with drawing:
         assert shared_client.get("/api/assets/1/thumbnail").status_code == 200
 
 
@@ -142,10 +143,14 @@ def test_an_asset_whose_file_is_gone_says_so(tmp_path, objects):
             assert reply.status_code == 410
             assert "ball.splat: the file is gone" in reply.json()["error"]["message"]
         shutil.copy(objects / "furniture" / "sofa.splat", tmp_path / "ball.splat")
-        for what in ("thumbnail", "statistics", "view.spz"):
+        for what in ("thumbnail", "statistics", "view.spz", "file"):
             reply = client.get(f"/api/assets/1/{what}")
             assert reply.status_code == 410
             assert "ball.splat: has changed" in reply.json()["error"]["message"]
+        (tmp_path / "secret").write_bytes(b"of nobody's library")
+        (tmp_path / "ball.splat").unlink()
+        (tmp_path / "ball.splat").symlink_to(tmp_path / "secret")
+        assert client.get("/api/assets/1/file").status_code == 410
         assert client.get("/api/assets/1").status_code == 200
 
 

@@ -1,9 +1,11 @@
 import re
 import threading
+from typing import get_args
 
 import pytest
 
 from splatsense.errors import DataError
+from splatsense.geometry.upright import Up
 from splatsense.library import Library
 from splatsense.web.settings import WebSettings
 from web.conftest import app_client, raw_request, serving, wait_until
@@ -199,6 +201,9 @@ def test_the_api_is_described(shared_client):
     for path in described["paths"].values():
         for operation in path.values():
             assert operation["description"]
+    for request in ("IndexRequest", "FolderRequest"):
+        up, _ = described["components"]["schemas"][request]["properties"]["up"]["anyOf"]
+        assert up["enum"] == list(get_args(Up))
 
 
 def test_stopping_the_server_ends_its_jobs(library_copy, tmp_path):

@@ -2,11 +2,13 @@ import asyncio
 import json
 import shutil
 import threading
+from typing import get_args
 
 import pytest
 from starlette.requests import Request
 
 from splatsense.errors import DataError
+from splatsense.geometry.upright import Up
 from splatsense.library import Library
 from splatsense.web.jobs import PORTION_FILES, Indexing, Job
 from splatsense.web.routes.jobs import _states
@@ -106,6 +108,9 @@ def test_a_disk_that_is_nearly_full_takes_no_uploads(indexed, tmp_path):
         identity, statuses = upload(client, {"a.ply": b"x"})
         assert statuses == [413]
         assert list((path / "uploads" / identity).iterdir()) == []
+        reply = client.post("/api/queries", params={"name": "a.png"}, content=b"x")
+        assert reply.status_code == 413
+        assert "nearly full" in reply.json()["error"]["message"]
 
 
 def test_waiting_uploads_are_limited_in_number(indexed, tmp_path):
@@ -197,6 +202,30 @@ def test_files_that_were_moved_are_found_in_their_new_folder(client, tmp_path):
     folders = client.get("/api/library").json()["folders"]
     assert str(tmp_path / "old") not in folders
     assert folders[str(tmp_path / "new")] == 1
+
+
+def test_what_is_said_to_point_up_is_kept_with_uploads_and_folders(client, tmp_path):
+    name, folder = "stool.splat", tmp_path / "scans"
+    folder.mkdir()
+    shutil.copy(OBJECTS / name, folder)
+
+    def run(reply) -> tuple[int, str | None]:
+        """How many assets were indexed, and what points up in the only new one."""
+        indexed = events_of(client, reply.json()["id"])[-1]["indexed"]
+        (newest,) = client.post("/api/search", json={"limit": 1}).json()["results"]
+        return indexed, newest["up"]
+
+    identity, _ = upload(client, {name: (OBJECTS / name).read_bytes()})
+    for bad in ("sideways", "Z", "", 1, ["z"]):
+        for address, request in ((f"/api/uploads/{identity}/index", {}), ("/api/jobs", {"path": str(folder)})):
+            reply = client.post(address, json=request | {"up": bad})
+            assert reply.status_code == 422
+            message = reply.json()["error"]["message"]
+            assert message.startswith("up: ")
+            assert all(repr(choice) in message for choice in get_args(Up))
+    assert run(client.post(f"/api/uploads/{identity}/index", json={"up": "z"})) == (1, "z")
+    for up, expected in ((None, (0, "z")), ("-x", (1, "-x")), ("auto", (1, None))):
+        assert run(client.post("/api/jobs", json={"path": str(folder), "up": up})) == expected
 
 
 @pytest.mark.parametrize("path", ["relative/folder", "/no/such/folder", "", "/a\0b", "x" * 5_000])

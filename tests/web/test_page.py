@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from splatsense.geometry.upright import Up
 from splatsense.library import Library
 from web.conftest import CHOSEN, OBJECTS, SECONDS, serving
 
@@ -282,6 +284,34 @@ def test_a_good_and_a_broken_file_are_uploaded(open_page, tmp_path):
     page.locator("#results .card", has_text="radiator").wait_for()
     job.get_by_role("button", name="Close").click()
     assert page.locator(".job").count() == 0
+
+
+def test_which_way_is_up_is_chosen_by_its_label_and_sent(browser, library_copy, tmp_path):
+    with Library(library_copy) as library, serving(library) as address, own_page(browser, address) as page:
+        page.locator("#results .card").first.wait_for()
+
+        def added() -> None:
+            page.locator(".job p", has_text="1 asset added").wait_for()
+            page.locator(".job").get_by_role("button", name="Close").click()
+
+        choice = page.get_by_label("Axis that points up")
+        assert choice.evaluate("select => [...select.options].map((option) => option.value)") == ["", *get_args(Up)]
+        assert "It is remembered" in page.locator(f"#{choice.get_attribute('aria-describedby')}").text_content()
+        page.locator("#add-button").click()
+        choice.focus()
+        page.keyboard.press("z")
+        page.keyboard.press("Escape")
+        drop(page, "#drop-add", [OBJECTS / "stool.splat"])
+        assert page.locator("#drop-up").text_content() == "up: z"
+        added()
+        page.locator("#results li:first-child a", has_text="stool").click()  # the newest
+        page.locator(".facts-table tr", has_text="Up").locator("td", has_text="z").wait_for()
+        page.locator("#add-button").click()
+        choice.select_option(label="−x")
+        page.fill("#folder-path", str(shutil.copytree(library.path / "uploads", tmp_path / "scans")))
+        page.locator("#folder-form button").click()
+        added()
+        assert library.assets()[-1].up == "-x"
 
 
 def test_an_empty_library_says_what_to_do(browser, indexed, tmp_path):

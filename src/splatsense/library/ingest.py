@@ -3,7 +3,8 @@
 Design
 - A file whose size and time of change are as recorded is not opened. Otherwise its content is hashed; a content that
   is known (a copy, a renamed or a touched file) is not read either, unless another axis is said to point up than before.
-- One bad file never ends a run: it is recorded with the reason, reported, and not tried again until it changes.
+- One bad file never ends a run: it is recorded with the reason, reported, and not tried again until it changes, or another axis
+  is said to point up.
 - Files are read ahead of the model, a few at a time; `splatsense.library.reading` says where.
 - Memory stays flat: a batch for the model ends at 16 assets or 400,000 Gaussians. Each asset is stored in a transaction of its
   own, after its thumbnail. Whatever stops the run, those before are kept.
@@ -116,7 +117,7 @@ class Ingest:
             try:
                 file = unread_file(path)
             except (OSError, FormatError) as error:
-                self._fail(SeenFile(path, 0, 0), error)
+                self._fail(SeenFile(path, 0, 0), error, None)
                 continue
             known = self._store.known_file(file, self._model.hash)
             if known is None or self._is_wanted(known):
@@ -144,7 +145,8 @@ class Ingest:
         if known is not None and is_same and self._store.note_file(item.file, known.asset_id):
             self.report.skipped += 1
         elif item.indexed is None:
-            self._fail(item.file, OSError(0, item.error) if not item.file.sha256 else FormatError(item.error))
+            error = FormatError(item.error) if item.file.sha256 else OSError(0, item.error)
+            self._fail(item.file, error, self._up_of(known))
         elif item.indexed.up != self._up_of(known):  # a copy of an asset of which more is known than whoever read it knew
             self._take(item.file.path)
             self._flush()
@@ -159,16 +161,15 @@ class Ingest:
 
     def _is_wanted(self, known: Known) -> bool:
         """Whether something the store knows is to be read and embedded all the same."""
-        if known.error is not None:
-            return self._retry
-        return not known.embedded or known.up != self._up_of(known)
+        again = not known.embedded if known.error is None else self._retry
+        return again or known.up != self._up_of(known)
 
     def _done(self) -> int:
         return self.report.indexed + self.report.skipped + len(self.report.failed)
 
     def _take(self, path: Path) -> None:
         """Skip a file, fail it, or begin to read it."""
-        file = SeenFile(path, 0, 0)
+        file, known = SeenFile(path, 0, 0), None
         try:
             file = unread_file(path)
             known = self._store.known_file(file, self._model.hash)
@@ -188,7 +189,7 @@ class Ingest:
         except LibraryError:  # the library is at fault, not the file
             raise
         except (OSError, SplatSenseError) as error:
-            self._fail(file, error)
+            self._fail(file, error, self._up_of(known))
 
     def _begin(self, file: SeenFile, up: Axis | None) -> None:
         """Begin to read a file, after taking in what was read as far as the limits of reading ahead ask for it."""
@@ -207,7 +208,7 @@ class Ingest:
         except LibraryError:
             raise
         except (OSError, SplatSenseError) as error:
-            self._fail(file, error)
+            self._fail(file, error, up)
         if len(self._batch) >= BATCH_ASSETS or sum(len(read.gaussians) for _, _, read in self._batch) >= BATCH_GAUSSIANS:
             self._embed_batch()
 
@@ -230,7 +231,8 @@ class Ingest:
                 raise DataError("the model's embedding of it is not finite; look for extreme positions or scales.")
         except (DataError, LimitError) as error:
             if len(batch) == 1:
-                self._fail(batch[0][0], error)
+                file, up, _ = batch[0]
+                self._fail(file, error, up)
             else:
                 for item in batch:
                     self._embed([item])
@@ -247,13 +249,13 @@ class Ingest:
         self._store.put_indexed(item, self._model.hash, self._model.name)
         self.report.indexed += 1
 
-    def _fail(self, file: SeenFile, error: Exception) -> None:
-        """Report a file; store the reason too if the content is at fault, so that it is not tried again."""
+    def _fail(self, file: SeenFile, error: Exception, up: Axis | None) -> None:
+        """Report a file; if the content is at fault, store the reason and what was to be up, so that it is not tried again."""
         if self._on_error == "raise":
             raise error
         reason = reason_of(error, file.path)
         if file.sha256 and not isinstance(error, OSError):
-            self._store.put_failed(file, os.fsencode(reason).decode("utf-8", "backslashreplace"))
+            self._store.put_failed(file, os.fsencode(reason).decode("utf-8", "backslashreplace"), up)
         self.report.failed.append((file.path, reason))
 
 

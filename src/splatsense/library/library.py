@@ -82,7 +82,7 @@ class Library(Search):
             ray: embed on a Ray cluster: its address, such as "auto" or "ray://host:10001", or "local" for one on this
                 machine. Its machines must see the files under the same paths.
             up: which axis of these files points up. It is kept with the assets, for embeddings, pictures and views; those that
-                were indexed with another one are indexed again. "auto" forgets it; None leaves what was said before.
+                were indexed, or failed, with another are indexed again. "auto" forgets it; None leaves what was said before.
 
         Raises:
             DataError: `up` is none of these.
@@ -115,7 +115,7 @@ class Library(Search):
 
     def files(self) -> list[Path]:
         """Every file the library was given and has not forgotten, copies and failed ones too."""
-        return self._store.paths()
+        return [file.path for _, file in self._store.files()]
 
     def models(self) -> list[ModelState]:
         """The models that have embedded assets of this library, and how many each."""
@@ -193,18 +193,28 @@ class Library(Search):
         found = self._found(asset)
         path = self.file(found)
         reading = self._read(path, thumbnail, found.up).result()
-        if seen_file(path).sha256 != found.sha256:  # after the reading, during which it may change too
-            raise LibraryError(f"{path}: has changed since it was indexed; add it again.")
+        _check(path, found)  # after the reading, during which it may change too
         return reading
 
-    def file(self, asset: Asset | int) -> Path:
+    def file(self, asset: Asset | int, check: bool = False) -> Path:
         """A file of an asset that exists now: where it was seen, or in the same place seen from the library's folder.
 
+        Args:
+            asset: the asset, or its id.
+            check: read the file, to know that it is still the one that was indexed.
+
         Raises:
-            LibraryError: there is none any more.
+            LibraryError: there is none any more; or, with `check`, it holds something else by now.
         """
         found = self._found(asset)
-        path = self._store.moved_path(found)
-        if path is None:
+        places = self._store.places(found)
+        if not places:
             raise LibraryError(f"{found.path}: the file is gone; add the folder it was moved to, or remove the asset.")
-        return path
+        if check:
+            _check(places[0], found)
+        return places[0]
+
+
+def _check(path: Path, asset: Asset) -> None:
+    if seen_file(path).sha256 != asset.sha256:
+        raise LibraryError(f"{path}: has changed since it was indexed; add it again.")

@@ -175,7 +175,10 @@ class Search:
 
     def asset(self, asset_id: int) -> Asset:
         """One asset. Raises LibraryError when there is none of this id."""
-        return self._store.assets([asset_id])[0]
+        found = self._store.find_assets([asset_id])
+        if asset_id not in found:
+            raise LibraryError(f"{self._store.place}: no asset has the id {asset_id}; `assets()` lists them.")
+        return found[asset_id]
 
     def present(self, asset_ids: Sequence[int]) -> list[Asset]:
         """Those assets of these ids that are in the library now, in this order."""

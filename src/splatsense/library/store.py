@@ -3,7 +3,8 @@
 Design
 - An asset is a content: one row for each sha256. A file is a place where that content was seen; a copy, a renamed
   or a moved file is another place of the same asset, so it is neither indexed twice nor given a new id.
-- A content that could not be read is kept too, with the reason, so that it is not tried again until it changes.
+- A content that could not be read is kept too, with the reason, so that it is not tried again until it changes or another
+  axis is said to point up.
 - Which axis points up is of the content, where somebody said so. When it changes, no embedding holds any more, of no model.
 - Embeddings are float32 vectors, one for each asset and model. Each gets the next number of its model's sequence, and its
   transaction holds the model's row to its end, so whoever has seen a number has seen all before it. Whatever else changes
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from splatsense.errors import LibraryError
+from splatsense.geometry.upright import Axis
 from splatsense.library.asset_files import is_gone
 from splatsense.library.database import open_database
 from splatsense.library.names import asset_name
@@ -101,13 +103,13 @@ class Store:
             self._put_file(item.file, asset_id)
         return asset_id
 
-    def put_failed(self, file: SeenFile, error: str) -> None:
-        """Store that a content cannot be read, and why. What another model could embed stays as it is."""
+    def put_failed(self, file: SeenFile, error: str, up: Axis | None = None) -> None:
+        """Store that a content, with this axis up, cannot be read, and why. What another model could embed stays as it is."""
         with self.database.transaction():
             self._query(
-                "INSERT INTO assets (sha256, status, error, added) VALUES (?, 'failed', ?, ?) "
-                "ON CONFLICT (sha256) DO UPDATE SET error = excluded.error WHERE assets.status = 'failed'",
-                (file.sha256, error.replace("\0", "\\x00"), time.time()),
+                "INSERT INTO assets (sha256, status, error, added, up) VALUES (?, 'failed', ?, ?, ?) ON CONFLICT (sha256) "
+                "DO UPDATE SET error = excluded.error, up = excluded.up WHERE assets.status = 'failed'",
+                (file.sha256, error.replace("\0", "\\x00"), time.time(), up),
             )
             self._put_file(file, self._query("SELECT id FROM assets WHERE sha256 = ?", (file.sha256,))[0][0])
 
@@ -129,14 +131,6 @@ class Store:
             with self.database.transaction():
                 self._delete([row[0] for row in self._query(unseen)])
 
-    def assets(self, ids: Sequence[int]) -> list[Asset]:
-        """The assets of these ids, in this order. Raises LibraryError for an id that is not in the library."""
-        found = self.find_assets(ids)
-        missing = [asset_id for asset_id in ids if asset_id not in found]
-        if missing:
-            raise LibraryError(f"{self.place}: no asset has the id {missing[0]}; `assets()` lists them.")
-        return [found[asset_id] for asset_id in ids]
-
     def find_assets(self, ids: Sequence[int]) -> dict[int, Asset]:
         """Those assets of these ids that are in the library and have a file."""
         found: dict[int, Asset] = {}
@@ -155,22 +149,14 @@ class Store:
         """How many assets could be read."""
         return self._query("SELECT count(*) FROM assets WHERE status = 'ok'")[0][0]
 
-    def paths(self) -> list[Path]:
-        """Every file ever seen and not forgotten, failed ones too."""
-        return [_path(row[0]) for row in self._query("SELECT path FROM files ORDER BY id")]
-
     def files(self) -> list[tuple[int, SeenFile]]:
-        """Every file with the id of its asset, in the order in which they were first seen."""
+        """Every file with the id of its asset, failed ones too, in the order in which they were first seen."""
         rows = self._query("SELECT f.asset_id, f.path, f.size, f.mtime_ns, a.sha256 FROM files f "
                            "JOIN assets a ON a.id = f.asset_id ORDER BY f.id")  # fmt: skip
         return [(row[0], SeenFile(_path(row[1]), *row[2:])) for row in rows]
 
-    def moved_path(self, asset: Asset) -> Path | None:
-        """The first of `places`, whatever it holds by now."""
-        return next(iter(self.places(asset)), None)
-
     def places(self, asset: Asset) -> list[Path]:
-        """The files of the asset that exist now: as recorded, or in the same place seen from the library's folder."""
+        """The files of an asset that exist now, whatever they hold: as recorded, or in the same place seen from the folder."""
         rows = self._query("SELECT path, relative_path FROM files WHERE asset_id = ? ORDER BY id", (asset.id,))
         candidates = [_path(row[0]) for row in rows] + [self.folder / _path(row[1]) for row in rows]
         return [path for path in dict.fromkeys(candidates) if os.path.isfile(path)]
@@ -180,12 +166,6 @@ class Store:
         rows = self._query("SELECT m.hash, m.name, m.dim, count(e.asset_id) FROM models m LEFT JOIN embeddings e "
                            "ON e.model = m.hash GROUP BY m.hash, m.name, m.dim ORDER BY m.name, m.hash")  # fmt: skip
         return [ModelState(*row) for row in rows]
-
-    def drop_model(self, model: str) -> None:
-        """Forget all embeddings of a model."""
-        with self.database.transaction():
-            self._query("DELETE FROM embeddings WHERE model = ?", (model,))
-            self._query("DELETE FROM models WHERE hash = ?", (model,))
 
     def revision(self, model: str) -> Revision | None:
         """The state of a model's embeddings; None when there never was one."""

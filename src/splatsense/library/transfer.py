@@ -107,7 +107,7 @@ def import_library(store: Store, folder: Path, destination: Path) -> Transfer:
         size, mtime_ns = (here.st_size, here.st_mtime_ns) if here else (entry["size"], entry["mtime_ns"])
         seen.append(SeenFile(path, size, mtime_ns, entry["sha256"]))
         if entry["error"] is not None:
-            store.put_failed(seen[-1], entry["error"])
+            store.put_failed(seen[-1], entry["error"], entry.get("up"))
         thumbnail = thumbnails.thumbnail_path(folder, entry["sha256"], entry.get("up"))
         if thumbnail.is_file():
             thumbnails.write_bytes(

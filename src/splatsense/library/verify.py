@@ -58,7 +58,7 @@ def verify(store: Store, contents: bool = False) -> VerifyReport:
         _verify_embeddings(store, {asset.id for asset in assets}, report)
         _verify_vectors_files(store, report)
     for asset in assets:
-        if store.moved_path(asset) is None:
+        if not store.places(asset):
             report.missing.append(asset)
         thumbnail = thumbnails.thumbnail_path(store.folder, asset.sha256, asset.up)
         if thumbnail.exists() and not _opens(thumbnail):

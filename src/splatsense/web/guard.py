@@ -154,7 +154,7 @@ def _reply_headers(page: Path) -> dict[str, str]:
         "script-src": f"'self' 'wasm-unsafe-eval' 'sha256-{digest}'",
         "worker-src": "blob:",
         "connect-src": "'self'",
-        "img-src": "'self' blob: data:",
+        "img-src": "'self'",
         "style-src": "'self'",
         "form-action": "'self'",
         "base-uri": "'none'",

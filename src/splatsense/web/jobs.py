@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from splatsense.errors import SplatSenseError
+from splatsense.geometry.upright import Up
 from splatsense.library import Library
 from splatsense.library.asset_files import find_files
 from splatsense.tables import printable
@@ -130,15 +131,17 @@ class Indexing(Job):
         paths: files and folders to index.
         after: called with the failed files when the run is over or was cancelled, before it says so.
         settled: called however the run ended, before it says so.
+        up: axis that points up in these files, as in `Library.add`.
     """
 
     kind = "indexing"
     threads = INDEXING_THREADS
 
     def __init__(self, library: Library, title: str, paths: Sequence[Path], after: Callable[[list[Path]], None],
-                 settled: Callable[[], None] = lambda: None) -> None:  # fmt: skip
+                 settled: Callable[[], None] = lambda: None, up: Up | None = None) -> None:  # fmt: skip
         super().__init__(title)
         self._library, self._paths, self._after, self._settled = library, list(paths), after, settled
+        self._up: Up | None = up
         self._failed: list[tuple[Path, str]] = []
         self._indexed = self._skipped = 0
 
@@ -168,7 +171,7 @@ class Indexing(Job):
         for portion in _portions(files):
             self.check()
             self.change(current=printable(portion[0].name))
-            report = self._library.add(portion, progress=False, draw=True)
+            report = self._library.add(portion, progress=False, draw=True, up=self._up)
             self._failed += report.failed
             self.change(indexed=self._indexed + report.indexed, skipped=self._skipped + report.skipped)
             self.change(done=self._indexed + self._skipped + len(self._failed))

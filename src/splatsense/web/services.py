@@ -1,7 +1,6 @@
 """`Services`: everything the routes share for one library, and how assets look as JSON."""
 
 import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +34,6 @@ class Services:
     uploads: Uploads
     conversions: Conversions
     scenes: Scenes
-    drawing: threading.Lock
 
     @classmethod
     def of(cls, library: Library, settings: WebSettings, models: SceneModels) -> "Services":
@@ -50,7 +48,6 @@ class Services:
             Uploads(library, settings),
             Conversions(library, settings),
             Scenes(library, settings, jobs, models),
-            threading.Lock(),
         )
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ Design
 - What cannot be indexed is deleted again.
 """
 
+import os
 import secrets
 import shutil
 import threading
@@ -102,7 +103,7 @@ class Uploads:
                 async for part in parts:
                     self._count(upload, len(part))
                     size += len(part)
-                    await run_in_threadpool(self._write, out, part)
+                    await run_in_threadpool(write_part, out, part, self._settings)
         except BaseException:
             self._count(upload, -size)
             raise
@@ -173,16 +174,19 @@ class Uploads:
                 del self._waiting[identity]
                 shutil.rmtree(self._root / identity, ignore_errors=True)
 
-    def _write(self, out: BinaryIO, part: bytes) -> None:
-        if shutil.disk_usage(self._root).free - len(part) < self._settings.free_bytes:
-            raise LimitError("The disk of the library is nearly full; make some space and try again.")
-        out.write(part)
-
     def _open(self, identity: str) -> _Upload:
         upload = self._waiting.get(identity)
         if upload is None or not upload.is_open:
             raise DataError("There is no such upload, or it is finished.")
         return upload
+
+
+def write_part(out: BinaryIO, part: bytes, settings: WebSettings) -> None:
+    """Write bytes of a stranger into a file. Raises LimitError when that would leave too little of its disk."""
+    disk = os.fstatvfs(out.fileno())
+    if disk.f_bavail * disk.f_frsize - len(part) < settings.free_bytes:
+        raise LimitError("The disk of the server is nearly full; make some space and try again.")
+    out.write(part)
 
 
 def busy(what: str) -> HTTPException:

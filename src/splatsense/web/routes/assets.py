@@ -24,7 +24,8 @@ ORIGINAL = "original"
 BYTES = "application/octet-stream"
 UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}
 """For what is named by the content's hash."""
-reading = threading.Lock()
+reading, drawing = threading.Lock(), threading.Lock()
+"""Whoever reads a file for its statistics, or draws it, waits for the one before: each may need gigabytes."""
 
 
 class LentFile(FileResponse):
@@ -73,7 +74,7 @@ def thumbnail(asset_id: AssetId, services: Shared) -> FileResponse:
     found = services.asset(asset_id)
     path = thumbnail_path(services.library.path, found.sha256, found.up)
     if not path.is_file():  # those that are there do not wait for one that is being drawn
-        with services.drawing, _gone():
+        with drawing, _gone():
             path = services.library.thumbnail(found)
     return FileResponse(path, headers=UNCHANGING, media_type="image/webp")
 
@@ -95,7 +96,7 @@ def download(asset_id: AssetId, services: Shared, format: Annotated[str, Query(m
     options: dict[str, Any] = {"filename": name.decode(), "headers": {"Cache-Control": "no-store"}, "media_type": BYTES}
     with _gone():
         if format == ORIGINAL:
-            return FileResponse(services.library.file(found), **options)
+            return FileResponse(services.library.file(found, check=True), **options)
         return LentFile(services.conversions.convert(found, format), services.conversions, **options)
 
 

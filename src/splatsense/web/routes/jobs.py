@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from splatsense.errors import DataError
+from splatsense.geometry.upright import Up
 from splatsense.tables import counted, printable
 from splatsense.web.jobs import Indexing, Job
 from splatsense.web.services import Services, Shared
@@ -24,10 +25,19 @@ WATCH_SECONDS, HEARTBEAT_SECONDS = 0.1, 10.0
 MOST_WATCHED = 200  # jobs in one stream of events
 
 
-class FolderRequest(BaseModel):
+class IndexRequest(BaseModel):
+    """What is said about files that are to be indexed."""
+
+    up: Up | None = Field(default=None, description="the axis of these files that points up; auto forgets what was said before")
+
+
+class FolderRequest(IndexRequest):
     """A folder of this machine to index."""
 
     path: str = Field(min_length=1, max_length=4_096, description="absolute; ~ is the home folder")
+
+
+NOTHING_SAID = IndexRequest()
 
 
 @router.post("/uploads", status_code=201)
@@ -45,7 +55,7 @@ async def upload_file(
 
 
 @router.post("/uploads/{identity}/index", status_code=202)
-def index_upload(identity: str, services: Shared) -> dict[str, Any]:
+def index_upload(identity: str, services: Shared, request: IndexRequest = NOTHING_SAID) -> dict[str, Any]:
     """Index what was uploaded; files that cannot be indexed are deleted again."""
     folder = services.uploads.finish(identity)
     assets = services.uploads.assets(folder)
@@ -58,7 +68,7 @@ def index_upload(identity: str, services: Shared) -> dict[str, Any]:
         services.uploads.settle(identity)
 
     title = f"Upload of {counted(len(assets), 'file')}"
-    return services.jobs.start(Indexing(services.library, title, assets, after, settled)).state()
+    return services.jobs.start(Indexing(services.library, title, assets, after, settled, request.up)).state()
 
 
 @router.delete("/uploads/{identity}", status_code=204)
@@ -81,8 +91,12 @@ def index_folder(request: FolderRequest, services: Shared) -> dict[str, Any]:
         raise DataError(f"{printable(path)}: there is no such folder.")
     if services.jobs.waiting() >= services.settings.waiting_jobs:
         raise busy(f"No more than {counted(services.settings.waiting_jobs, 'run')} may wait")
+
+    def after(failed: list[Path]) -> None:
+        services.catalogue.expire()
+
     title = f"Folder {printable(path.name or path)}"
-    return services.jobs.start(Indexing(services.library, title, [path], lambda failed: services.catalogue.expire())).state()
+    return services.jobs.start(Indexing(services.library, title, [path], after, up=request.up)).state()
 
 
 @router.get("/jobs")

@@ -13,6 +13,7 @@ from splatsense.errors import DataError
 from splatsense.formats import ASSET_SUFFIXES
 from splatsense.library.search import IMAGE_SUFFIXES
 from splatsense.web.services import LARGEST_ID, Services, Shared, temporary_file
+from splatsense.web.uploads import write_part
 
 router = APIRouter(prefix="/api", tags=["search"])
 
@@ -83,7 +84,7 @@ async def drop(request: Request, services: Shared, name: Annotated[str, Query(ma
     try:
         with path.open("wb") as out:
             async for part in request.stream():
-                await run_in_threadpool(out.write, part)
+                await run_in_threadpool(write_part, out, part, services.settings)
         dropped = await run_in_threadpool(services.searching.drop, path, is_picture)
     except Exception as error:
         error.args = tuple(str(argument).replace(str(path), name) for argument in error.args)

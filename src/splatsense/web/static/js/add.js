@@ -21,6 +21,9 @@ export class Adding {
         if (files.length) this.upload(files);
       });
     }
+    byId("up").addEventListener("change", ({ target }) => {
+      byId("drop-up").textContent = target.value && `up: ${target.selectedOptions[0].textContent}`;
+    });
     byId("folder-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.indexFolder(byId("folder-path").value);
@@ -43,7 +46,7 @@ export class Adding {
   async indexFolder(path) {
     byId("folder-error").textContent = "";
     try {
-      const job = await post("jobs", { path });
+      const job = await post("jobs", { path, up: chosenUp() });
       byId("add-dialog").close();
       byId("folder-path").value = "";
       this.watch(job);
@@ -54,6 +57,7 @@ export class Adding {
 
   /** Send files, then index them. Files that no asset is made of are reported at once. */
   async upload(files) {
+    const up = chosenUp();
     const { read, companions } = this.library?.formats ?? { read: [], companions: [] };
     const suffix = ({ path }) => `.${path.toLowerCase().split(".").at(-1)}`;
     const taken = files.filter((file) => [...read, ...companions].includes(suffix(file)) && !isHidden(file.path));
@@ -90,7 +94,7 @@ export class Adding {
         abandon(id);
         return;
       }
-      this.watch(await post(`uploads/${id}/index`), panel, refused);
+      this.watch(await post(`uploads/${id}/index`, { up }), panel, refused);
     } catch (error) {
       panel.end(error.name === "AbortError" ? "Cancelled" : error.message, refused);
       abandon(id);
@@ -166,6 +170,9 @@ class Panel {
       el("ul", {}, failures.map(({ file, reason }) => el("li", {}, el("strong", {}, file), " ", reason))));
   }
 }
+
+/** The axis that was said to point up in what is added next; null where nothing was said. */
+const chosenUp = () => byId("up").value || null;
 
 /** Free the place of an upload that will not be indexed; the server does so too, later, should this fail. */
 const abandon = (id) => { if (id) remove(`uploads/${id}`).catch(() => {}); };

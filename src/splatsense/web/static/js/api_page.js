@@ -21,10 +21,10 @@ function operation(path, method, { description, parameters = [], requestBody }) 
   const body = requestBody?.content["application/json"]?.schema;
   return el("section", { class: "operation" },
     el("h2", {}, el("span", { class: "method" }, method.toUpperCase()), " ", el("code", {}, path)),
-    el("p", {}, description),
+    el("p", {}, description.split("`").map((part, index) => (index % 2 ? el("code", {}, part) : part))),
     parameters.length > 0 && el("ul", {}, parameters.map(({ name, in: place, schema, required }) => el("li", {},
       el("code", {}, name), ` in the ${place}: ${words(schema)}${required ? "" : `, by default ${JSON.stringify(schema.default)}`}`))),
-    body && el("pre", { tabindex: 0 }, words(body)));
+    body && el("pre", {}, words(body)));
 }
 
 byId("operations").replaceChildren(...Object.entries(described.paths).flatMap(([path, methods]) =>

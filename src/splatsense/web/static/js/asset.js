@@ -145,7 +145,7 @@ function factTable(asset) {
     ["Extent", extent ?? ""],
     ...(asset.up ? [["Up", `${asset.up}, as was said when it was added`]] : []),
     ["File", bytes(asset.bytes)],
-    ["Folder", asset.folder],
+    ["Folder", asset.folder.split("/").flatMap((part, index) => (index ? ["/", el("wbr"), part] : [part]))],
     ["Added", new Date(1000 * asset.added).toLocaleString()],
   ]);
 }

@@ -6,7 +6,7 @@ import { color } from "./theme.js";
 const TAG_COLORS = ["#3b7dd8", "#d9822b", "#3a9e6e", "#b8559b", "#8a6fd1", "#c2504f", "#2f9fb0", "#9a8b2f"];
 const OTHERS = "#8b94a1";
 const PICTURES = 120; // fewest points in sight for which points, not pictures, are drawn
-const MARGIN = 56; // pixels around all points
+const MARGIN = 56, NARROW = 0.1; // pixels around all points, at most this share of the width or height
 const NEAR = 16; // pixels between the pointer and a point that it means
 
 export class MapPage {
@@ -98,7 +98,8 @@ export class MapPage {
   /** Pixels of a step of 1 along each axis. */
   scale() {
     const { width, height } = this.size, { spanX, spanY, zoom } = this.view;
-    return [zoom * Math.max(80, width / 2 - MARGIN) / spanX, zoom * Math.max(80, height / 2 - MARGIN) / spanY];
+    const half = (side) => Math.max(80, side / 2 - Math.min(MARGIN, NARROW * side));
+    return [zoom * half(width) / spanX, zoom * half(height) / spanY];
   }
 
   /** Where a point is drawn, in CSS pixels. */

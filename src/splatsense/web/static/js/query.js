@@ -53,13 +53,6 @@ export class SearchQuery {
     byId("words").focus();
   }
 
-  clear() {
-    this.words = "";
-    this.parts = [];
-    this.show();
-    this.changed();
-  }
-
   /** Show the parts; words are one of them only where there is something to weigh them against. */
   show() {
     const isMixed = this.parts.length + (this.words.trim() ? 1 : 0) > 1;
