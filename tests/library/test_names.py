@@ -25,6 +25,7 @@ def test_words_of_file_names(stem, words):
     ("path", "name"),
     [
         ("/x/chair.ply", "chair"),
+        ("/x/OakChair.compressed.ply", "oak chair"),
         ("/x/old_tree/scene.gltf", "old tree"),
         ("/x/Garden Gnome/point_cloud/iteration_30000/point_cloud.ply", "garden gnome"),
         ("scene.gltf", "scene"),
