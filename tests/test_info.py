@@ -45,13 +45,22 @@ def test_floaters():
     gaussians = blob()
     gaussians.means[0] = 50
     (fault,) = find_faults(gaussians)
-    assert fault.startswith("1 Gaussian float far outside the rest, which takes 4% of the extent")
+    assert fault.startswith("Floaters: 1 Gaussian far outside the rest, which takes 4% of the extent")
 
 
 def test_needles():
     gaussians = blob()
     gaussians.scales[:100, 2] = 0.5
     assert find_faults(gaussians) == ["10% of the Gaussians are needles, over 20 times as long as wide."]
+
+
+def test_coordinates_too_large_for_float32():
+    gaussians = blob()
+    gaussians.means[:] += 100_000  # steps of 0.008, Gaussians of 0.01
+    (fault,) = find_faults(gaussians)
+    assert fault.startswith("Coordinates reach 100,001, where float32 has steps of 0.0078, ")
+    gaussians.scales[:] = 0.02
+    assert find_faults(gaussians) == []
 
 
 def test_rows_left_out_are_among_the_warnings(tmp_path, caplog):
@@ -66,6 +75,10 @@ def test_the_command(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "1,000, SH degree 0" in shown
     assert "median" in shown
+    save(blob(), tmp_path / "more.ply")
+    assert main(["info", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{shown}\n{shown.replace('a.ply', 'more.ply')}"
+    (tmp_path / "more.ply").unlink()
     (tmp_path / "b.ply").write_bytes(b"ply\n")
     assert main(["info", str(tmp_path), "--json"]) == 1
     captured = capsys.readouterr()
