@@ -41,10 +41,16 @@ class BatchReport:
     skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
 
-    def tell(self, what: str = "") -> int:
-        """Print what was done, such as "drawn", and on stderr what failed and why; return a command's exit status, 0 or 1."""
+    def tell(self, what: str = "", out: Path | None = None) -> int:
+        """Print what was done, such as "drawn", and on stderr what failed and why; return a command's exit status, 0 or 1.
+
+        Args:
+            what: the participle; without it only failures are told.
+            out: folder of the results, which is named too.
+        """
         if what:
-            print(f"{self.done:,} {what}, {self.skipped:,} {what} already, {len(self.failed):,} failed.")
+            where = f" Results are in {short_path(out)}." if out and self.done + self.skipped else ""
+            print(f"{self.done:,} {what}, {self.skipped:,} {what} already, {len(self.failed):,} failed.{where}")
         rows = [(short_path(path), reason.removeprefix(f"{path}: ")) for path, reason in self.failed]
         if rows:
             print(f"{counted(len(rows), 'input')} failed:\n{table(rows, '<<')}", file=sys.stderr)
@@ -104,7 +110,8 @@ def run_batch(
                 else:
                     report.skipped += 1
             except (SplatSenseError, OSError) as error:
-                report.failed.append((item.path, str(error)))
+                reason = error.strerror if isinstance(error, OSError) else None  # else it would name the path again
+                report.failed.append((item.path, reason or str(error)))
             if shown:
                 shown.advance(1, printable(item.path.name))
     finally:

@@ -216,7 +216,8 @@ def test_links_hidden_files_and_sidecars(tmp_path, library, write_blob):
     os.mkfifo(root / "pipe.ply")
     report = library.add([root, root / "a"], progress=False)
     assert {asset.path.name for asset in library.assets()} == {"one.splat", "four.splat"}
-    assert [path.name for path, _ in report.failed] == ["self.splat", "dead.ply", "pipe.ply"]
+    assert sorted(path.name for path, _ in report.failed) == ["dead.ply", "pipe.ply", "self.splat"]
+    assert dict(report.failed)[root / "dead.ply"] == "is a link to a file that is gone"
 
 
 def test_inputs_that_hold_nothing_are_failures(tmp_path, library):
