@@ -56,9 +56,9 @@ class EvaluateConfig:
     views: int = 12
     """rendered of each object for the teacher; shards hold what they hold"""
     untrained: bool = True
-    """baseline: the first model's network with random weights"""
+    """baseline: the first model's network with random weights; --no-untrained leaves it out"""
     rendered: bool = True
-    """baseline: the teacher on the rendered views"""
+    """baseline: the teacher on the rendered views; --no-rendered leaves it out"""
     seed: int = 0
     """of random weights, episodes and folds"""
     json: str | None = None

@@ -85,7 +85,7 @@ class PretrainConfig(RunSettings):
     semantic_weight: float = 10.0
     """factor on the feature loss"""
     center_features: bool = True
-    """subtract the mean of the teacher's features over a few training images"""
+    """subtract the mean of the teacher's features over a few training images; --no-center-features leaves them as they are"""
     learning_rate: float = 1e-3
     """peak, reached after the warm-up"""
     weight_decay: float = 0.05

@@ -50,7 +50,7 @@ def segment(
 
     Args:
         scan: A point cloud, splat or mesh; or the folder of a scene or of a posed RGB-D recording.
-        out: Folder for the results; by default SCAN's name with -segments, beside where you are.
+        out: Folder for the results; by default SCAN's name with -segments, in the current folder.
         model: A bundled model's name, or the folder of one.
         views: One pass, or the votes of all test-time augmentations, 13 times slower.
         settings: How the scan is read.
@@ -84,7 +84,7 @@ def similar(
         scan: A point cloud, splat or mesh; or the folder of a scene or of a posed RGB-D recording.
         point: In the axes and units of the file; the nearest point of the scan is taken. Write --point=-1,2,3 when it starts
             with a minus.
-        out: Folder for the results; by default SCAN's name with -similar, beside where you are.
+        out: Folder for the results; by default SCAN's name with -similar, in the current folder.
         model: A segmentation model or a pre-trained backbone: a bundled one's name, or a folder.
         settings: How the scan is read.
     """
