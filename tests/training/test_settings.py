@@ -108,6 +108,25 @@ def test_numbers_out_of_range_are_refused_by_every_method(method, name, wrong, m
         replace(CONFIGS[method], **{name: wrong})
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("centering", 1.5, r"--centering: must lie in \[0, 1\], got 1.5"),
+        ("image_weight", -1.0, "--image-weight: must not be negative, got -1.0"),
+        ("pretrained_learning_rate", 0.0, "--pretrained-learning-rate: must be above 0, got 0.0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_clip_gs(name, wrong, message):
+    with pytest.raises(DataError, match=message):
+        replace(CONFIGS["clip-gs"], **{name: wrong})
+
+
+def test_a_model_is_called_by_its_size():
+    config = CONFIGS["clip-gs"]
+    assert (config.model_name, replace(config, size="base").model_name) == ("clip-gs-tiny", "clip-gs-base")
+    assert replace(config, size="base", name="mine").settings()["name"] == "mine"
+
+
 @pytest.mark.parametrize("method", [method for method in CONFIGS if method != "scene-contrast"])
 def test_evaluations_are_not_a_negative_number_of_steps_apart(method):
     with pytest.raises(DataError, match="--evaluate-every: must not be negative, got -1"):

@@ -66,7 +66,7 @@ def _prepare(config: PretrainConfig, processes: Processes) -> Training:
     def save(folder: Path) -> None:
         card = {"training": config.settings(), "objects": len(data), "steps": run.steps}
         text_center = config.centering * run.center()
-        save_model(folder, run.average, config.name, teacher, card, text_center)
+        save_model(folder, run.average, config.model_name, teacher, card, text_center)
 
     return Training(run, "clip-gs", _fingerprint(data, teacher), save, evaluation)
 
