@@ -89,7 +89,7 @@ class PretrainConfig(RunSettings):
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """of matrix products in training"""
     checkpoint_every: int = 100
-    """steps"""
+    """steps between checkpoints, from which an interrupted run goes on"""
     log_every: int = 10
     """steps between lines of metrics.jsonl"""
     tensorboard: bool = False
@@ -108,6 +108,8 @@ class PretrainConfig(RunSettings):
         self.at_least_one("epochs", "views", "accumulate")
         self.not_negative("gaussians", "patches", "patch_size", "image_map", "image_weight")
         self.above_zero("voting_temperature", "temperature", "pretrained_learning_rate")
+        self.below_one("warmup", "patch_dropout", "drop_path", "ema")
+        self.up_to_one("centering")
         if not 0 < self.layer_decay <= 1:
             raise DataError(f"--layer-decay: must lie in (0, 1], got {self.layer_decay}.")
         if self.evaluate_every and not self.holdout:
@@ -116,10 +118,6 @@ class PretrainConfig(RunSettings):
             raise DataError(f"--weights: needs one number for each of the {len(self.triplets)} triplets folders.")
         if not all(0 < weight <= 1 for weight in self.weights):
             raise DataError("--weights: each must lie in (0, 1].")
-        if not 0 <= self.centering <= 1:
-            raise DataError(f"--centering: must lie in [0, 1], got {self.centering}.")
-        if not 0 <= self.patch_dropout < 1 or not 0 <= self.drop_path < 1 or not 0 <= self.ema < 1:
-            raise DataError("--patch-dropout, --drop-path and --ema must lie in [0, 1).")
 
     @property
     def model_name(self) -> str:

@@ -97,7 +97,7 @@ class PretrainConfig(RunSettings):
     evaluate_every: int = 0
     """steps between evaluations on --validation, each with pictures; 0 evaluates at the end"""
     checkpoint_every: int = 100
-    """steps"""
+    """steps between checkpoints, from which an interrupted run goes on"""
     log_every: int = 10
     """steps between lines of metrics.jsonl"""
     tensorboard: bool = False
@@ -111,6 +111,7 @@ class PretrainConfig(RunSettings):
         super().__post_init__()
         self.at_least_one("steps", "validation_scenes")
         self.not_negative("cache_gigabytes")
+        self.below_one("warmup")
         if len(self.intrinsics) not in (0, 4):
             raise DataError(f"--intrinsics: needs fx fy cx cy, got {len(self.intrinsics)} numbers.")
         if self.evaluate_every and not self.validation:
