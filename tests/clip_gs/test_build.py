@@ -16,6 +16,7 @@ from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.corpora import CorpusObject
 from splatsense.corpora.folder import folder
 from splatsense.errors import DataError, FormatError
+from splatsense.io import load, save
 
 SMALL = TripletConfig(method="surface", gaussians=64, views=3, size=32, shard_size=3)
 HERE = RunConfig(workers=0)
@@ -203,11 +204,19 @@ def test_the_command_builds_and_lists_what_failed(mesh_folder, tmp_path, capsys)
     command = ["triplets", "build", f"folder:{mesh_folder}", str(tmp_path / "out"), "--licence", "CC0-1.0", *settings]
     assert main(command) == 0
     told = capsys.readouterr()
-    assert "9 samples, 1 failed; 10 made" in told.out
+    assert "9 samples, 1 failed; 10 objects in" in told.out
     assert "boxg.obj: holds no faces" in told.err
     assert main([*command, "--max-failures", "0"]) == 1
     assert "more than --max-failures 0" in capsys.readouterr().err
     assert next(read_shard(tmp_path / "out/triplets-00000.tar")).info["licence"] == "CC0-1.0"
+    splats = tmp_path / "splats"
+    splats.mkdir()
+    for name in ("chair.ply", "chair.compressed.ply"):
+        save(load(mesh_folder / "boxa.obj"), splats / name)
+    assert main(["triplets", "build", f"folder:{splats}", str(tmp_path / "none"), *settings]) == 1
+    told = capsys.readouterr()
+    assert "0 samples, 2 failed; 2 objects in" in told.out
+    assert told.err.count("If it is a splat, read it with splatsense.load, or take the corpus splats:PATH.") == 2
     assert main(["triplets", "build", "nonsense", str(tmp_path)]) == 2
     assert "furniture, furniture:PATH, folder:PATH" in capsys.readouterr().err
 
