@@ -61,6 +61,17 @@ def test_a_batch_goes_on_past_errors(folder, capsys):
     assert "testing: 4/4" in captured.err
     with pytest.raises(DataError, match="at least one"):
         run_batch("testing", [], None, work)
+    with pytest.raises(DataError, match=r"--out .*chair\.ply: is a file; name a folder"):
+        run_batch("testing", [folder], folder / "chair.ply", work)
+
+
+def test_errors_of_the_system_name_a_file_that_is_not_the_input(folder):
+    def work(item):
+        raise PermissionError(13, "Permission denied", str(item.path if item.path.suffix == ".ply" else "/other"))
+
+    reasons = {path.name: reason for path, reason in run_batch("testing", [folder], None, work).failed}
+    assert reasons["chair.ply"] == "Permission denied"
+    assert reasons["chair.splat"] == "[Errno 13] Permission denied: '/other'"
 
 
 def test_convert_a_folder(folder, tmp_path, capsys):

@@ -95,10 +95,12 @@ def run_batch(
         progress: show it on stderr where there is more than one input.
 
     Raises:
-        DataError: there are no paths.
+        DataError: there are no paths, or `leave_out` is a file.
     """
     if not paths:
         raise DataError("name at least one file or folder.")
+    if leave_out is not None and leave_out.exists() and not leave_out.is_dir():
+        raise DataError(f"--out {leave_out}: is a file; name a folder.")
     inputs, failed = find_inputs(paths, leave_out)
     report = BatchReport(failed=failed)
     shown = Progress(label, len(inputs)) if progress and len(inputs) > 1 else None
@@ -110,11 +112,17 @@ def run_batch(
                 else:
                     report.skipped += 1
             except (SplatSenseError, OSError) as error:
-                reason = error.strerror if isinstance(error, OSError) else None  # else it would name the path again
-                report.failed.append((item.path, reason or str(error)))
+                report.failed.append((item.path, _reason(error, item.path)))
             if shown:
                 shown.advance(1, printable(item.path.name))
     finally:
         if shown:
             shown.close()
     return report
+
+
+def _reason(error: SplatSenseError | OSError, path: Path) -> str:
+    """What went wrong with an input, which is named beside it."""
+    if isinstance(error, OSError) and error.strerror and error.filename in (None, str(path)):
+        return error.strerror
+    return str(error)
