@@ -11,6 +11,7 @@ import pytest
 
 from splatsense.cli import main
 from splatsense.clip_gs.build import RunConfig, build_triplets, triplets_build
+from splatsense.clip_gs.manifest import check_same
 from splatsense.clip_gs.shards import read_shard, shard_paths
 from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.corpora import CorpusObject
@@ -175,6 +176,19 @@ def test_other_settings_and_other_objects_do_not_mix(boxes, tmp_path):
     with pytest.raises(FormatError, match="set of objects"):
         build_triplets(boxes[1:3], tmp_path, SMALL)
     build_triplets(boxes[:2], tmp_path, SMALL)
+
+
+def test_of_other_settings_of_a_fit_those_are_named_that_differ(tmp_path):
+    def manifest(**changes):
+        fit = {"gaussians": 512, "steps": [150, 150]} | changes
+        return {"corpus": "a", "objects": 1, "keys_sha256": "0", "settings": {"method": "fitted", "gaussians": 512, "fit": fit}}
+
+    check_same(tmp_path, manifest(), manifest())
+    with pytest.raises(FormatError, match=r"other settings \(fit\.steps \[150, 150\] there, \[5, 5\] now\)"):
+        check_same(tmp_path, manifest(), manifest(steps=[5, 5]))
+    surface = manifest() | {"settings": {"method": "surface", "gaussians": 512}}
+    with pytest.raises(FormatError, match=r"other settings \(method surface there, fitted now\)"):
+        check_same(tmp_path, surface, manifest())
 
 
 def test_folders_of_earlier_versions_and_damaged_manifests_are_refused(boxes, tmp_path):
