@@ -58,8 +58,8 @@ def segment(
     start = time.monotonic()
     loaded = load_segmentation_model(model)
     read = read_scan(scan, settings)
-    prediction = predict(loaded, read.points, views)
     folder = _folder(out, scan, "segments")
+    prediction = predict(loaded, read.points, views)
     _write_classes(folder, read, prediction, loaded)
     lines = [_class_table(prediction, loaded)]
     if loaded.has_instances:
@@ -71,7 +71,7 @@ def segment(
 
 def similar(
     scan: ScanPath,
-    point: Annotated[str, tyro.conf.arg(metavar="X,Y,Z")] = "",
+    point: Annotated[str, tyro.conf.arg(metavar="X,Y,Z", help_behavior_hint="(required)")] = "",
     out: OutputFolder = None,
     model: str = BACKBONE,
     settings: ScanSettings = DEFAULT,
@@ -93,8 +93,8 @@ def similar(
     read = read_scan(scan, settings)
     row = int(np.square(read.coord - target).sum(1).argmin())
     away = float(np.linalg.norm((read.coord[row] - target) @ read.matrix.T))
-    likeness = similarity(backbone.network, read.points, backbone.voxel, row)
     folder = _folder(out, scan, "similar")
+    likeness = similarity(backbone.network, read.points, backbone.voxel, row)
     low, high = (float(value) for value in np.quantile(likeness, [0.05, 0.95]))
     colors = heat_colors(likeness, low)
     write_points(folder / "similar.ply", read.coord, colors, {"similarity": likeness})
@@ -130,7 +130,7 @@ def _numbers(point: str) -> Float64[np.ndarray, "3"]:
     except ValueError:
         target = np.empty(0)
     if target.shape != (3,) or not np.isfinite(target).all():
-        raise DataError(f"--point {point}: must be three numbers with commas between them, such as 1.5,0.2,0.9.")
+        raise DataError(f"--point {point or 'X,Y,Z'}: must be three numbers with commas between them, such as 1.5,0.2,0.9.")
     return target
 
 
