@@ -44,7 +44,7 @@ FIRST_LAYER = "tokenizer.point_branch.point_layers.0.weight"  # whose inputs are
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Train, or go on training, and save the model.
+    """Train CLIP-GS on triplets of splats, pictures and captions, or go on training, and save the model.
 
     Returns:
         The folder of the saved model, `<out>/model`.
