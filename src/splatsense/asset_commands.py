@@ -4,6 +4,7 @@ Each calls functions that Python users can call too, and prints what they return
 that its help needs no torch.
 """
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -62,8 +63,8 @@ def add(
         print(f"{report.indexed:,} indexed, {report.skipped:,} already indexed, {len(report.failed):,} failed.")
         print(f"{short_path(opened.path)} holds {counted(len(opened), 'asset')}; took {time.monotonic() - start:,.1f} s.")
     if report.failed:
-        print(f"\n{counted(len(report.failed), 'input')} could not be indexed:")
-        print(table([(short_path(path), reason) for path, reason in report.failed], "<<"))
+        rows = [(short_path(path), reason) for path, reason in report.failed]
+        print(f"{counted(len(rows), 'input')} could not be indexed:\n{table(rows, '<<')}", file=sys.stderr)
     return 1 if report.failed else 0
 
 

@@ -79,10 +79,11 @@ def test_failed_files_are_not_read_again_unless_asked(tmp_path, library, monkeyp
 def test_the_command_lists_failures_and_exits_with_1(hundred, tmp_path, model, monkeypatch, capsys):
     monkeypatch.setattr("splatsense.library.search.resolve_model", lambda name: model)
     assert main(["add", str(tmp_path / "lib"), str(hundred)]) == 1
-    out = capsys.readouterr().out
-    assert "93 indexed, 0 already indexed, 7 failed" in out
+    told = capsys.readouterr()
+    assert "93 indexed, 0 already indexed, 7 failed" in told.out
+    assert "7 inputs could not be indexed:" in told.err
     for name in BROKEN:
-        assert name in out
+        assert name in told.err
     for name in BROKEN:
         (hundred / "3" / name).unlink()
     assert main(["add", str(tmp_path / "lib"), str(hundred)]) == 0
