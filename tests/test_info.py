@@ -69,6 +69,18 @@ def test_rows_left_out_are_among_the_warnings(tmp_path, caplog):
     assert not caplog.records  # said once
 
 
+def test_what_is_no_splat_is_said_to_be_a_mesh_or_points(tmp_path):
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 1 1 1\nf 1 2 3\nf 2 3 4\n")
+    (tmp_path / "a.xyz").write_text("".join(f"{i} {i % 7} {i % 5}\n" for i in range(1200)))
+    save(blob(), tmp_path / "a.ply")
+    notes = {suffix: file_info(tmp_path / f"a{suffix}").notes for suffix in (".obj", ".xyz", ".ply")}
+    assert notes == {
+        ".obj": ["is a mesh of 2 faces, which is covered with Gaussians."],
+        ".xyz": ["is a cloud of 1,200 points, each of which becomes a Gaussian."],
+        ".ply": [],
+    }
+
+
 def test_the_command(tmp_path, capsys):
     save(blob(), tmp_path / "a.ply")
     assert main(["info", str(tmp_path)]) == 0
