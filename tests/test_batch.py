@@ -61,6 +61,17 @@ def test_a_batch_goes_on_past_errors(folder, capsys):
     assert "testing: 4/4" in captured.err
     with pytest.raises(DataError, match="at least one"):
         run_batch("testing", [], None, work)
+    with pytest.raises(DataError, match=r"--out .*chair\.ply: is a file; name a folder"):
+        run_batch("testing", [folder], folder / "chair.ply", work)
+
+
+def test_errors_of_the_system_name_a_file_that_is_not_the_input(folder):
+    def work(item):
+        raise PermissionError(13, "Permission denied", str(item.path if item.path.suffix == ".ply" else "/other"))
+
+    reasons = {path.name: reason for path, reason in run_batch("testing", [folder], None, work).failed}
+    assert reasons["chair.ply"] == "Permission denied"
+    assert reasons["chair.splat"] == "[Errno 13] Permission denied: '/other'"
 
 
 def test_convert_a_folder(folder, tmp_path, capsys):
@@ -68,7 +79,7 @@ def test_convert_a_folder(folder, tmp_path, capsys):
     command = ["convert", str(folder), "--out", str(out), "--to", "splat"]
     assert main(command) == 1
     captured = capsys.readouterr()
-    assert "3 converted, 0 converted already, 1 failed." in captured.out
+    assert f"3 converted, 0 converted already, 1 failed. Results are in {out}." in captured.out
     assert "broken.splat" in captured.err
     made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert made == ["chair.ply.splat", "chair.splat.splat", "more/lamp.splat"]
@@ -159,6 +170,18 @@ def test_a_folder_with_every_format(tmp_path, capsys):
     assert found["unpacked/meta.json"]["gaussians"] == found["splat_transform_degree_2.sog"]["gaussians"]
     assert main(["convert", str(folder), "--out", str(tmp_path / "out"), "--to", "npz"]) == 0
     assert len(list((tmp_path / "out").rglob("*.npz"))) == len(found)
+
+
+def test_a_file_is_not_converted_over_itself(tmp_path, capsys):
+    source = write(tmp_path / "chair.ply")
+    (tmp_path / "link.ply").symlink_to(source)
+    before = source.stat().st_mtime_ns
+    for output in (source, tmp_path / "link.ply"):
+        assert main(["convert", str(source), str(output)]) == 2
+        assert f"{output}: is the file that is read" in capsys.readouterr().err
+    assert main(["convert", str(source), "--out", str(tmp_path), "--force"]) == 1
+    assert "is the file that is read" in capsys.readouterr().err
+    assert source.stat().st_mtime_ns == before
 
 
 def test_convert_usage(folder, tmp_path, capsys):

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,7 +47,10 @@ def test_every_command_explains_itself(capsys):
         with pytest.raises(SystemExit) as stopped:
             main([*command.split(), "--help"])
         assert stopped.value.code == 0
-        assert f"splatsense {command}" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert f"splatsense {command}" in shown
+        for flag in set(re.findall(r"--no-[a-z-]+", shown)):  # its help says what happens without the flag, so it names it
+            assert len(re.findall(rf"{flag}\b", shown.split("positional arguments")[-1].split(" options ", 1)[-1])) > 1, flag
 
 
 def test_usage_errors(capsys):

@@ -45,7 +45,7 @@ def test_floaters():
     gaussians = blob()
     gaussians.means[0] = 50
     (fault,) = find_faults(gaussians)
-    assert fault.startswith("1 Gaussian float far outside the rest, which takes 4% of the extent")
+    assert fault.startswith("Floaters: 1 Gaussian far outside the rest, which takes 4% of the extent")
 
 
 def test_needles():
@@ -54,10 +54,31 @@ def test_needles():
     assert find_faults(gaussians) == ["10% of the Gaussians are needles, over 20 times as long as wide."]
 
 
+def test_coordinates_too_large_for_float32():
+    gaussians = blob()
+    gaussians.means[:] += 100_000  # steps of 0.008, Gaussians of 0.01
+    (fault,) = find_faults(gaussians)
+    assert fault.startswith("Coordinates reach 100,001, where float32 has steps of 0.0078, ")
+    gaussians.scales[:] = 0.02
+    assert find_faults(gaussians) == []
+
+
 def test_rows_left_out_are_among_the_warnings(tmp_path, caplog):
     (tmp_path / "a.xyz").write_text("nan 0 0\n" + "".join(f"{i} {i % 7} {i % 5}\n" for i in range(50)))
     assert file_info(tmp_path / "a.xyz").warnings[0] == "left out 1 of 51 points that are not finite."
     assert not caplog.records  # said once
+
+
+def test_what_is_no_splat_is_said_to_be_a_mesh_or_points(tmp_path):
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 1 1 1\nf 1 2 3\nf 2 3 4\n")
+    (tmp_path / "a.xyz").write_text("".join(f"{i} {i % 7} {i % 5}\n" for i in range(1200)))
+    save(blob(), tmp_path / "a.ply")
+    notes = {suffix: file_info(tmp_path / f"a{suffix}").notes for suffix in (".obj", ".xyz", ".ply")}
+    assert notes == {
+        ".obj": ["is a mesh of 2 faces, which is covered with Gaussians."],
+        ".xyz": ["is a cloud of 1,200 points, each of which becomes a Gaussian."],
+        ".ply": [],
+    }
 
 
 def test_the_command(tmp_path, capsys):
@@ -66,6 +87,10 @@ def test_the_command(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "1,000, SH degree 0" in shown
     assert "median" in shown
+    save(blob(), tmp_path / "more.ply")
+    assert main(["info", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{shown}\n{shown.replace('a.ply', 'more.ply')}"
+    (tmp_path / "more.ply").unlink()
     (tmp_path / "b.ply").write_bytes(b"ply\n")
     assert main(["info", str(tmp_path), "--json"]) == 1
     captured = capsys.readouterr()

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from splatsense.corpora.furniture import _class_table
-from splatsense.labels import FURNITURE_TO_SCANNET200, S3DIS, SCANNET20, SCANNET200, furniture_labels, scannet_labels
+from splatsense.labels import FURNITURE_TO_SCANNET200, S3DIS, SCANNET20, SCANNET200, scannet_labels
 
 
 def test_scannet20_has_the_benchmarks_ids_and_order():
@@ -38,7 +38,7 @@ def test_every_furniture_class_that_has_a_name_maps_to_a_class_that_exists():
     classes = {row["class"] for row in _class_table().values()}
     assert set(FURNITURE_TO_SCANNET200) <= classes
     assert all(SCANNET200.index(name) >= 0 for name in FURNITURE_TO_SCANNET200.values())
-    assert furniture_labels("sofa") == (SCANNET20.index("sofa"), SCANNET200.index("couch"))
-    assert furniture_labels("lamp") == (-1, SCANNET200.index("lamp"))
-    assert furniture_labels("rock") == (-1, -1)
+    assert scannet_labels(FURNITURE_TO_SCANNET200["sofa"]) == (SCANNET20.index("sofa"), SCANNET200.index("couch"))
+    assert scannet_labels(FURNITURE_TO_SCANNET200["lamp"]) == (-1, SCANNET200.index("lamp"))
+    assert scannet_labels("rock") == (-1, -1)
     assert scannet_labels("ceiling") == (-1, SCANNET200.index("ceiling"))

@@ -4,6 +4,7 @@ Each calls functions that Python users can call too, and prints what they return
 that its help needs no torch.
 """
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,13 +15,13 @@ from splatsense.errors import DataError
 from splatsense.formats import WRITABLE
 
 LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
-Paths = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")]
-QueryWords = Annotated[tuple[str, ...], tyro.conf.arg(metavar="QUERY...")]
+Paths = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...", help_behavior_hint="(required)")]
+QueryWords = Annotated[tuple[str, ...], tyro.conf.arg(metavar="QUERY...", help_behavior_hint="(required)")]
 Count = Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="K")]
 FileOrLibrary = Annotated[Path, tyro.conf.arg(metavar="FILE|LIBRARY")]
 OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 Suffix = Annotated[str, tyro.conf.arg(metavar="SUFFIX", help=f"Format of the files in that folder: {' '.join(WRITABLE)}.")]
-Labels = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL...")]
+Labels = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL...", help_behavior_hint="")]
 StoreUrl = Annotated[str | None, tyro.conf.arg(metavar="URL")]
 Sheet = Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")]
 Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]  # as in geometry/upright.py
@@ -45,7 +46,7 @@ def add(
         paths: Files and folders to index.
         retry: Try files again that failed before and have not changed since.
         model: A bundled model's name, or the folder of one.
-        thumbnails: Draw thumbnails now; otherwise each is drawn when it is first asked for.
+        thumbnails: Draw thumbnails now; with --no-thumbnails each is drawn when it is first asked for.
         up: Which axis of these files points up; remembered, also for views. What was indexed with another one is indexed again.
             auto forgets it: y is up, but for rooms whose floor shows another.
         store: postgresql://USER@HOST/DATABASE of a library that machines share; the folder then holds caches only.
@@ -62,8 +63,8 @@ def add(
         print(f"{report.indexed:,} indexed, {report.skipped:,} already indexed, {len(report.failed):,} failed.")
         print(f"{short_path(opened.path)} holds {counted(len(opened), 'asset')}; took {time.monotonic() - start:,.1f} s.")
     if report.failed:
-        print(f"\n{counted(len(report.failed), 'input')} could not be indexed:")
-        print(table([(short_path(path), reason) for path, reason in report.failed], "<<"))
+        rows = [(short_path(path), reason) for path, reason in report.failed]
+        print(f"{counted(len(rows), 'input')} could not be indexed:\n{table(rows, '<<')}", file=sys.stderr)
     return 1 if report.failed else 0
 
 
@@ -158,4 +159,4 @@ def convert(
             raise DataError("convert: give a file to read and a file to write; or files and folders to read and --out DIR.")
         print(convert_file(*paths))
         return 0
-    return convert_files(paths, out, to, force).tell("converted")
+    return convert_files(paths, out, to, force).tell("converted", out)

@@ -41,10 +41,16 @@ class BatchReport:
     skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
 
-    def tell(self, what: str = "") -> int:
-        """Print what was done, such as "drawn", and on stderr what failed and why; return a command's exit status, 0 or 1."""
+    def tell(self, what: str = "", out: Path | None = None) -> int:
+        """Print what was done, such as "drawn", and on stderr what failed and why; return a command's exit status, 0 or 1.
+
+        Args:
+            what: the participle; without it only failures are told.
+            out: folder of the results, which is named too.
+        """
         if what:
-            print(f"{self.done:,} {what}, {self.skipped:,} {what} already, {len(self.failed):,} failed.")
+            where = f" Results are in {short_path(out)}." if out and self.done + self.skipped else ""
+            print(f"{self.done:,} {what}, {self.skipped:,} {what} already, {len(self.failed):,} failed.{where}")
         rows = [(short_path(path), reason.removeprefix(f"{path}: ")) for path, reason in self.failed]
         if rows:
             print(f"{counted(len(rows), 'input')} failed:\n{table(rows, '<<')}", file=sys.stderr)
@@ -89,10 +95,12 @@ def run_batch(
         progress: show it on stderr where there is more than one input.
 
     Raises:
-        DataError: there are no paths.
+        DataError: there are no paths, or `leave_out` is a file.
     """
     if not paths:
         raise DataError("name at least one file or folder.")
+    if leave_out is not None and leave_out.exists() and not leave_out.is_dir():
+        raise DataError(f"--out {leave_out}: is a file; name a folder.")
     inputs, failed = find_inputs(paths, leave_out)
     report = BatchReport(failed=failed)
     shown = Progress(label, len(inputs)) if progress and len(inputs) > 1 else None
@@ -104,10 +112,17 @@ def run_batch(
                 else:
                     report.skipped += 1
             except (SplatSenseError, OSError) as error:
-                report.failed.append((item.path, str(error)))
+                report.failed.append((item.path, _reason(error, item.path)))
             if shown:
                 shown.advance(1, printable(item.path.name))
     finally:
         if shown:
             shown.close()
     return report
+
+
+def _reason(error: SplatSenseError | OSError, path: Path) -> str:
+    """What went wrong with an input, which is named beside it."""
+    if isinstance(error, OSError) and error.strerror and error.filename in (None, str(path)):
+        return error.strerror
+    return str(error)

@@ -152,6 +152,7 @@ def _usage(prefix: str) -> str:
         "Search, tag and classify 3D Gaussian splats by what they show.", "",
         f"usage: splatsense {prefix}COMMAND [-h] ...", "", *lines, "",
         "`splatsense COMMAND -h` explains a command, `splatsense --version` says which version this is.",
+        "Exit status: 0 done, 1 some inputs failed, 2 wrong usage or an error, 130 interrupted.",
     ])  # fmt: skip
 
 

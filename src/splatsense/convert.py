@@ -7,18 +7,20 @@ from splatsense.batch import BatchReport, Input, run_batch
 from splatsense.errors import FormatError
 from splatsense.formats import WRITABLE
 from splatsense.io import load, save
+from splatsense.tables import size_text
 
 
 def convert_file(source: Path, output: Path) -> str:
     """Read a splat, mesh or point cloud, write it as a splat, and return a sentence on the result.
 
     Raises:
-        SplatSenseError: it cannot be read or written.
+        SplatSenseError: it cannot be read or written, or is to be written over itself.
     """
+    _refuse_itself(source, output)
     gaussians = load(source)
     save(gaussians, output)
-    size = output.stat().st_size / 1e6
-    return f"{output}: {len(gaussians):,} Gaussians, SH degree {gaussians.sh_degree}, {size:,.1f} MB."
+    size = size_text(output.stat().st_size)
+    return f"{output}: {len(gaussians):,} Gaussians, SH degree {gaussians.sh_degree}, {size}."
 
 
 def convert_files(paths: Sequence[Path], out: Path, to: str = ".ply", force: bool = False) -> BatchReport:
@@ -41,9 +43,16 @@ def convert_files(paths: Sequence[Path], out: Path, to: str = ".ply", force: boo
         output = out / item.name.with_name(item.name.name + suffix)
         if output.exists() and not force:
             return False
+        _refuse_itself(item.path, output)
         gaussians = load_asset(item.path)
         output.parent.mkdir(parents=True, exist_ok=True)
         save(gaussians, output)
         return True
 
     return run_batch("converting", paths, out, work)
+
+
+def _refuse_itself(source: Path, output: Path) -> None:
+    """A mesh or a capture with more in it than Gaussians would be lost."""
+    if source.exists() and output.exists() and source.samefile(output):
+        raise FormatError(f"{output}: is the file that is read; write to another name.")

@@ -22,7 +22,6 @@ from splatsense.errors import DataError, FormatError
 
 NO_DEPTH = (0, 65535)
 DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I")
-COLOR_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
 ORTHONORMAL_TOLERANCE = 1e-3
 SMALLEST_DETERMINANT = 1e-9
 LONGEST_SIDE = 1 << 14

@@ -12,7 +12,7 @@ import numpy as np
 from splatsense.batch import BatchReport, Input, run_batch
 from splatsense.gaussians import Gaussians
 from splatsense.log_messages import logged
-from splatsense.tables import counted, short_path, table
+from splatsense.tables import counted, short_path, size_text, table
 
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 QUANTILE_NAMES = ("smallest", "1 %", "25 %", "median", "75 %", "99 %", "largest")
@@ -20,6 +20,7 @@ FLOATER_FRACTION, FLOATER_RATIO = 0.002, 2.0  # the box without these ends of ea
 NEEDLE_RATIO, NEEDLE_SHARE = 20.0, 0.02  # longest over middle axis; share of Gaussians worth a warning
 INVISIBLE = 1 / 255  # opacity that no 8-bit picture shows
 INVISIBLE_SHARE = 0.5
+COARSE_SHARE = 0.5  # step of float32 where the Gaussians are, over their median size
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Info:
         size = "  ".join(f"{b - a:,.4g}" for a, b in zip(self.low, self.high, strict=True))
         facts = [
             ("Gaussians", f"{self.gaussians:,}, SH degree {self.sh_degree}"),
-            ("size", f"{self.bytes / 1e6:,.1f} MB, {self.memory / 1e6:,.1f} MB in memory"),
+            ("size", f"{size_text(self.bytes)}, {size_text(self.memory)} in memory"),
             ("bounds", f"{corners[0]}  to  {corners[1]}"),
             ("extent", size),
         ]
@@ -108,11 +109,12 @@ def info_of(path: Path, gaussians: Gaussians, said: Sequence[tuple[int, str]]) -
 
 
 def find_faults(gaussians: Gaussians) -> list[str]:
-    """Sentences on what may be wrong with Gaussians: floaters, needles, transparency."""
+    """Sentences on what may be wrong with Gaussians: transparency, floaters, needles, coordinates too large for float32."""
     found = (
         _transparency(gaussians.opacities.numpy()),
         _floaters(gaussians.means.numpy()),
         _needles(gaussians.scales.numpy()),
+        _coarse(gaussians.means.numpy(), gaussians.scales.numpy()),
     )
     return [fault for fault in found if fault]
 
@@ -134,7 +136,7 @@ def _floaters(means: np.ndarray) -> str:
     margin = (ends[1] - ends[0]) / 2
     outside = ((means < ends[0] - margin) | (means > ends[1] + margin)).any(1).sum()
     return (
-        f"{counted(int(outside), 'Gaussian')} float far outside the rest, which takes {inner / whole:.0%} of the extent; "
+        f"Floaters: {counted(int(outside), 'Gaussian')} far outside the rest, which takes {inner / whole:.0%} of the extent; "
         "crop them."
     )
 
@@ -145,6 +147,17 @@ def _needles(scales: np.ndarray) -> str:
     if share <= NEEDLE_SHARE:
         return ""
     return f"{share:.0%} of the Gaussians are needles, over {NEEDLE_RATIO:.0f} times as long as wide."
+
+
+def _coarse(means: np.ndarray, scales: np.ndarray) -> str:
+    farthest, size = np.abs(means).max(), np.median(scales.max(1))
+    step = float(np.spacing(farthest))
+    if step <= COARSE_SHARE * size:
+        return ""
+    return (
+        f"Coordinates reach {farthest:,.0f}, where float32 has steps of {step:.2g}, and half of the Gaussians are smaller than "
+        f"{size:.2g}; move them to the origin before they are exported."
+    )
 
 
 def _quantiles(values: np.ndarray) -> list[float]:
@@ -158,7 +171,7 @@ def info_of_files(paths: Sequence[Path], as_json: bool = False) -> BatchReport:
     def work(item: Input) -> bool:
         infos.append(file_info(item.path))
         if not as_json:
-            print(infos[-1], end="\n\n" if len(paths) > 1 else "\n")
+            print("\n" * (len(infos) > 1) + str(infos[-1]))
         return True
 
     report = run_batch("reading", paths, None, work, progress=as_json)

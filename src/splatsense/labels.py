@@ -134,8 +134,3 @@ def scannet_labels(name200: str) -> tuple[int, int]:
     """Indices in ScanNet20 and ScanNet200 of a class by its ScanNet200 name; -1 where a set has none."""
     index = SCANNET200.index(name200)
     return (SCANNET20.index(SCANNET200.labels[index].scannet20) if index >= 0 else UNLABELLED), index
-
-
-def furniture_labels(furniture_class: str) -> tuple[int, int]:
-    """Indices in ScanNet20 and ScanNet200 of a class of the furniture corpus; -1 where a set has none."""
-    return scannet_labels(FURNITURE_TO_SCANNET200.get(furniture_class, ""))

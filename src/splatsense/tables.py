@@ -46,6 +46,13 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def size_text(count: int) -> str:
+    """A number of bytes: "96 bytes", "22.7 kB", "1,204.0 MB"."""
+    if count < 1000:
+        return counted(count, "byte")
+    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
+
+
 def _width(text: str) -> int:
     """Columns a terminal gives to a text: East Asian wide characters take two, combining ones none."""
     return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

@@ -197,7 +197,7 @@ def write_turntable(orbit: Orbit, path: Path) -> None:
 
 
 def render_command(
-    paths: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...")],
+    paths: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH...", help_behavior_hint="(required)")],
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("renders"),
     orbit: OrbitSettings = OrbitSettings(),
     cameras: Annotated[Path | None, tyro.conf.arg(metavar="FILE|DIR")] = None,
@@ -216,7 +216,7 @@ def render_command(
             be in the units and axes of the assets.
         force: Draw again what is drawn already.
     """
-    return render_files(paths, out, orbit, force, cameras).tell("drawn")
+    return render_files(paths, out, orbit, force, cameras).tell("drawn", out)
 
 
 def render_files(

@@ -6,6 +6,7 @@ import torch
 from clip_gs.test_tokenizer import random_gaussians
 from splatsense.clip_gs.augment import AugmentConfig, augment, axis_angle, linear_map
 from splatsense.clip_gs.tokenizer import GaussianBatch
+from splatsense.errors import DataError
 
 NOT_AUGMENTED = AugmentConfig(
     turn=0.0,
@@ -73,3 +74,17 @@ def test_most_objects_turn_a_little_and_some_by_any_angle():
     angles = (torch.atan2(x, z) - before + torch.pi).remainder(2 * torch.pi) - torch.pi
     far = (angles.abs() > torch.deg2rad(torch.tensor(20.01))).float().mean()
     assert far == pytest.approx(0.25 * (1 - 20 / 180), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("scale", -1.0, "--scale: must be finite and not negative, got -1.0"),
+        ("splat_scale", float("inf"), "--splat-scale: must be finite and not negative, got inf"),
+        ("any_turn", 1.5, r"--any-turn: must lie in \[0, 1\], got 1.5"),
+        ("mirror", float("nan"), r"--mirror: must lie in \[0, 1\], got nan"),
+    ],
+)
+def test_ranges_that_cannot_be(name, wrong, message):
+    with pytest.raises(DataError, match=message):
+        AugmentConfig(**{name: wrong})

@@ -13,11 +13,13 @@ import pytest
 from splatsense.cli import main
 from splatsense.clip_gs import build
 from splatsense.clip_gs.build import RunConfig, build_triplets, triplets_build
+from splatsense.clip_gs.manifest import check_same
 from splatsense.clip_gs.shards import read_shard, shard_paths
 from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.corpora import CorpusObject
 from splatsense.corpora.folder import folder
 from splatsense.errors import DataError, FormatError
+from splatsense.io import load, save
 
 SMALL = TripletConfig(method="surface", gaussians=64, views=3, size=32, shard_size=3)
 HERE = RunConfig(workers=0)
@@ -178,6 +180,19 @@ def test_other_settings_and_other_objects_do_not_mix(boxes, tmp_path):
     build_triplets(boxes[:2], tmp_path, SMALL)
 
 
+def test_of_other_settings_of_a_fit_those_are_named_that_differ(tmp_path):
+    def manifest(**changes):
+        fit = {"gaussians": 512, "steps": [150, 150]} | changes
+        return {"corpus": "a", "objects": 1, "keys_sha256": "0", "settings": {"method": "fitted", "gaussians": 512, "fit": fit}}
+
+    check_same(tmp_path, manifest(), manifest())
+    with pytest.raises(FormatError, match=r"other settings \(fit\.steps \[150, 150\] there, \[5, 5\] now\)"):
+        check_same(tmp_path, manifest(), manifest(steps=[5, 5]))
+    surface = manifest() | {"settings": {"method": "surface", "gaussians": 512}}
+    with pytest.raises(FormatError, match=r"other settings \(method surface there, fitted now\)"):
+        check_same(tmp_path, surface, manifest())
+
+
 def test_folders_of_earlier_versions_and_damaged_manifests_are_refused(boxes, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FormatError, match="earlier version"):
@@ -205,11 +220,19 @@ def test_the_command_builds_and_lists_what_failed(mesh_folder, tmp_path, capsys)
     command = ["triplets", "build", f"folder:{mesh_folder}", str(tmp_path / "out"), "--licence", "CC0-1.0", *settings]
     assert main(command) == 0
     told = capsys.readouterr()
-    assert "9 samples, 1 failed; 10 made" in told.out
+    assert "9 samples, 1 failed; 10 objects in" in told.out
     assert "boxg.obj: holds no faces" in told.err
     assert main([*command, "--max-failures", "0"]) == 1
     assert "more than --max-failures 0" in capsys.readouterr().err
     assert next(read_shard(tmp_path / "out/triplets-00000.tar")).info["licence"] == "CC0-1.0"
+    splats = tmp_path / "splats"
+    splats.mkdir()
+    for name in ("chair.ply", "chair.compressed.ply"):
+        save(load(mesh_folder / "boxa.obj"), splats / name)
+    assert main(["triplets", "build", f"folder:{splats}", str(tmp_path / "none"), *settings]) == 1
+    told = capsys.readouterr()
+    assert "0 samples, 2 failed; 2 objects in" in told.out
+    assert told.err.count("If it is a splat, read it with splatsense.load, or take the corpus splats:PATH.") == 2
     assert main(["triplets", "build", "nonsense", str(tmp_path)]) == 2
     assert "furniture, furniture:PATH, folder:PATH" in capsys.readouterr().err
 

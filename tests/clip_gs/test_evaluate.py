@@ -291,3 +291,8 @@ def test_models_and_data_that_are_not_there_are_errors(tmp_path):
         Evaluation(EvaluateConfig(model=("nothing",)))
     with pytest.raises(FormatError, match="no mesh below it"):
         Evaluation(EvaluateConfig(data=f"folder:{tmp_path}"))
+
+
+def test_a_split_that_is_not_there_is_an_error_that_names_those_that_are(folder):
+    with pytest.raises(DataError, match="none is left; the splits are test, train; check --split"):
+        Evaluation(EvaluateConfig(data=f"folder:{folder}", split="val", untrained=False, rendered=False))

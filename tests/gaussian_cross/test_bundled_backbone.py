@@ -10,6 +10,8 @@ from furnished_room import KINDS, room
 from splatsense.gaussian_cross.model import Backbone, load_backbone
 from splatsense.gaussian_cross.unet import UNET_SIZES, SpUNet
 from splatsense.model_folder import BUNDLED, CONFIG, WEIGHTS
+from splatsense.segmentation.points import Points
+from splatsense.segmentation.predict import voxel_features
 
 
 def likeness(backbone: Backbone) -> float:
@@ -36,6 +38,15 @@ def test_points_of_one_piece_of_furniture_are_alike():
     found, control = likeness(load_backbone("gaussian-cross-tiny")), likeness(untrained)
     assert found > 0.8
     assert control < 0.7
+
+
+def test_features_are_those_that_similar_compares():
+    """In a voxel, normals are averaged and made unit again, as in training."""
+    backbone = load_backbone()
+    coord, color, normal, _ = room(0)
+    none = torch.full((len(coord),), -1)
+    features, row = voxel_features(backbone.network, Points(coord, color / 255, normal, none, none), backbone.voxel)
+    torch.testing.assert_close(backbone.encode(coord, color, normal), features[row], rtol=1e-3, atol=1e-3)
 
 
 def test_its_card_says_what_it_is():

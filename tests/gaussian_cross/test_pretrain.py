@@ -82,7 +82,7 @@ def test_validation_is_reported_with_controls_and_pictures(config, scene_folder,
 
 
 def test_scenes_that_are_not_there_are_named(config, tmp_path):
-    with pytest.raises(FormatError, match="holds neither scenes"):
+    with pytest.raises(FormatError, match="nothing: is no folder"):
         open_scenes(replace(config, scenes=(str(tmp_path / "nothing"),)))
 
 

@@ -4,20 +4,24 @@ import numpy as np
 import pytest
 
 from segmentation_scenes import room
-from splatsense.geometry.upright import AXES, detect_up, is_room
+from splatsense.geometry.upright import AXES, detect_up, is_room, turn_to_z
 
 ROOMS = [room(seed=seed) for seed in range(3)]
 
 
 def turned(scene, up):
     """Points and normals of a room whose z axis was turned to another."""
+    back = turn_to_z(up)
+    return (scene.coord @ back).astype(np.float32), (scene.normal @ back).astype(np.float32)
+
+
+@pytest.mark.parametrize("up", AXES)
+def test_the_axis_that_points_up_becomes_z(up):
     axis, sign = AXES[up]
-    turn = np.zeros((3, 3))
-    turn[axis, 2] = sign
-    turn[(axis + 1) % 3, 0] = sign
-    turn[(axis + 2) % 3, 1] = 1
+    turn = turn_to_z(up)
+    assert (turn @ (sign * np.eye(3)[axis])).tolist() == [0, 0, 1]
     assert np.linalg.det(turn) == pytest.approx(1)
-    return (scene.coord @ turn.T).astype(np.float32), (scene.normal @ turn.T).astype(np.float32)
+    assert (turn @ turn.T == np.eye(3)).all()
 
 
 @pytest.mark.parametrize("up", AXES)

@@ -79,10 +79,11 @@ def test_failed_files_are_not_read_again_unless_asked(tmp_path, library, monkeyp
 def test_the_command_lists_failures_and_exits_with_1(hundred, tmp_path, model, monkeypatch, capsys):
     monkeypatch.setattr("splatsense.library.search.resolve_model", lambda name: model)
     assert main(["add", str(tmp_path / "lib"), str(hundred)]) == 1
-    out = capsys.readouterr().out
-    assert "93 indexed, 0 already indexed, 7 failed" in out
+    told = capsys.readouterr()
+    assert "93 indexed, 0 already indexed, 7 failed" in told.out
+    assert "7 inputs could not be indexed:" in told.err
     for name in BROKEN:
-        assert name in out
+        assert name in told.err
     for name in BROKEN:
         (hundred / "3" / name).unlink()
     assert main(["add", str(tmp_path / "lib"), str(hundred)]) == 0
@@ -216,7 +217,8 @@ def test_links_hidden_files_and_sidecars(tmp_path, library, write_blob):
     os.mkfifo(root / "pipe.ply")
     report = library.add([root, root / "a"], progress=False)
     assert {asset.path.name for asset in library.assets()} == {"one.splat", "four.splat"}
-    assert [path.name for path, _ in report.failed] == ["self.splat", "dead.ply", "pipe.ply"]
+    assert sorted(path.name for path, _ in report.failed) == ["dead.ply", "pipe.ply", "self.splat"]
+    assert dict(report.failed)[root / "dead.ply"] == "is a link to a file that is gone"
 
 
 def test_inputs_that_hold_nothing_are_failures(tmp_path, library):

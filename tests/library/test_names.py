@@ -2,7 +2,7 @@ import pytest
 
 from splatsense.library.names import asset_name, words_of
 from splatsense.library.tags import default_labels
-from splatsense.tables import counted, printable, table
+from splatsense.tables import counted, printable, size_text, table
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ def test_words_of_file_names(stem, words):
     ("path", "name"),
     [
         ("/x/chair.ply", "chair"),
+        ("/x/OakChair.compressed.ply", "oak chair"),
         ("/x/old_tree/scene.gltf", "old tree"),
         ("/x/Garden Gnome/point_cloud/iteration_30000/point_cloud.ply", "garden gnome"),
         ("scene.gltf", "scene"),
@@ -44,6 +45,7 @@ def test_tables_align():
     assert table([("#", "name"), (1, "椅子"), (10, "a\nb")], "><") == "   #  name\n   1  椅子\n  10  a\\nb"
     assert table([("椅子", 1), ("a", 22)], "<>") == "  椅子   1\n  a     22"
     assert (counted(1, "asset"), counted(1200, "asset")) == ("1 asset", "1,200 assets")
+    assert [size_text(size) for size in (1, 999, 22_656, 2_500_000)] == ["1 byte", "999 bytes", "22.7 kB", "2.5 MB"]
 
 
 def test_default_labels_are_distinct_names():

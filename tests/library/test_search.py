@@ -105,6 +105,13 @@ def test_a_file_that_does_not_exist_is_not_taken_for_words(filled):
         filled.search("chair.png")
 
 
+def test_a_text_that_is_there_is_a_point_cloud(filled, tmp_path):
+    cloud = tmp_path / "green.txt"
+    assert filled.search(str(cloud), k=1)[0].name.startswith("green")  # as words
+    cloud.write_text("x y z red green blue\n" + "".join(f"{i} {i % 3} {i % 5} 0 0 255\n" for i in range(20)))
+    assert filled.search(str(cloud), k=1)[0].name.startswith("blue")
+
+
 def test_an_empty_library_says_how_to_fill_it(library):
     assert len(library) == 0
     assert library.assets() == []

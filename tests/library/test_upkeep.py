@@ -292,7 +292,7 @@ def test_an_export_goes_on_past_files_that_vanish_meanwhile(filled, folder, tmp_
     given = [str(filled.path), *(["--store", store] if store else [])]
     assert main(["library", "export", *given, str(tmp_path / "again")]) == 1  # one that was gone from the start is reported too
     shown = capsys.readouterr().out
-    assert "10 assets, 9 embeddings and 9 files exported" in shown
+    assert "9 assets, 1 file that could not be read, 9 embeddings exported; 9 files copied." in shown
     assert "1 file left out" in shown
     assert f"{first.path.name}  is gone" in shown
 
@@ -344,7 +344,7 @@ def test_the_commands(filled, folder, tmp_path, store, capsys):
     assert main(["library", "rebuild", *given]) == 0
     assert "colors" in capsys.readouterr().out
     assert main(["library", "export", *given, str(tmp_path / "out")]) == 0
-    assert "10 assets, 9 embeddings and 10 files exported" in capsys.readouterr().out
+    assert "9 assets, 1 file that could not be read, 9 embeddings exported; 10 files copied." in capsys.readouterr().out
     (folder / "red_0.splat").unlink()
     assert main(["library", "verify", *given]) == 1
     assert "red_0.splat" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from splatsense.errors import FormatError
+from splatsense.errors import DataError, FormatError
 from splatsense.library.watch import follow, watch
 
 pytest.importorskip("watchfiles", reason="watchfiles is not installed (extra `watch`)")
@@ -73,6 +73,8 @@ def test_watching_a_folder(folder, library, write_blob):
 def test_only_folders_can_be_watched(folder, library):
     with pytest.raises(FormatError, match="is not a folder that can be watched"):
         watch(library, [folder / "red_0.splat"], print)
+    with pytest.raises(DataError, match="at least one folder"):
+        watch(library, [], print)
 
 
 def test_a_scene_of_pictures_that_is_not_bundled_is_followed(library, tmp_path, write_blob):

@@ -25,6 +25,11 @@ def test_recipes_have_the_released_settings(recipe, task):
     assert config.augment.color_shift == (0.1 if task == "instance" else 0.05)
 
 
+def test_tensorboard_is_a_switch():
+    assert TrainOptions("data", "out", tensorboard=True).config().tensorboard
+    assert not TrainOptions("data", "out").config().tensorboard
+
+
 def test_limited_data_has_its_own_rate_and_batch():
     config = TrainOptions("data", "out", "scannet20", limits=Limits(points=20)).config()
     assert (config.learning_rate, config.batch_size, config.points) == (3e-3, 24, 20)

@@ -23,12 +23,26 @@ def test_metrics_after_the_checkpoint_and_half_written_lines_are_dropped(tmp_pat
 
 
 def test_progress_says_count_rate_and_time_left(monkeypatch, capsys):
-    clock = iter([100.0, 110.0, 110.0, 120.0])
+    clock = iter([100.0, 110.0, 110.0, 120.0, 200.0, 250.0, 250.0])
     monkeypatch.setattr("splatsense.training.progress.time.monotonic", lambda: next(clock))
     progress = Progress("objects", 100, done=20)
     progress.advance(10, "loss 0.5")
     progress.advance(30)
     assert capsys.readouterr().err == "objects: 30/100, 1.0/s, 70 s left; loss 0.5\n"
+    Progress("shards", 3).advance()
+    assert capsys.readouterr().err == "shards: 1/3, 0.02/s, 100 s left\n"
+
+
+def test_the_last_line_is_not_said_twice(capsys):
+    progress = Progress("objects", 2)
+    progress.advance(note="chair")
+    progress.close()
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    progress = Progress("objects", 2)
+    progress.advance()
+    progress.advance()
+    progress.close()
+    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == ["objects: 1/2", "objects: 2/2"]
 
 
 def test_only_the_first_process_tells_of_progress(monkeypatch, capsys):

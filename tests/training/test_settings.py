@@ -108,6 +108,39 @@ def test_numbers_out_of_range_are_refused_by_every_method(method, name, wrong, m
         replace(CONFIGS[method], **{name: wrong})
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("centering", 1.5, r"--centering: must lie in \[0, 1\], got 1.5"),
+        ("image_weight", -1.0, "--image-weight: must not be negative, got -1.0"),
+        ("pretrained_learning_rate", 0.0, "--pretrained-learning-rate: must be above 0, got 0.0"),
+        ("patch_dropout", 1.0, r"--patch-dropout: must lie in \[0, 1\), got 1.0"),
+        ("ema", math.nan, r"--ema: must lie in \[0, 1\), got nan"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_clip_gs(name, wrong, message):
+    with pytest.raises(DataError, match=message):
+        replace(CONFIGS["clip-gs"], **{name: wrong})
+
+
+@pytest.mark.parametrize("method", [method for method in CONFIGS if method != "segmentation"])  # whose warm-up is fixed
+def test_a_warm_up_is_a_fraction_of_the_steps(method):
+    with pytest.raises(DataError, match=r"--warmup: must lie in \[0, 1\), got 2.0"):
+        replace(CONFIGS[method], warmup=2.0)
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("mix", 1.5), ("crop_share", -0.1), ("scene_share", 2.0)])
+def test_shares_out_of_range_are_refused_by_segmentation(name, wrong):
+    with pytest.raises(DataError, match=rf"--{name.replace('_', '-')}: must lie in \[0, 1\], got {wrong}"):
+        replace(CONFIGS["segmentation"], **{name: wrong})
+
+
+def test_a_model_is_called_by_its_size():
+    config = CONFIGS["clip-gs"]
+    assert (config.model_name, replace(config, size="base").model_name) == ("clip-gs-tiny", "clip-gs-base")
+    assert replace(config, size="base", name="mine").settings()["name"] == "mine"
+
+
 @pytest.mark.parametrize("method", [method for method in CONFIGS if method != "scene-contrast"])
 def test_evaluations_are_not_a_negative_number_of_steps_apart(method):
     with pytest.raises(DataError, match="--evaluate-every: must not be negative, got -1"):

@@ -1,15 +1,18 @@
 """Augmentation of batches of Gaussians. Every change moves rotations and scales of the Gaussians along with the means."""
 
 import math
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from splatsense.clip_gs.tokenizer import GaussianBatch
+from splatsense.errors import DataError
 
 GREY = 0.4  # what Uni3D replaces colours with
+PROBABILITIES = ("any_turn", "mirror", "drop_color")
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,8 @@ class AugmentConfig:
 
     Attributes:
         turn: rotate about the up axis (y) by up to this many degrees. Catalogues show objects from the front, which helps to
-            recognise them, so it is small;
-        any_turn: and this is the probability of any angle instead, for the files that face somewhere else.
+            recognise them, so it is small.
+        any_turn: probability of any angle instead, for the files that face somewhere else.
         tilt: rotate about a random axis by up to this many degrees.
         scale: factor drawn from [1 / (1 + scale), 1 + scale], the same for all axes.
         stretch: further factor of the same form, drawn for every axis.
@@ -40,6 +43,13 @@ class AugmentConfig:
     drop_color: float = 0.3
     color_jitter: float = 0.2
     splat_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, is_probability = getattr(self, field.name), field.name in PROBABILITIES
+            if not 0 <= value <= (1 if is_probability else sys.float_info.max):  # NaN is not good
+                must = "lie in [0, 1]" if is_probability else "be finite and not negative"
+                raise DataError(f"--{field.name.replace('_', '-')}: must {must}, got {value}.")
 
 
 def augment(

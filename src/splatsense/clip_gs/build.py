@@ -191,7 +191,7 @@ def triplets_build(
     report = build_triplets(open_corpus(corpus, licence), out, config, run)
     told = report.manifest["summary"]
     samples = counted(told["samples"], "sample")
-    print(f"{out}: {samples}, {len(report.failures)} failed; {report.made} made in {report.seconds:,.0f} s.")
+    print(f"{out}: {samples}, {len(report.failures)} failed; {counted(report.made, 'object')} in {report.seconds:,.0f} s.")
     if "psnr" in told:
         print(f"PSNR on held-out views: mean {told['psnr']['mean']} dB, median {told['psnr']['p50']} dB.")
     if report.failures:
@@ -200,5 +200,4 @@ def triplets_build(
         print(table(rows, "<<") + (f"\n... and {left} more in {out / 'manifest.json'}" if left else ""), file=sys.stderr)
     if report.over_budget:
         print(f"{len(report.failures)} objects failed, more than --max-failures {run.max_failures}.", file=sys.stderr)
-        return 1
-    return 0
+    return 1 if report.over_budget or not told["samples"] else 0

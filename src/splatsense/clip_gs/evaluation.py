@@ -56,9 +56,9 @@ class EvaluateConfig:
     views: int = 12
     """rendered of each object for the teacher; shards hold what they hold"""
     untrained: bool = True
-    """baseline: the first model's network with random weights"""
+    """baseline: the first model's network with random weights; --no-untrained leaves it out"""
     rendered: bool = True
-    """baseline: the teacher on the rendered views"""
+    """baseline: the teacher on the rendered views; --no-rendered leaves it out"""
     seed: int = 0
     """of random weights, episodes and folds"""
     json: str | None = None
@@ -100,13 +100,13 @@ class Evaluation:
         self, config: EvaluateConfig, other_split: str = "", teachers: dict[str, RememberedTexts] | None = None
     ) -> None:
         self.config = config
+        models = load_models(config.model, teachers)  # before anything is fetched for --data
         label_set = _label_set(config)
         source = open_source(config)
 
         def keep(key: str, split: str) -> bool:
             return key.startswith(config.holdout) if split == config.split else bool(other_split) and split == other_split
 
-        models = load_models(config.model, teachers)
         data = embed_objects(models, source, keep, config.untrained, config.seed, config.rendered)
         labels = [sample.label for sample in data.samples]
         if label_set:

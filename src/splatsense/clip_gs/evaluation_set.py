@@ -276,14 +276,21 @@ def embed_objects(
     samples: list[Sample] = []
     objects: dict[str, list[Tensor]] = {name: [] for name in rows}
     images: dict[str, list[Tensor]] = {name: [] for name in models.teachers}
-    for batch in source.batches(keep):
+    splits: set[str] = set()
+
+    def wanted(key: str, split: str) -> bool:
+        splits.add(split)
+        return keep(key, split)
+
+    for batch in source.batches(wanted):
         samples += batch.samples
         for name, encode in encoders.items():
             objects[name].append(encode(batch.gaussians))
         for name, teacher in models.teachers.items():
             images[name].append(batch.embed_views(teacher.teacher))
     if not samples:
-        reason = next(iter(source.failed.values()), "none is left; check --split and --holdout")
+        left = f"none is left; the splits are {', '.join(sorted(splits))}; check --split and --holdout"
+        reason = next(iter(source.failed.values()), left)
         raise DataError(f"there is no object to evaluate: {reason}.")
     views = {name: torch.cat(parts) for name, parts in images.items()}
     contenders = []

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from splatsense.errors import FormatError
+from splatsense.training.checkpoint import flat
 
 FORMAT = "splatsense triplets 2"
 NAMED = {"corpus": "corpus", "objects": "number of objects", "keys_sha256": "set of objects"}
@@ -39,8 +40,13 @@ def check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> N
     """Raise FormatError, naming what differs, when a folder was built from another corpus or with other settings."""
     differing = [f"{words} {found.get(name)} there, {wanted[name]} now" for name, words in NAMED.items()
                  if found.get(name) != wanted[name]]  # fmt: skip
-    there, now = found.get("settings", {}), wanted["settings"]
-    differing += [f"{name} {there.get(name)} there, {now[name]} now" for name in now if there.get(name) != now[name]]
+    there, now = dict(flat(found.get("settings", {}))), dict(flat(wanted["settings"]))
+    both_fitted = there.get("method") == now.get("method")
+    differing += [
+        f"{name} {there.get(name)} there, {now[name]} now"
+        for name in now
+        if there.get(name) != now[name] and (both_fitted or not name.startswith("fit."))
+    ]
     if differing:
         raise FormatError(f"{folder}: was built with other settings ({'; '.join(differing)}); use another folder or remove it.")
 

@@ -44,7 +44,7 @@ FIRST_LAYER = "tokenizer.point_branch.point_layers.0.weight"  # whose inputs are
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Train, or go on training, and save the model.
+    """Train CLIP-GS on triplets of splats, pictures and captions, or go on training, and save the model.
 
     Returns:
         The folder of the saved model, `<out>/model`.
@@ -66,7 +66,7 @@ def _prepare(config: PretrainConfig, processes: Processes) -> Training:
     def save(folder: Path) -> None:
         card = {"training": config.settings(), "objects": len(data), "steps": run.steps}
         text_center = config.centering * run.center()
-        save_model(folder, run.average, config.name, teacher, card, text_center)
+        save_model(folder, run.average, config.model_name, teacher, card, text_center)
 
     return Training(run, "clip-gs", _fingerprint(data, teacher), save, evaluation)
 

@@ -36,8 +36,8 @@ class PretrainConfig(RunSettings):
     """Gaussians per token; 0 is the size's own number"""
     teacher: str = "mini"
     """frozen image and text towers"""
-    name: str = "clip-gs-tiny"
-    """name written into the saved model"""
+    name: str = ""
+    """written into the saved model; by default clip-gs-SIZE"""
     init: str = ""
     """model folder or bundled name whose weights to start from; the paper starts from a point-cloud model's"""
     holdout: str = ""
@@ -89,7 +89,7 @@ class PretrainConfig(RunSettings):
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """of matrix products in training"""
     checkpoint_every: int = 100
-    """steps"""
+    """steps between checkpoints, from which an interrupted run goes on"""
     log_every: int = 10
     """steps between lines of metrics.jsonl"""
     tensorboard: bool = False
@@ -106,8 +106,10 @@ class PretrainConfig(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least_one("epochs", "views", "accumulate")
-        self.not_negative("gaussians", "patches", "patch_size", "image_map")
-        self.above_zero("voting_temperature", "temperature")
+        self.not_negative("gaussians", "patches", "patch_size", "image_map", "image_weight")
+        self.above_zero("voting_temperature", "temperature", "pretrained_learning_rate")
+        self.below_one("warmup", "patch_dropout", "drop_path", "ema")
+        self.up_to_one("centering")
         if not 0 < self.layer_decay <= 1:
             raise DataError(f"--layer-decay: must lie in (0, 1], got {self.layer_decay}.")
         if self.evaluate_every and not self.holdout:
@@ -116,8 +118,15 @@ class PretrainConfig(RunSettings):
             raise DataError(f"--weights: needs one number for each of the {len(self.triplets)} triplets folders.")
         if not all(0 < weight <= 1 for weight in self.weights):
             raise DataError("--weights: each must lie in (0, 1].")
-        if not 0 <= self.patch_dropout < 1 or not 0 <= self.drop_path < 1 or not 0 <= self.ema < 1:
-            raise DataError("--patch-dropout, --drop-path and --ema must lie in [0, 1).")
+
+    @property
+    def model_name(self) -> str:
+        """What the saved model is called."""
+        return self.name or f"clip-gs-{self.size}"
+
+    def settings(self) -> dict[str, Any]:
+        """As `RunSettings.settings`, with the name that the model gets."""
+        return super().settings() | {"name": self.model_name}
 
     def encoder(self, dim: int) -> EncoderConfig:
         """The network, with embeddings of `dim` numbers."""

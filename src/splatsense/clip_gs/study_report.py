@@ -74,7 +74,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
 
 def setup(recipe: PretrainConfig, seeds: Sequence[int], measured: Mapping[str, Measured], runs: Mapping[str, Run]) -> str:
     """What all rows have in common, and what they were made with."""
-    usual = PretrainConfig(triplets=recipe.triplets, out=recipe.out).settings()
+    usual = PretrainConfig(triplets=recipe.triplets, out=recipe.out, name=recipe.model_name).settings()
     figures = [figures for one in measured.values() for figures in one.figures.values()]
     cards = [made for run in runs.values() if (made := [read_json(path) for path in _models(run)])]
     records = [read_json(path) for run in runs.values() if (path := Path(run.config.out) / RECORD).exists()]

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -28,11 +27,11 @@ from splatsense.corpora.recording_lists import Recording, list_seven_scenes, lis
 from splatsense.corpora.scannet import evenly
 from splatsense.errors import DataError, FormatError
 from splatsense.frames import Frames, image_size, invert_cameras, read_color
+from splatsense.geometry.upright import AXES, Up, turn_to_z
 from splatsense.scenes import Scene, load_frames
 
 log = logging.getLogger("splatsense")
 
-Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
 INTRINSICS = "camera-intrinsics.txt"
 ASPECT_TOLERANCE = 0.02
 
@@ -104,19 +103,14 @@ def z_up(frames: Frames, up: Up, where: str) -> Frames:
     Args:
         where: names the recording in the log.
     """
-    sign, axis = (-1.0 if up.startswith("-") else 1.0), "xyz".find(up[-1])
-    if up == "auto":
-        mean_up = -frames.cameras.world_to_camera[:, 1, :3].mean(0)  # images have y down
-        axis = int(mean_up.abs().argmax())
-        sign = float(mean_up[axis].sign())
-        if (axis, sign) != (2, 1.0):
-            log.warning("%s: %s%s points up in its world; it was turned to z (--up).", where, "-" * (sign < 0), "xyz"[axis])
-    turn = torch.zeros(4, 4)
-    turn[3, 3] = 1
-    turn[2, axis] = sign  # the other axes follow in cyclic order, one of them turned round with this one
-    turn[0, (axis + 1) % 3] = sign
-    turn[1, (axis + 2) % 3] = 1
     cameras = frames.cameras
+    if up == "auto":
+        mean_up = -cameras.world_to_camera[:, 1, :3].mean(0)  # images have y down
+        up = max(AXES, key=lambda name: float(AXES[name][1] * mean_up[AXES[name][0]]))
+        if up != "z":
+            log.warning("%s: %s points up in its world; it was turned to z (--up).", where, up)
+    turn = torch.eye(4)
+    turn[:3, :3] = torch.from_numpy(turn_to_z(up))
     turned = Cameras(cameras.world_to_camera @ turn.T, cameras.K, cameras.width, cameras.height)
     return replace(frames, cameras=turned)
 

@@ -46,7 +46,9 @@ def find_scenes(given: Sequence[str], split: str, imported: Path, intrinsics: tu
 
 
 def _import(folder: Path, split: str, imported: Path, intrinsics: tuple[float, ...]) -> list[Path]:
-    recordings = find_recordings(folder) if folder.is_dir() else []
+    if not folder.is_dir():
+        raise FormatError(f"{folder}: is no folder; check the name.")
+    recordings = find_recordings(folder)
     if not recordings:
         raise FormatError(
             f"{folder}: holds neither scenes (folders with coord.npy, or a folder {split} of them) nor recordings (7-Scenes, "

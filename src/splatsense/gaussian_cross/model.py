@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from splatsense.errors import CheckpointError, DataError
 from splatsense.gaussian_cross.unet import SpUNet, UNetConfig
@@ -52,6 +53,8 @@ class Backbone:
             raise DataError("Backbone.encode: no points.")
         inputs = torch.cat([color.float() / 127.5 - 1, normal], dim=1)
         voxels, row = voxelize(coord - coord.amin(0), self.voxel, inputs)
+        color_mean, normal_mean = voxels.features.split(3, dim=1)
+        voxels = voxels.with_features(torch.cat([color_mean, normalize(normal_mean, dim=1)], dim=1))  # as in training
         with torch.inference_mode():
             features = self.network(voxels.to(next(self.network.parameters()).device))
         return features.to(coord.device)[row]

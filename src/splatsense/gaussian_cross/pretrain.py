@@ -37,7 +37,7 @@ CENTERED_OVER = 32  # training images whose mean feature is subtracted
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Train, or go on training, and save the backbone.
+    """Train GaussianCross on posed RGB-D frames, without labels, or go on training, and save the backbone.
 
     Returns:
         The folder of the saved model, `<out>/model`.

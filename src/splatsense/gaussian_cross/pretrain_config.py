@@ -85,7 +85,7 @@ class PretrainConfig(RunSettings):
     semantic_weight: float = 10.0
     """factor on the feature loss"""
     center_features: bool = True
-    """subtract the mean of the teacher's features over a few training images"""
+    """subtract the mean of the teacher's features over a few training images; --no-center-features leaves them as they are"""
     learning_rate: float = 1e-3
     """peak, reached after the warm-up"""
     weight_decay: float = 0.05
@@ -97,7 +97,7 @@ class PretrainConfig(RunSettings):
     evaluate_every: int = 0
     """steps between evaluations on --validation, each with pictures; 0 evaluates at the end"""
     checkpoint_every: int = 100
-    """steps"""
+    """steps between checkpoints, from which an interrupted run goes on"""
     log_every: int = 10
     """steps between lines of metrics.jsonl"""
     tensorboard: bool = False
@@ -111,6 +111,7 @@ class PretrainConfig(RunSettings):
         super().__post_init__()
         self.at_least_one("steps", "validation_scenes")
         self.not_negative("cache_gigabytes")
+        self.below_one("warmup")
         if len(self.intrinsics) not in (0, 4):
             raise DataError(f"--intrinsics: needs fx fy cx cy, got {len(self.intrinsics)} numbers.")
         if self.evaluate_every and not self.validation:

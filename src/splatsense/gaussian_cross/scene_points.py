@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from splatsense.corpora import fusion
 from splatsense.errors import DataError
 from splatsense.frames import Frames
 from splatsense.geometry.normals import estimate_normals
@@ -125,7 +126,4 @@ def unproject(frames: Frames, index: int) -> np.ndarray:
     depth = frames.frame(index)[1]
     K = frames.cameras.K[index].double().numpy()
     to_camera = frames.cameras.world_to_camera[index].double().numpy()
-    v, u = np.nonzero(depth)
-    z = depth[v, u].astype(np.float64)
-    camera = np.stack([(u + 0.5 - K[0, 2]) / K[0, 0] * z, (v + 0.5 - K[1, 2]) / K[1, 1] * z, z], axis=1)
-    return (camera - to_camera[:3, 3]) @ to_camera[:3, :3]
+    return fusion.unproject(depth, K, to_camera)[depth > 0]

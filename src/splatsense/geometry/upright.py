@@ -11,7 +11,7 @@ Design
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 
 Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
 AXES: dict[Axis, tuple[int, float]] = {
@@ -40,6 +40,16 @@ def detect_up(coord: Float[np.ndarray, "n 3"], normal: Float[np.ndarray, "n 3"],
     scores = _scores(*_measured(coord, normal))
     best = max(scores, key=lambda axis: scores[axis])
     return best if scores[best] > scores[usual] + CLEARLY else usual
+
+
+def turn_to_z(up: Axis) -> Float64[np.ndarray, "3 3"]:
+    """The quarter turns that bring the axis that points up to z: `coord @ turn.T`. The other axes follow in cyclic order."""
+    axis, sign = AXES[up]
+    turn = np.zeros((3, 3))
+    turn[2, axis] = sign
+    turn[0, (axis + 1) % 3] = sign  # turned round with the axis up, so that the turn is no reflection
+    turn[1, (axis + 2) % 3] = 1
+    return turn
 
 
 def is_room(coord: Float[np.ndarray, "n 3"], normal: Float[np.ndarray, "n 3"], up: Axis) -> bool:

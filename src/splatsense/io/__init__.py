@@ -10,6 +10,7 @@ Design
 - A file keeps its own axes and units; `Gaussians.normalized()` brings an object to the common frame.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,8 @@ __all__ = [
     "write_transforms_json",
 ]
 
+log = logging.getLogger("splatsense")
+
 READERS: dict[str, Callable[[Path], Gaussians]] = {
     "ksplat": read_ksplat,
     "npz": read_npz,
@@ -130,21 +133,27 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
     if kind in READERS:
         return READERS[kind](path)
     if kind in POINT_CLOUD_READERS:
-        return point_cloud_to_gaussians(POINT_CLOUD_READERS[kind](path))
+        return _gaussians_of_points(POINT_CLOUD_READERS[kind](path), path)
     if kind == "ply":
         header = read_header(path)
         if is_compressed(header):
             return read_compressed_ply(path)
         # A splat may carry faces, and an incomplete one deserves read_ply's account of what it lacks.
         if is_splat(header) or not is_mesh(header):
-            return read_ply(path) if is_splat(header) else point_cloud_to_gaussians(read_point_cloud(path))
+            return read_ply(path) if is_splat(header) else _gaussians_of_points(read_point_cloud(path), path)
     if kind in ("glb", "gltf") and is_gltf_splat(path):
         return read_gltf(path)
     mesh = load_mesh(path, kind)
+    log.info("%s: is a mesh of %s faces, which is covered with Gaussians.", path, f"{len(mesh.faces):,}")
     try:
         return mesh_to_gaussians(mesh)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _gaussians_of_points(cloud: PointCloud, path: Path) -> Gaussians:
+    log.info("%s: is a cloud of %s points, each of which becomes a Gaussian.", path, f"{len(cloud.points):,}")
+    return point_cloud_to_gaussians(cloud)
 
 
 def load_point_cloud(path: str | os.PathLike[str]) -> PointCloud:

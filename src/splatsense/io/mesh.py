@@ -22,11 +22,14 @@ from splatsense.files import open_to_read
 from splatsense.io._decompression import gzip_bound
 from splatsense.io._mesh_limits import TEXTURE_PIXELS, check_faces, check_gltf
 from splatsense.io._ply_container import check_counts, read_header
+from splatsense.io.compressed_ply import is_compressed
+from splatsense.io.ply import is_mesh, is_splat
 from splatsense.mesh import Material, Mesh
 
 log = logging.getLogger("splatsense")
 
 MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".ply", ".stl")
+NO_FACES = "holds no faces. If it is a splat, read it with splatsense.load, or take the corpus splats:PATH."
 GREY = np.array([0.7, 0.7, 0.7, 1.0], np.float32)
 PNG_BITS = {"LA": 16, "RGB": 24, "RGBA": 32}
 """Bits of a pixel by Pillow's modes; others may have as little as one."""
@@ -52,7 +55,10 @@ def load_mesh(path: str | Path, file_type: str | None = None) -> Mesh:
     with open_to_read(path) as handle:
         data = handle.read()
     if suffix == ".ply":
-        check_counts(read_header(path))
+        header = read_header(path)
+        if not is_mesh(header) and (is_splat(header) or is_compressed(header)):
+            raise DataError(f"{path}: {NO_FACES}")
+        check_counts(header)
     return parse_mesh(data, suffix[1:], lambda name: _read_beside(path.parent, name), str(path))
 
 
@@ -86,7 +92,7 @@ def parse_mesh(data: bytes, file_type: str, read_file: ReadFile, name: str) -> M
     except Exception as error:  # trimesh parsers raise almost anything on damaged files
         raise FormatError(f"{name}: cannot be read as {file_type} ({type(error).__name__}: {error}).") from error
     if not parts:
-        raise DataError(f"{name}: holds no faces. If it is a point cloud, save it as .ply with x, y, z.")
+        raise DataError(f"{name}: {NO_FACES} If it is a point cloud, save it as .ply with x, y, z.")
     for part in parts:
         if part.vertices.ndim != 2 or part.vertices.shape[1] != 3 or part.faces.shape[1] != 3:
             raise FormatError(f"{name}: damaged: a vertex has not three coordinates; export it again.")

@@ -1,8 +1,8 @@
 """Mesh to Gaussians by surface conversion: no optimisation, a few tenths of a second an object.
 
 Design
-- Samples are drawn area-weighted and stratified: equal steps along the cumulated area, shuffled low-discrepancy
-  barycentric coordinates, so that `count` samples cover the surface evenly.
+- Samples are drawn area-weighted and stratified: jittered equal steps along the cumulated area, and barycentric coordinates of
+  a randomly shifted low-discrepancy sequence, so that `count` samples cover the surface evenly.
 - Each becomes one flat Gaussian: two axes in the surface, as wide as the spacing between samples, and a thin one
   along the normal. Colour and opacity come from material, texture and corner colours at the sample.
 """
@@ -95,10 +95,10 @@ def mesh_to_gaussians(mesh: Mesh, count: int = 4096, seed: int = 0, face_weights
 
 
 def _barycentric(count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, 3) coordinates spread evenly over the triangle: the R2 sequence folded into it."""
-    golden = 1.32471795724474602596
+    """(count, 3) coordinates spread evenly over the triangle: the R2 sequence (Roberts 2018), shifted and folded into it."""
+    plastic = 1.32471795724474602596  # x^3 = x + 1
     index = np.arange(count)[:, None] + 1
-    uv = (rng.random(2) + index / np.array([golden, golden * golden])) % 1
+    uv = (rng.random(2) + index / np.array([plastic, plastic * plastic])) % 1
     uv = np.where(uv.sum(1, keepdims=True) > 1, 1 - uv, uv)
     return np.column_stack([1 - uv.sum(1), uv])
 

@@ -53,7 +53,10 @@ def _walk(folder: Path, seen: set[tuple[int, int] | None], failed: list[tuple[Pa
         if os.path.isdir(entry.path):
             yield from _walk(Path(entry.path), seen, failed)
         elif is_named_like_asset(Path(entry.path)):
-            yield Path(entry.path)
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                failed.append((Path(entry.path), "is a link to a file that is gone"))
+            else:
+                yield Path(entry.path)
 
 
 def is_named_like_asset(path: Path) -> bool:

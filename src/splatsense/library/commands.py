@@ -8,12 +8,13 @@ import tyro
 from splatsense.geometry.upright import Up
 from splatsense.library.duplicates import THRESHOLD
 from splatsense.library.library import Library
+from splatsense.library.transfer import Transfer
 from splatsense.library.watch import Change, watch
 from splatsense.tables import counted, short_path, table
 
 LibraryFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LIBRARY")]
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-Folders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER...")]
+Folders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER...", help_behavior_hint="(required)")]
 Store = Annotated[str | None, tyro.conf.arg(metavar="URL")]
 MODEL = "clip-gs-tiny"
 
@@ -84,14 +85,12 @@ def export(library: LibraryFolder, folder: Folder, files: bool = True, store: St
     Args:
         library: Folder of the library.
         folder: To make.
-        files: Copy the asset files too.
+        files: Copy the asset files too; --no-files leaves them out, for a library on the same machine.
         store: postgresql://... of a shared library.
     """
     with Library(library, create=False, store=store) as opened:
         done = opened.export(folder, files)
-    print(
-        f"{counted(done.assets, 'asset')}, {counted(done.embeddings, 'embedding')} and {counted(done.files, 'file')} exported."
-    )
+    print(f"{_contents(done)} exported; {counted(done.files, 'file')} copied.")
     if done.left_out:
         print(f"\n{counted(len(done.left_out), 'file')} left out; `splatsense add` indexes what has changed, then export anew:")
         print(table([(short_path(path), reason) for path, reason in done.left_out], "<<"))
@@ -109,9 +108,14 @@ def import_(library: LibraryFolder, folder: Folder, to: Path | None = None, stor
     """
     with Library(library, store=store) as opened:
         done = opened.import_from(folder, to)
-        print(f"{counted(done.assets, 'asset')} and {counted(done.embeddings, 'embedding')} imported.")
-        print(f"{counted(done.files, 'file')} copied. {short_path(opened.path)} holds {counted(len(opened), 'asset')}.")
+        print(f"{_contents(done)} imported; {counted(done.files, 'file')} copied.")
+        print(f"{short_path(opened.path)} holds {counted(len(opened), 'asset')}.")
     return 0
+
+
+def _contents(done: Transfer) -> str:
+    unread = f", {counted(done.unread, 'file')} that could not be read" if done.unread else ""
+    return f"{counted(done.assets - done.unread, 'asset')}{unread}, {counted(done.embeddings, 'embedding')}"
 
 
 def follow(library: LibraryFolder, folders: Folders, model: str = MODEL, up: Up | None = None, store: Store = None) -> int:

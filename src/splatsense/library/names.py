@@ -21,6 +21,8 @@ def words_of(stem: str) -> str:
 def asset_name(path: str | PurePath) -> str:
     """What to call the asset in a file: its words, or its folder's where the file is just "scene.gltf" or "point_cloud.ply"."""
     path = PurePath(path)
+    if path.name.lower().endswith(".compressed.ply"):
+        path = path.with_name(path.name[: -len(".compressed.ply")] + ".ply")
     for part in (path.stem, *(parent.name for parent in path.parents)):
         words = [word for word in words_of(part).split() if word not in GENERIC and not re.fullmatch(r"iteration|\d+", word)]
         if words:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from splatsense.errors import FormatError, LibraryError
-from splatsense.formats import ASSET_SUFFIXES
+from splatsense.formats import ASSET_SUFFIXES, TEXT_CLOUDS
 from splatsense.gaussians import Gaussians
 from splatsense.library.asset_files import seen_file
 from splatsense.library.embedding_model import EmbeddingModel, ImageLike, resolve_model
@@ -88,7 +88,7 @@ class Search:
 
         Args:
             query: words; or an image (a file or a PIL image); or an asset (a file, Gaussians, an `Asset` or its id).
-                A string is a file when it ends in a suffix of an image or an asset.
+                A string is a file when it ends in a suffix of an image or an asset, or in .txt, .csv or .asc and is there.
             k: at least 1.
 
         Raises:
@@ -96,12 +96,12 @@ class Search:
             FormatError: the file does not exist or cannot be read.
             LibraryError: nothing in the library is indexed with this model.
         """
-        if isinstance(query, str) and Path(query).suffix.lower() not in IMAGE_SUFFIXES | ASSET_SUFFIXES:
+        if isinstance(query, str) and not _names_a_file(query):
             return self.search_text(query, k)
         if isinstance(query, (str, os.PathLike)):
             path = Path(query)
             if not os.path.isfile(path):  # also where the words are too long for a name
-                raise FormatError(f"{path}: no such file. To search for words that look like one, use search_text.")
+                raise FormatError(f"{path}: no such file. Words that end like one are for `Library.search_text` in Python.")
             return self.search_image(path, k) if path.suffix.lower() in IMAGE_SUFFIXES else self.search_asset(path, k)
         if isinstance(query, (int, Asset, Gaussians)):
             return self.search_asset(query, k)
@@ -216,6 +216,11 @@ class Search:
 
     def _add_hint(self) -> str:
         return f"index some with `splatsense add {self._store.folder} FILES`"
+
+
+def _names_a_file(query: str) -> bool:
+    suffix = Path(query).suffix.lower()
+    return suffix in IMAGE_SUFFIXES | ASSET_SUFFIXES or (suffix in TEXT_CLOUDS and os.path.isfile(query))
 
 
 def _row(embeddings: Any) -> np.ndarray:

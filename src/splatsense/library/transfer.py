@@ -45,14 +45,15 @@ CHANGED, GONE = "has changed since it was indexed", "is gone"
 class Transfer:
     """What was exported or imported: assets, their embeddings of all models, and asset files and side files copied.
 
-    `left_out` are the files that were not exported, each with the reason: it has changed since it was indexed, is gone, or
-    cannot be read.
+    `unread` is how many of the assets are files that could not be read when they were added. `left_out` are the files that were
+    not exported, each with the reason: it has changed since it was indexed, is gone, or cannot be read.
     """
 
     assets: int
     embeddings: int
     files: int
     side_files: int = 0
+    unread: int = 0
     left_out: tuple[tuple[Path, str], ...] = ()
 
 
@@ -114,7 +115,7 @@ def import_library(store: Store, folder: Path, destination: Path) -> Transfer:
                 thumbnail.read_bytes(), thumbnails.thumbnail_path(store.folder, entry["sha256"], entry.get("up"))
             )
     embeddings = sum(_import_model(store, path, entries, seen) for path in sorted((folder / EMBEDDINGS).glob("*.safetensors")))
-    return Transfer(len(entries), embeddings, copied, beside)
+    return Transfer(len(entries), embeddings, copied, beside, sum(entry["error"] is not None for entry in entries))
 
 
 def _export_files(store: Store, folder: Path, assets: list[Asset], stamps: dict[Path, int], files: bool) -> Transfer:
@@ -138,7 +139,8 @@ def _export_files(store: Store, folder: Path, assets: list[Asset], stamps: dict[
             with contextlib.suppress(_UnreadableError):  # deleted a moment ago; it is drawn again when it is asked for
                 _copy(thumbnail, folder / thumbnails.FOLDER / thumbnail.name)
     write_listing(folder, [entry_of(asset, stamps[asset.path], beside.get(asset.sha256, {})) for asset in assets])
-    return Transfer(len(assets), 0, copied, sum(map(len, beside.values())), tuple(left_out))
+    unread = sum(asset.error is not None for asset in assets)
+    return Transfer(len(assets), 0, copied, sum(map(len, beside.values())), unread, tuple(left_out))
 
 
 def _copy_asset(places: list[Path], target: Path, sha256: str) -> tuple[Path | None, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from splatsense.errors import FormatError, LibraryError
+from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.geometry.upright import Up
 from splatsense.library.asset_files import find_files, is_gone, is_named_like_asset
 from splatsense.library.ingest import AddReport
@@ -58,6 +58,7 @@ def watch(
         up: axis that points up in these files, as in `Library.add`.
 
     Raises:
+        DataError: there are no folders.
         LibraryError: watchfiles is not installed.
         FormatError: one of `folders` is not a folder.
     """
@@ -65,6 +66,8 @@ def watch(
         watchfiles = importlib.import_module("watchfiles")
     except ImportError as error:
         raise LibraryError('watch: watchfiles is missing; pip install "splatsense[watch]".') from error
+    if not folders:
+        raise DataError("watch: name at least one folder to watch.")
     for folder in folders:
         if not folder.is_dir():
             raise FormatError(f"{folder}: is not a folder that can be watched.")

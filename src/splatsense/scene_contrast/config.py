@@ -47,7 +47,7 @@ class ContrastConfig(RunSettings):
     clip_gradient: float = 5.0
     """norm that gradients are clipped to"""
     checkpoint_every: int = 100
-    """steps"""
+    """steps between checkpoints, from which an interrupted run goes on"""
     log_every: int = 10
     """steps between lines of metrics.jsonl"""
     tensorboard: bool = False
@@ -61,6 +61,7 @@ class ContrastConfig(RunSettings):
         super().__post_init__()
         self.at_least_one("steps", "hidden", "dim")
         self.above_zero("temperature")
+        self.below_one("warmup")
         self.views()
 
     def views(self) -> ViewConfig:

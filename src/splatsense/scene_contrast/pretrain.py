@@ -39,7 +39,7 @@ WATCHED = 4096  # voxels whose features are watched for a collapse
 
 
 def pretrain_contrast(config: ContrastConfig) -> Path:
-    """Train, or go on training, and save the backbone.
+    """Train a backbone by contrast, the baseline of GaussianCross, or go on training, and save it.
 
     Returns:
         The folder of the saved model, `<out>/model`.

@@ -24,7 +24,7 @@ FOLD = "fold.json"  # settings and confusion matrix of one of S3DIS's six folds
 
 OVERRIDES = (
     "size", "steps", "epochs", "batch_size", "learning_rate", "backbone_rate", "crop_points", "voxel", "mix", "precision",
-    "val_split", "name", "seed", "evaluate_every", "checkpoint_every", "tensorboard",
+    "val_split", "name", "seed", "evaluate_every", "checkpoint_every",
 )  # fmt: skip
 
 
@@ -79,8 +79,8 @@ class TrainOptions:
     """steps between evaluations"""
     checkpoint_every: int | None = None
     """steps between checkpoints"""
-    tensorboard: bool | None = None
-    """also write TensorBoard's events"""
+    tensorboard: bool = False
+    """also write TensorBoard's events; needs the extra `train`"""
     limits: Limits = field(default_factory=Limits)
     """limited data"""
 
@@ -97,6 +97,7 @@ class TrainOptions:
         )
         given: dict[str, Any] = {} if config.starts_random else {"voxel": load_backbone(self.backbone).voxel}
         given |= {name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None}
+        given["tensorboard"] = self.tensorboard
         if self.epochs is not None and self.steps is None:
             given["steps"] = 0
         return replace(config, **given)

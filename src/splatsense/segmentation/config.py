@@ -97,7 +97,7 @@ class SegmentationConfig(RunSettings):
     limit_seed: int = 0
     """of the draws of limited data; the same data for every --seed"""
     checkpoint_every: int = 100
-    """steps"""
+    """steps between checkpoints, from which an interrupted run goes on"""
     log_every: int = 10
     """steps between lines of metrics.jsonl"""
     evaluate_every: int = 0
@@ -119,17 +119,16 @@ class SegmentationConfig(RunSettings):
         if self.size not in UNET_SIZES:
             raise DataError(f"--size {self.size}: no size of the backbone; choose one of {', '.join(UNET_SIZES)}.")
         self.at_least_one("epochs")
-        self.not_negative("steps", "crop_points", "points")
-        self.above_zero("voxel", "backbone_rate")
-        if not (0 <= self.mix <= 1 and 0 <= self.crop_share <= 1 and 0 < self.scene_share <= 1 and self.lovasz >= 0):
-            raise DataError("--mix and --crop-share must lie in [0, 1], --scene-share in (0, 1], --lovasz at 0 or above.")
+        self.not_negative("steps", "crop_points", "points", "lovasz")
+        self.above_zero("voxel", "backbone_rate", "scene_share")
+        self.up_to_one("mix", "crop_share", "scene_share")
         if (self.protocol == "scratch") == bool(self.backbone):
             raise DataError(
                 f"--protocol {self.protocol}: "
                 + ("starts from random weights; leave out --backbone." if self.backbone else "needs --backbone.")
             )
         if self.protocol == "probe" and self.task == "instance":
-            raise DataError("--protocol probe: is a linear layer for semantic segmentation; use --task semantic.")
+            raise DataError("--probe: is a linear layer for semantic segmentation; use --task semantic.")
         if self.backbone.startswith(RANDOM) and self.protocol != "probe":
             raise DataError(f"--backbone {self.backbone}: can only be probed; to train it, leave out --backbone.")
         if self.backbone.startswith(RANDOM) and self.backbone.removeprefix(RANDOM) not in UNET_SIZES:

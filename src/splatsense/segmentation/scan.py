@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 
-from splatsense.corpora.recordings import RecordingSettings, Up, find_recordings, read_recording
+from splatsense.corpora.recordings import RecordingSettings, find_recordings, read_recording
 from splatsense.errors import DataError, FormatError
 from splatsense.gaussians import Gaussians, quaternion_to_matrix
-from splatsense.geometry.upright import AXES, detect_up
+from splatsense.geometry.upright import Up, detect_up, turn_to_z
 from splatsense.io import PointCloud, load, load_mesh, load_point_cloud
 from splatsense.io._ply_container import read_header
 from splatsense.io._sniffing import sniff
@@ -209,12 +209,7 @@ def _upright(coord: np.ndarray, normal: np.ndarray, up: Up, path: Path | str) ->
         up = detect_up(coord, normal)
         if up != "z":
             log.warning("%s: %s seems to point up; the scan was turned for the network. Say --up z if it does not.", path, up)
-    axis, sign = AXES[up]
-    turn = np.zeros((3, 3))
-    turn[2, axis] = sign
-    turn[0, (axis + 1) % 3] = sign
-    turn[1, (axis + 2) % 3] = 1
-    return turn
+    return turn_to_z(up)
 
 
 def _sides(coord: np.ndarray) -> Float[np.ndarray, "3"]:

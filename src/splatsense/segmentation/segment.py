@@ -50,7 +50,7 @@ def segment(
 
     Args:
         scan: A point cloud, splat or mesh; or the folder of a scene or of a posed RGB-D recording.
-        out: Folder for the results; by default SCAN's name with -segments, beside where you are.
+        out: Folder for the results; by default SCAN's name with -segments, in the current folder.
         model: A bundled model's name, or the folder of one.
         views: One pass, or the votes of all test-time augmentations, 13 times slower.
         settings: How the scan is read.
@@ -58,8 +58,8 @@ def segment(
     start = time.monotonic()
     loaded = load_segmentation_model(model)
     read = read_scan(scan, settings)
-    prediction = predict(loaded, read.points, views)
     folder = _folder(out, scan, "segments")
+    prediction = predict(loaded, read.points, views)
     _write_classes(folder, read, prediction, loaded)
     lines = [_class_table(prediction, loaded)]
     if loaded.has_instances:
@@ -71,7 +71,7 @@ def segment(
 
 def similar(
     scan: ScanPath,
-    point: Annotated[str, tyro.conf.arg(metavar="X,Y,Z")] = "",
+    point: Annotated[str, tyro.conf.arg(metavar="X,Y,Z", help_behavior_hint="(required)")] = "",
     out: OutputFolder = None,
     model: str = BACKBONE,
     settings: ScanSettings = DEFAULT,
@@ -84,7 +84,7 @@ def similar(
         scan: A point cloud, splat or mesh; or the folder of a scene or of a posed RGB-D recording.
         point: In the axes and units of the file; the nearest point of the scan is taken. Write --point=-1,2,3 when it starts
             with a minus.
-        out: Folder for the results; by default SCAN's name with -similar, beside where you are.
+        out: Folder for the results; by default SCAN's name with -similar, in the current folder.
         model: A segmentation model or a pre-trained backbone: a bundled one's name, or a folder.
         settings: How the scan is read.
     """
@@ -93,8 +93,8 @@ def similar(
     read = read_scan(scan, settings)
     row = int(np.square(read.coord - target).sum(1).argmin())
     away = float(np.linalg.norm((read.coord[row] - target) @ read.matrix.T))
-    likeness = similarity(backbone.network, read.points, backbone.voxel, row)
     folder = _folder(out, scan, "similar")
+    likeness = similarity(backbone.network, read.points, backbone.voxel, row)
     low, high = (float(value) for value in np.quantile(likeness, [0.05, 0.95]))
     colors = heat_colors(likeness, low)
     write_points(folder / "similar.ply", read.coord, colors, {"similarity": likeness})
@@ -130,7 +130,7 @@ def _numbers(point: str) -> Float64[np.ndarray, "3"]:
     except ValueError:
         target = np.empty(0)
     if target.shape != (3,) or not np.isfinite(target).all():
-        raise DataError(f"--point {point}: must be three numbers with commas between them, such as 1.5,0.2,0.9.")
+        raise DataError(f"--point {point or 'X,Y,Z'}: must be three numbers with commas between them, such as 1.5,0.2,0.9.")
     return target
 
 

@@ -125,17 +125,18 @@ def _optimized(modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimize
 
 def check_settings(path: Path, saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Raise CheckpointError, naming what differs, when a run was begun with other settings. `path` says so."""
-    before, now = dict(_flat(saved)), dict(_flat(settings))
+    before, now = dict(flat(saved)), dict(flat(settings))
     changed = [name for name in now | before if now.get(name) != before.get(name)]
     if changed:
         shown = [f"{name} was {before.get(name)} and is {now.get(name)}" for name in changed]
         raise CheckpointError(f"{path}: the run had other settings: {_first(shown)}. Set them back, or use another --out.")
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as names with dots and their values."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

@@ -24,6 +24,7 @@ class Progress:
         self.label, self.total, self.done = label, total, done
         self._stream = sys.stderr
         self._first, self._start, self._shown = done, time.monotonic(), float("-inf")
+        self._told = -1  # units done at the last line
         self._live, self._closed = self._stream.isatty(), False
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -38,16 +39,18 @@ class Progress:
         if self._closed:
             return
         self._closed = True
-        self._show(note)
+        if self._live or note or self._told != self.done:
+            self._show(note)
         if self._live and os.environ.get("RANK", "0") == "0":
             print(file=self._stream)
 
     def _show(self, note: str) -> None:
-        self._shown = time.monotonic()
+        self._shown, self._told = time.monotonic(), self.done
         if os.environ.get("RANK", "0") != "0":
             return
         elapsed = self._shown - self._start
         rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
         left = f"{(self.total - self.done) / rate:,.0f} s left" if rate > 0 and self.done < self.total else f"{elapsed:,.0f} s"
-        text = f"{self.label}: {self.done:,}/{self.total:,}, {rate:,.1f}/s, {left}{'; ' + note if note else ''}"
+        pace = f"{rate:,.1f}" if rate >= 0.1 or rate == 0 else f"{rate:.1g}"
+        text = f"{self.label}: {self.done:,}/{self.total:,}, {pace}/s, {left}{'; ' + note if note else ''}"
         print(f"\r{text:<100}" if self._live else text, end="" if self._live else "\n", file=self._stream, flush=True)

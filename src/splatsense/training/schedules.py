@@ -27,7 +27,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class WarmupCosine:
-    """Linear warm-up, then half a cosine down to zero (METHODS of Uni3D, arXiv 2310.06773, and CLIP-GS, arXiv 2412.19142).
+    """Linear warm-up, then half a cosine down to zero (as Uni3D, arXiv 2310.06773, and CLIP-GS, arXiv 2412.19142).
 
     Attributes:
         steps: of the run.

@@ -69,6 +69,14 @@ class RunSettings:
         """Raise DataError, naming the flag, when a field is 0 or below."""
         self._check(names, lambda value: value > 0, "be above 0")
 
+    def below_one(self, *names: str) -> None:
+        """Raise DataError, naming the flag, when a field is not in [0, 1)."""
+        self._check(names, lambda value: 0 <= value < 1, "lie in [0, 1)")
+
+    def up_to_one(self, *names: str) -> None:
+        """Raise DataError, naming the flag, when a field is not in [0, 1]."""
+        self._check(names, lambda value: 0 <= value <= 1, "lie in [0, 1]")
+
     def _check(self, names: tuple[str, ...], is_good: Callable[[float], bool], must: str) -> None:
         for name in names:
             value = getattr(self, name)

@@ -10,7 +10,7 @@ from corpora.rooms.tiny_rooms import TINY
 from splatsense.corpora.rooms.build import build_rooms, make_manifest
 from splatsense.corpora.rooms.pieces import Pieces
 from splatsense.corpora.rooms.priors import KINDS
-from splatsense.corpora.rooms.record import kind_of, make_room, plain_sensor, record_room
+from splatsense.corpora.rooms.record import kind_of, make_room, record_room
 from splatsense.corpora.rooms.sheet import draw_sheet, sheets
 from splatsense.corpora.rooms.summary import summarise_rooms, summary
 from splatsense.corpora.rooms.textures import Texture
@@ -80,7 +80,8 @@ def test_the_fused_cloud_lies_on_the_surfaces(
     perfect: bool, tmp_path: Path, train_pieces: Pieces, textures: list[Texture]
 ) -> None:
     settings = replace(TINY, frames=24, camera=replace(TINY.camera, width=160, height=120))
-    settings = plain_sensor(settings) if perfect else settings
+    if perfect:
+        settings = replace(settings, sensor=replace(settings.sensor, depth_noise=0.0, holes=0.0))
     record_room(make_room("train", 3, train_pieces, textures, settings), settings, tmp_path / "room")
     scene = load_scene(tmp_path / "room")
     assert scene.semantic20 is not None

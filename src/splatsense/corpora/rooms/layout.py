@@ -19,7 +19,6 @@ from splatsense.corpora.rooms.priors import KINDS, WINDOWS_PER_ROOM, KindPrior
 CORNER_GAP = 0.12  # metres a door or window keeps from the ends of its wall
 DOOR_SWING = 0.15  # metres beyond the door leaf's own width that stay free
 WINDOW_REACH = 0.3  # metres in front of a window in which nothing stands above its sill
-SIDES = ("south", "east", "north", "west")
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,6 @@ PICTURES_PER_ROOM = ((0, 1, 2, 3, 4), (0.05, 0.1, 0.5, 0.25, 0.1))
 NO_PICTURE_ABOVE = 1.15
 """Metres: no picture hangs above furniture that is higher (P)."""
 
-FRONT_CLEARANCE = 0.5
-"""Metres that stay free in front of furniture along a wall (P)."""
-
 ON_TOP: dict[str, dict[str, float]] = {
     "coffee_table": {"book": 0.24, "bowl": 0.19, "computer": 0.19, "small_plant": 0.17, "vase": 0.17, "cup": 0.21,
                      "plate": 0.11, "bottle": 0.09},

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -248,8 +248,3 @@ def describe(room: Room, settings: RoomSettings) -> dict[str, Any]:
         },
         "settings": asdict(settings),
     }  # fmt: skip
-
-
-def plain_sensor(settings: RoomSettings) -> RoomSettings:
-    """The same settings with a sensor that makes no errors in depth."""
-    return replace(settings, sensor=replace(settings.sensor, depth_noise=0.0, holes=0.0))

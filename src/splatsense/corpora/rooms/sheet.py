@@ -30,7 +30,7 @@ CEILING = 0.25  # metres below the ceiling that plans leave out
 
 
 def sheets(
-    rooms: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ROOM...")],
+    rooms: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ROOM...", help_behavior_hint="(required)")],
     out: Annotated[Path, tyro.conf.arg(metavar="IMAGE")],
 ) -> int:
     """Draw a contact sheet of rooms made by `splatsense corpora rooms`: plan, views, depth, labels, fused cloud.
