@@ -90,7 +90,7 @@ def follow(library: "Library", paths: Iterable[Path], up: Up | None = None) -> C
     paths = list(paths)
     folders = [path for path in paths if path.is_dir()]
     named = [path for path in paths if path.is_file() and is_named_like_asset(path) and not path.name.startswith(".")]
-    files, _ = find_files([*folders, *named], library.path)
+    files, _, _ = find_files([*folders, *named], library.path)
     report = library.add(files, progress=False, up=up) if files else AddReport()
     gone = [path for path in paths if is_gone(path)]
     return Change(report, library.forget([file for file in library.files() if _is_at_or_under(file, gone)] if gone else []))
