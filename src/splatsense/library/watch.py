@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from splatsense.errors import DataError, FormatError, LibraryError
@@ -62,15 +63,7 @@ def watch(
         LibraryError: watchfiles is not installed.
         FormatError: one of `folders` is not a folder.
     """
-    try:
-        watchfiles = importlib.import_module("watchfiles")
-    except ImportError as error:
-        raise LibraryError('watch: watchfiles is missing; pip install "splatsense[watch]".') from error
-    if not folders:
-        raise DataError("watch: name at least one folder to watch.")
-    for folder in folders:
-        if not folder.is_dir():
-            raise FormatError(f"{folder}: is not a folder that can be watched.")
+    watchfiles = check_watch(folders)
     folders = [Path(os.path.abspath(folder)) for folder in folders]
     changes = watchfiles.watch(
         *folders, watch_filter=None, step=quiet_milliseconds, stop_event=stop, yield_on_timeout=True, rust_timeout=500
@@ -83,6 +76,19 @@ def watch(
         paths = [Path(path) for _, path in batch if not Path(path).is_relative_to(library.path)]
         if paths:
             tell(follow(library, paths, up))
+
+
+def check_watch(folders: Sequence[Path]) -> ModuleType:
+    """The module watchfiles, when these folders can be watched; else what `watch` raises."""
+    if not folders:
+        raise DataError("watch: name at least one folder to watch.")
+    for folder in folders:
+        if not folder.is_dir():
+            raise FormatError(f"{folder}: is not a folder that can be watched.")
+    try:
+        return importlib.import_module("watchfiles")
+    except ImportError as error:
+        raise LibraryError('watch: watchfiles is missing; pip install "splatsense[watch]".') from error
 
 
 def follow(library: "Library", paths: Iterable[Path], up: Up | None = None) -> Change:
