@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import UInt8
 
-LEVELS = np.arange(0, 256, 17)  # of each channel of the colours that are chosen from
+LEVELS = np.arange(40, 231, 10)  # of each channel of the colours that are chosen from: no glaring ones
 
 
 def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:

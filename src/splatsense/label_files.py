@@ -13,7 +13,7 @@ Design
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -21,11 +21,11 @@ from splatsense.color_distance import colors_apart
 from splatsense.errors import DataError, FormatError
 from splatsense.files import open_to_read
 from splatsense.io._json import Json, parse_object
-from splatsense.labels import LABEL_SETS, Label, LabelSet
+from splatsense.labels import LABEL_SETS, UNLABELLED_COLOR, Label, LabelSet
 
 KEYS = ("name", "classes", "colors", "leave_out")
 MOST_CLASSES = 1000
-TAKEN = np.array([(255, 255, 255), (60, 60, 60)], np.uint8)  # the ground of pictures, and points without a label
+TAKEN = [(255, 255, 255), UNLABELLED_COLOR]  # the first is the ground of pictures
 
 
 def label_set(name_or_path: str) -> LabelSet:
@@ -57,11 +57,11 @@ def label_set_of(content: Json, where: str) -> LabelSet:
     leave_out = content.get("leave_out", [])
     if not _is_texts(leave_out):
         raise DataError(f'{where}: "leave_out" must be a list of names of classes.')
-    given = _colors(content.get("colors", {}), names, where)
-    free = iter(
-        colors_apart(len(names), np.concatenate([TAKEN, np.array([*given.values()], np.uint8).reshape(-1, 3)])).tolist()
-    )
-    labels = [Label(index, each, given[each] if each in given else tuple(next(free))) for index, each in enumerate(names)]
+    colors = _colors(content.get("colors", {}), names, where)
+    missing = [each for each in names if each not in colors]
+    free = colors_apart(len(missing), np.array([*TAKEN, *colors.values()], np.uint8))
+    colors |= {each: (red, green, blue) for each, (red, green, blue) in zip(missing, free.tolist(), strict=True)}
+    labels = [Label(index, each, colors[each]) for index, each in enumerate(names)]
     try:
         return LabelSet(name, tuple(labels), leave_out=tuple(leave_out))
     except DataError as error:
@@ -74,7 +74,7 @@ def as_json(labels: LabelSet) -> Json:
     return {"name": labels.name, "classes": list(labels.names), "colors": colors, "leave_out": list(labels.leave_out)}
 
 
-def _is_texts(value: Any) -> bool:
+def _is_texts(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) and item.strip() for item in value)
 
 

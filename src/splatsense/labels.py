@@ -23,6 +23,7 @@ import numpy as np
 from splatsense.errors import DataError
 
 UNLABELLED = -1
+UNLABELLED_COLOR = (60, 60, 60)
 NO_INSTANCES = ("wall", "floor")  # in all benchmarks
 
 

@@ -85,7 +85,7 @@ def test_labels_of_benchmarks_go_into_their_own_file(tmp_path):
 
 def test_the_property_can_be_named(tmp_path):
     both = {"label": CLASSES * 0, "class": CLASSES}
-    with pytest.raises(DataError, match="has label and class; say which"):
+    with pytest.raises(DataError, match="has label and class; name the one"):
         read(tmp_path / "a.ply", **both)
     assert read(tmp_path / "a.ply", settings=PointsSettings(property="class"), **both).semantic.tolist() == CLASSES.tolist()
     with pytest.raises(DataError, match="has no property Class; it has x, y, z"):

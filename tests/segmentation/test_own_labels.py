@@ -14,6 +14,7 @@ from splatsense.labels import SCANNET20, LabelSet
 from splatsense.scenes import load_scene
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.export import write_points
+from splatsense.segmentation.import_points import PointsSettings, read_points
 from splatsense.segmentation.model import load_segmentation_model
 from splatsense.segmentation.train import SegmentationRun, train_segmentation
 from splatsense.web.scene_models import SceneModels
@@ -65,6 +66,8 @@ def test_scans_are_segmented_in_own_names_and_colours_without_the_file(halls, tr
     assert model.labels.colors[3].tolist() == [192, 128, 64]
     shown = np.round(load_point_cloud(out / "semantic.ply").colors * 255)
     assert (shown == model.labels.colors[prediction["semantic"]]).all()
+    again = read_points(out / "semantic.ply", PointsSettings(), model.labels)  # what was segmented can be labels
+    assert (again.semantic == prediction["semantic"]).all()
     truth = load_scene(halls / "scenes" / "val" / "hall2").semantic
     assert (prediction["semantic"] == truth).mean() > 0.7  # it learned
 

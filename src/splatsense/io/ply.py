@@ -160,7 +160,7 @@ def read_point_cloud(path: str | os.PathLike[str], also: Sequence[str] = ()) -> 
     fill(header, "vertex", columns)
     further = {name: np.empty(count) for name in also}
     if further:
-        fill(header, "vertex", further)  # on its own: a property may be asked for that is a colour too
+        fill(header, "vertex", {**further})  # on its own: a property may be asked for that is a colour too
     if colors is not None and color_names is not None:
         with np.errstate(invalid="ignore"):  # a signalling NaN; from_file leaves it out
             colors /= full_intensity(properties[color_names[0]] or "", colors)

@@ -37,8 +37,6 @@ class TrainOptions:
     """folder of the run; the model is saved in its sub-folder `model`"""
     recipe: RecipeName = "rooms20"
     """settings to start from"""
-    labels: str | None = None
-    """label set instead of the recipe's: scannet20, scannet200, s3dis, or a JSON file of classes of your own"""
     task: Task = "semantic"
     """classes of points, or instances by PointGroup"""
     backbone: str = ""
@@ -50,6 +48,8 @@ class TrainOptions:
     """with --probe: on features of the scenes as they are, computed once, instead of augmented ones"""
     area: int = 5
     """of S3DIS that is tested on"""
+    labels: str | None = None
+    """label set instead of the recipe's: scannet20, scannet200, s3dis, or a JSON file of classes of your own"""
     size: str | None = None
     """of a backbone that is trained from scratch: tiny, small or base"""
     steps: int | None = None

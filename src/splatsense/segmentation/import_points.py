@@ -122,7 +122,7 @@ def _one(path: Path, properties: Mapping[str, str | None], names: tuple[str, ...
     """The property of one of these names, in any case and with or without CloudCompare's prefix."""
     found = [name for name in properties if name.casefold().removeprefix(PREFIX) in names]
     if len(found) > 1:
-        raise DataError(f"{path}: has {' and '.join(found)}; say which holds labels with --property, or remove one.")
+        raise DataError(f"{path}: has {' and '.join(found)}; name the one of the labels with --property, or keep one only.")
     return found[0] if found else None
 
 
