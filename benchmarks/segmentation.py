@@ -105,7 +105,7 @@ def evaluate(rng: np.random.Generator) -> None:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         save_scene(scene, Path(folder) / "room")
-        start, scores = time.perf_counter(), Scores.empty("scannet20", ("wall", "floor"))
+        start, scores = time.perf_counter(), Scores.empty(SCANNET20, instances=True)
         for _ in range(60):
             scores.add(load_scene(Path(folder) / "room"), found)
         scores.headline()
@@ -119,7 +119,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     network = Segmenter(UNET_SIZES[options.size], len(SCANNET20), instances=True).eval()
-    model = SegmentationModel(network, "scannet20", VOXEL, ClusterConfig(), ("wall", "floor"), {})
+    model = SegmentationModel(network, SCANNET20, VOXEL, ClusterConfig(), {})
     print(f"native: {native_level()}, {torch.get_num_threads()} threads, size {options.size}, voxels of {100 * VOXEL:g} cm")
     segment_scans(model, options.points)
     segment_file(options.points)

@@ -36,6 +36,7 @@ from splatsense.gaussian_cross.pretrain_config import PretrainConfig
 from splatsense.gaussian_cross.unet import SpUNet
 from splatsense.gaussians import Gaussians
 from splatsense.io import save
+from splatsense.labels import SCANNET20
 from splatsense.library import Library
 from splatsense.native import pointer
 from splatsense.render import RasterSettings, render_batch
@@ -259,7 +260,7 @@ def segmentation_probe_of_cached_features(out: Path, device: torch.device) -> Nu
 @step
 def prediction(out: Path, device: torch.device) -> Numbers:
     """In tiles, by the bundled model; and features of its backbone."""
-    points = points_of_scene(room(), "scannet20")
+    points = points_of_scene(room(), SCANNET20)
     model = load_segmentation_model("rooms20-tiny")
     model.network.to(device)
     backbone = load_backbone("rooms20-tiny")

@@ -79,9 +79,9 @@ def test_rooms_of_s3dis_and_their_preprocessed_form(tmp_path, capsys):
     assert [path.name for path in list_scenes(tmp_path / "s3dis", "Area_5")] == ["office_1"]
     assert main(["scenes", "pointcept", "--source", str(tmp_path / "s3dis"), "--out", str(tmp_path / "again")]) == 0
     one, other = (load_scene(tmp_path / name / "Area_1" / "office_1") for name in ("s3dis", "again"))
-    assert one.semantic13 is not None
-    assert other.semantic13 is not None
-    assert one.semantic13.tobytes() == other.semantic13.tobytes()
+    assert one.semantic is not None
+    assert other.semantic is not None
+    assert one.semantic.tobytes() == other.semantic.tobytes()
     assert "2 imported" in capsys.readouterr().out
 
 

@@ -32,7 +32,7 @@ def make_scene(folder, count=50, views=3, seed=0, **changes) -> Scene:
         "normal": normal.astype(np.float32),
         "semantic20": rng.integers(-1, 20, count).astype(np.int16),
         "semantic200": rng.integers(-1, 200, count).astype(np.int16),
-        "semantic13": rng.integers(-1, 13, count).astype(np.int16),
+        "semantic": rng.integers(-1, 13, count).astype(np.int16),
         "instance": rng.integers(-1, 9, count).astype(np.int32),
         "frames": writer.frames(),
     }
@@ -139,8 +139,8 @@ def test_pointcept_folders_are_read(tmp_path):
     assert scene.color is not None
     assert scene.color.tolist() == [[0, 128, 255]] * 2
     assert scene.semantic20 is not None
-    assert scene.semantic13 is not None
-    assert (scene.semantic20.tolist(), scene.semantic13.tolist()) == ([-1, 19], [0, 12])
+    assert scene.semantic is not None
+    assert (scene.semantic20.tolist(), scene.semantic.tolist()) == ([-1, 19], [0, 12])
     assert scene.instance is not None
     assert scene.instance.dtype == np.int32
     assert scene.semantic200 is None

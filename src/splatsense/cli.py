@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "splatsense.import_scenes:import_recordings",
         "import posed RGB-D recordings without labels",
     ),
+    "scenes points": ("splatsense.segmentation.import_points:import_points", "import point clouds with labels of your own"),
     "scenes homes": ("splatsense.import_scenes:import_homes", "import Sweet Home 3D homes"),
     "corpora rooms": ("splatsense.corpora.rooms.build:rooms", "make synthetic furnished rooms, filmed, fused and labelled"),
     "corpora summary": ("splatsense.corpora.rooms.summary:summary", "label histograms of rooms, and what their splits share"),

@@ -3,6 +3,8 @@
 Design
 - Points carry the index of their class in a set, -1 for none, as in Pointcept. The ids of ScanNet's own files (NYU40 ids for
   ScanNet20, ids of the labels table for ScanNet200) are kept beside, and `LabelSet.index_of_ids` translates.
+- A set also says which file of a scene's folder its indices are in, and which classes are no instances. Sets of a user's own
+  are read by `label_files.py`.
 - The tables are facts of the benchmarks: Dai et al. 2017 (ScanNet), Rozenberszki et al. 2022 (ScanNet200, with its
   head, common and tail classes), Armeni et al. 2016 (S3DIS).
 - `FURNITURE_TO_SCANNET200` is ours: what a class of `corpora/furniture_classes.csv` is called in ScanNet200. The class in
@@ -10,6 +12,7 @@ Design
 """
 
 import csv
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +20,11 @@ from importlib import resources
 
 import numpy as np
 
+from splatsense.errors import DataError
+
 UNLABELLED = -1
+UNLABELLED_COLOR = (60, 60, 60)
+NO_INSTANCES = ("wall", "floor")  # in all benchmarks
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,32 @@ class Label:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The classes of a benchmark in their order: a point's label is an index into `labels`, or -1."""
+    """The classes of a benchmark, or of a user, in their order: a point's label is an index into `labels`, or -1.
+
+    Attributes:
+        name: of the set.
+        labels: its classes; no two have the same name.
+        array: the file in a scene's folder that holds the indices, without .npy.
+        leave_out: names of classes that are no instances, such as walls.
+
+    Raises:
+        DataError: there are no classes, two have one name, or one that is left out is none of them.
+    """
 
     name: str
     labels: tuple[Label, ...]
+    array: str = "segment"
+    leave_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.labels:
+            raise DataError(f"label set {self.name}: has no classes.")
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise DataError(f"label set {self.name}: the class {twice[0]!r} occurs twice; classes need different names.")
+        unknown = [name for name in self.leave_out if name not in self.names]
+        if unknown:
+            raise DataError(f"label set {self.name}: leave_out names {unknown[0]!r}, which is none of its classes.")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,13 +111,9 @@ def _rgb(text: str) -> tuple[int, int, int]:
 
 def _scannet200() -> LabelSet:
     text = resources.files("splatsense").joinpath("scannet200.csv").read_text("utf-8")
-    return LabelSet(
-        "ScanNet200",
-        tuple(
-            Label(int(row["id"]), row["name"], _rgb(row["color"]), row["frequency"], row["scannet20"])
-            for row in csv.DictReader(text.splitlines())
-        ),
-    )
+    rows = csv.DictReader(text.splitlines())
+    labels = [Label(int(row["id"]), row["name"], _rgb(row["color"]), row["frequency"], row["scannet20"]) for row in rows]
+    return LabelSet("scannet200", tuple(labels), "segment200", NO_INSTANCES)
 
 
 _SCANNET20 = """
@@ -103,14 +128,16 @@ _S3DIS = """
 """
 
 
-def _parse(name: str, table: str) -> LabelSet:
+def _parse(name: str, table: str, array: str) -> LabelSet:
     rows = [row.split(" ", 2) for row in table.strip().replace("\n", ";").split(";")]
-    return LabelSet(name, tuple(Label(int(number), label, _rgb(color)) for number, color, label in rows))
+    return LabelSet(name, tuple(Label(int(number), label, _rgb(color)) for number, color, label in rows), array, NO_INSTANCES)
 
 
-SCANNET20 = _parse("ScanNet20", _SCANNET20)
+SCANNET20 = _parse("scannet20", _SCANNET20, "segment20")
 SCANNET200 = _scannet200()
-S3DIS = _parse("S3DIS", _S3DIS)
+S3DIS = _parse("s3dis", _S3DIS, "segment")
+LABEL_SETS: Mapping[str, LabelSet] = {labels.name: labels for labels in (SCANNET20, SCANNET200, S3DIS)}
+"""Those that are known by name."""
 
 FURNITURE_TO_SCANNET200: Mapping[str, str] = {
     "armchair": "armchair", "bag / suitcase": "bag", "bathtub": "bathtub", "bed": "bed", "bedside table": "nightstand",

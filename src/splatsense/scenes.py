@@ -26,7 +26,7 @@ from splatsense.files import DISK_FAULTS, open_to_read
 from splatsense.frames import Frames as Frames
 from splatsense.io._json import objects, parse_object
 from splatsense.io.transforms_json import read_transforms_json, write_transforms_json
-from splatsense.labels import S3DIS, SCANNET20, SCANNET200, LabelSet
+from splatsense.labels import SCANNET20, SCANNET200, LabelSet
 
 CAMERAS = "transforms.json"
 UNIT_TOLERANCE = 1e-2
@@ -44,7 +44,7 @@ class Scene:
         normal: (N, 3) float32, of unit length or zero where it is not known, or None.
         semantic20: (N,) int16 indices into `labels.SCANNET20`, -1 where unlabelled, or None.
         semantic200: the same for `labels.SCANNET200`.
-        semantic13: the same for `labels.S3DIS`.
+        semantic: the same for `labels.S3DIS`, or a label set of a user's own (`label_files`).
         instance: (N,) int32 ids >= 0, -1 for none, or None.
         frames: posed colour and depth, or None.
 
@@ -58,7 +58,7 @@ class Scene:
     normal: np.ndarray | None = None
     semantic20: np.ndarray | None = None
     semantic200: np.ndarray | None = None
-    semantic13: np.ndarray | None = None
+    semantic: np.ndarray | None = None
     instance: np.ndarray | None = None
     frames: Frames | None = None
 
@@ -93,6 +93,24 @@ class Scene:
     def __len__(self) -> int:
         return len(self.coord)
 
+    def labels_of(self, labels: LabelSet) -> np.ndarray:
+        """(N,) int16 indices into a label set. Raises DataError when there are none, or some that the set does not have."""
+        values = getattr(self, ARRAYS[labels.array].name)
+        if values is None:
+            there = [f"{file}.npy" for file in SEGMENTS if getattr(self, ARRAYS[file].name) is not None]
+            raise DataError(
+                f"scene {self.name}: has no labels of {labels.name} ({labels.array}.npy); "
+                f"it has {', '.join(there) or 'no labels at all'}."
+            )
+        if values.max() >= len(labels):
+            row = int((values >= len(labels)).argmax())
+            raise DataError(
+                f"scene {self.name}: {labels.array}.npy has the label {values[row]} at row {row}, but the label set "
+                f"{labels.name} has {len(labels)} class{'es' if len(labels) > 1 else ''}: labels are -1 (none) to "
+                f"{len(labels) - 1}."
+            )
+        return values
+
 
 @dataclass(frozen=True)
 class ArrayField:
@@ -104,20 +122,17 @@ class ArrayField:
     most: int | None = None
 
 
-def _labels(name: str, labels: LabelSet) -> ArrayField:
-    return ArrayField(name, np.int16, most=len(labels) - 1)
-
-
 ARRAYS = {
     "coord": ArrayField("coord", np.float32, (3,)),
     "color": ArrayField("color", np.uint8, (3,)),
     "normal": ArrayField("normal", np.float32, (3,)),
-    "segment20": _labels("semantic20", SCANNET20),
-    "segment200": _labels("semantic200", SCANNET200),
-    "segment": _labels("semantic13", S3DIS),
+    "segment20": ArrayField("semantic20", np.int16, most=len(SCANNET20) - 1),
+    "segment200": ArrayField("semantic200", np.int16, most=len(SCANNET200) - 1),
+    "segment": ArrayField("semantic", np.int16, most=np.iinfo(np.int16).max),  # `Scene.labels_of` knows the label set
     "instance": ArrayField("instance", np.int32, most=np.iinfo(np.int32).max),
 }
 """By the names of Pointcept's files, which are `<name>.npy`."""
+SEGMENTS = ("segment20", "segment200", "segment")
 
 
 def save_scene(scene: Scene, folder: str | os.PathLike[str]) -> None:
@@ -166,14 +181,18 @@ def _save_frames(frames: Frames, folder: Path) -> None:
     )
 
 
-def load_scene(folder: str | os.PathLike[str]) -> Scene:
+def load_scene(folder: str | os.PathLike[str], labels: LabelSet | None = None) -> Scene:
     """Read the folder of a scene, written by `save_scene` or by Pointcept's preprocessing.
 
     The frames' images stay in their files until `Frames.frame` asks for them.
 
+    Args:
+        folder: of the scene.
+        labels: that its points must have.
+
     Raises:
         FormatError: the folder or a file in it is missing or damaged, or there are arrays of other lengths.
-        DataError: values are not finite, labels out of range, or a camera is mirrored or scaled.
+        DataError: values are not finite, labels out of range or not there, or a camera is mirrored or scaled.
     """
     folder = Path(folder)
     if not (folder / "coord.npy").is_file():
@@ -187,7 +206,10 @@ def load_scene(folder: str | os.PathLike[str]) -> Scene:
                 raise FormatError(f"{path}: has {len(arrays[field.name])} rows, coord.npy {len(arrays['coord'])}.")
     try:
         frames = load_frames(folder / CAMERAS) if (folder / CAMERAS).is_file() else None
-        return Scene(folder.absolute().name, frames=frames, **arrays)
+        scene = Scene(folder.absolute().name, frames=frames, **arrays)
+        if labels is not None:
+            scene.labels_of(labels)
+        return scene
     except DataError as error:
         raise DataError(f"{folder}: {error}") from error
 

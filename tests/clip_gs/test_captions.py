@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from splatsense.clip_gs.captions import Appearance, captions, clean_name, fill_template, size_words
-from splatsense.clip_gs.color_words import ANCHORS, dominant_colors, srgb_to_lab
+from splatsense.clip_gs.color_words import ANCHORS, dominant_colors
 from splatsense.corpora import CorpusObject
 
 CUBE = (1.0, 1.0, 1.0)
@@ -67,15 +65,3 @@ def test_colours_are_named_by_what_is_visible():
 def test_anchors_have_their_own_names(term):
     for anchor in ANCHORS[term]:
         assert dominant_colors(views_of(tuple(bytes.fromhex(anchor[1:])))) == (term,)
-
-
-@given(st.integers(0, 255))
-def test_greys_have_no_chroma(level):
-    lab = srgb_to_lab(np.full(3, level / 255))
-    assert np.abs(lab[1:]).max() < 0.02
-
-
-def test_lab_of_primaries():
-    """Values of CIE 15 for the sRGB primaries under D65."""
-    found = srgb_to_lab(np.eye(3))
-    assert np.allclose(found, [[53.24, 80.09, 67.20], [87.74, -86.18, 83.18], [32.30, 79.19, -107.86]], atol=0.02)

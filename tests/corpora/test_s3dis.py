@@ -16,10 +16,10 @@ def test_a_room_becomes_a_scene(tmp_path):
     assert find_rooms(folder) == [folder]
     scene = read_s3dis(folder)
     assert len(scene) == 802
-    assert scene.semantic13 is not None
+    assert scene.semantic is not None
     assert scene.instance is not None
     assert scene.color is not None
-    names = [S3DIS.names[label] for label in scene.semantic13]
+    names = [S3DIS.names[label] for label in scene.semantic]
     assert (names[0], names[1], names[401], names[402]) == ("chair", "floor", "clutter", "wall")
     assert (scene.instance[0], scene.instance[1], scene.instance[401], scene.instance[402]) == (0, 1, 2, 3)
     assert scene.color[0].tolist() == [10, 20, 30]

@@ -56,6 +56,16 @@ def test_damaged_off_files_are_told(modelnet, content, message):
         modelnet40(modelnet)[1].load_mesh()
 
 
+def test_objects_are_found_from_another_working_directory(modelnet, tmp_path, monkeypatch):
+    """As by the workers of a cluster, which start elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    off = [*modelnet40(modelnet.name)]
+    (modelnet / "scene.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    meshes = [item for item in open_corpus(f"folder:{modelnet.name}") if item.key == "scene"]
+    monkeypatch.chdir("/")
+    assert [len(item.load_mesh().faces) for item in (off[0], meshes[0])] == [4, 1]
+
+
 def test_a_folder_that_is_no_modelnet_says_what_is_expected(tmp_path):
     with pytest.raises(FormatError, match=r"<class>/train/\*\.off"):
         modelnet40(tmp_path)

@@ -1,12 +1,17 @@
 """Embedding through Ray Data on a real cluster of this machine, against adding here."""
 
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 
 import pytest
 
 from library.color_model import ColorModel
+from ray_cluster import two_machines
 from splatsense.library import Library
+from splatsense.model_folder import find_model
 
 pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
 pytest.importorskip("pyarrow", reason="Ray Data is not installed (extra `ray`)")
@@ -35,3 +40,22 @@ def test_a_folder_embedded_through_ray_is_the_same_library(folder, tmp_path, mod
         again = through_ray.add(folder, progress=False, ray="local")
         assert (again.indexed, again.skipped, len(again.failed)) == (0, 10, 1)
         assert through_ray.verify(contents=True).problems == []
+
+
+@pytest.mark.slow
+def test_a_cluster_embeds_a_folder_though_a_machine_is_lost(folder, tmp_path, monkeypatch):
+    """By the command, with a model's folder given by a relative path."""
+    shutil.copytree(find_model("clip-gs-tiny"), tmp_path / "my-model")
+    monkeypatch.chdir(tmp_path)
+    with two_machines(tmp_path) as cluster:
+        command = [sys.executable, "-m", "splatsense", "add", "library", folder.name, "--model", "my-model"]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+        with subprocess.Popen(
+            [*command, "--ray", cluster.address], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        ) as add:
+            cluster.lose_one()
+            told, _ = add.communicate()
+    assert add.returncode == 0, told
+    assert "9 indexed, 0 already indexed, 0 failed." in told
+    with Library(tmp_path / "library", tmp_path / "my-model") as library:
+        assert library.verify(contents=True).problems == []

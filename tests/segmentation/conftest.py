@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from segmentation_scenes import SMALL, write_rooms
+from splatsense.labels import SCANNET20
 from splatsense.segmentation.config import ClusterConfig
 from splatsense.segmentation.model import SegmentationModel, save_segmentation_model
 from splatsense.segmentation.network import Segmenter
@@ -19,7 +20,7 @@ def untrained(tmp_path_factory):
     for task in ("semantic", "instance"):
         torch.manual_seed(0)
         network = Segmenter(SMALL, 20, task == "instance")
-        model = SegmentationModel(network, "scannet20", 0.1, ClusterConfig(3.0, 5, 10), ("wall", "floor"), {"name": "small"})
+        model = SegmentationModel(network, SCANNET20, 0.1, ClusterConfig(3.0, 5, 10), {"name": "small"})
         folders[task] = tmp_path_factory.mktemp(task) / "model"
         save_segmentation_model(folders[task], model)
     return folders

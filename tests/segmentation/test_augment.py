@@ -5,6 +5,7 @@ import torch
 
 from segmentation_scenes import room
 from splatsense.errors import DataError
+from splatsense.labels import SCANNET20
 from splatsense.segmentation.augment import AugmentConfig, augment, elastic_distortion, rotation
 from splatsense.segmentation.points import points_of_scene
 
@@ -18,7 +19,7 @@ def generator(seed=0):
 
 @pytest.fixture(scope="module")
 def points():
-    return points_of_scene(room(), "scannet20")
+    return points_of_scene(room(), SCANNET20)
 
 
 def test_nothing_but_centring(points):

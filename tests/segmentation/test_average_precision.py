@@ -228,7 +228,7 @@ def test_report():
 
 
 def test_bad_input():
-    with pytest.raises(DataError, match="no class of S3DIS"):
+    with pytest.raises(DataError, match="no class of s3dis"):
         InstanceEvaluation(S3DIS, ("bed",))
     evaluation, truth = InstanceEvaluation(SCANNET20, LEAVE_OUT), scene((200, CHAIR, 1))
     with pytest.raises(DataError, match="same points"):

@@ -58,13 +58,13 @@ def test_bad_input(rooms, predicted, untrained, tmp_path):
         evaluate_semantic(EvaluateConfig(rooms, "train", predictions=predicted))
     with pytest.raises(FormatError, match=r"val_0000\.npz: does not exist"):
         evaluate_semantic(EvaluateConfig(rooms, "val", predictions=predicted, labels="scannet20"))
-    with pytest.raises(FormatError, match="other classes than S3DIS"):
+    with pytest.raises(FormatError, match="other classes than s3dis"):
         evaluate_semantic(EvaluateConfig(rooms, "train", predictions=predicted, labels="s3dis"))
     with pytest.raises(DataError, match="--task instance"):
         evaluate_instance(EvaluateConfig(rooms, "val", str(untrained["semantic"])))
     scene = room("train_0000")
     save_scene(
-        type(scene)("train_0000", scene.coord, semantic13=np.zeros(len(scene), np.int16)), tmp_path / "s" / "t" / "train_0000"
+        type(scene)("train_0000", scene.coord, semantic=np.zeros(len(scene), np.int16)), tmp_path / "s" / "t" / "train_0000"
     )
     with pytest.raises(DataError, match="no labels of scannet20"):
         evaluate_semantic(EvaluateConfig(tmp_path / "s", "t", str(untrained["semantic"])))
@@ -87,7 +87,7 @@ def test_folds_of_s3dis_are_scored_together(tmp_path, monkeypatch, capsys):
         scene = room(seed=area)
         keep = rng.permutation(len(scene))[:400]
         labels = (scene.semantic20[keep] % 13).astype(np.int16)
-        small = type(scene)("office", scene.coord[keep], scene.color[keep], scene.normal[keep], semantic13=labels)
+        small = type(scene)("office", scene.coord[keep], scene.color[keep], scene.normal[keep], semantic=labels)
         save_scene(small, tmp_path / "data" / f"Area_{area}" / "office")
     command = ["train", "s3dis-folds", "--scenes", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--size", "tiny",
                "--steps", "1", "--batch-size", "1", "--views", "one"]  # fmt: skip

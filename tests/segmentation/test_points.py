@@ -6,20 +6,21 @@ import torch
 
 from segmentation_scenes import room
 from splatsense.errors import DataError
+from splatsense.labels import S3DIS, SCANNET20
 from splatsense.segmentation.points import NONE, points_of_scene, sample_grid, voxel_classes, voxel_means
 
 
 def test_features_are_colour_around_zero_and_normal():
     scene = room()
-    points = points_of_scene(scene, "scannet20")
+    points = points_of_scene(scene, SCANNET20)
     assert points.features[:, :3].numpy() == pytest.approx(scene.color / 127.5 - 1, abs=1e-6)
     assert torch.equal(points.features[:, 3:], torch.from_numpy(scene.normal))
     assert (points.semantic.numpy() == scene.semantic20).all()
 
 
 def test_a_scene_without_these_labels_says_which_it_has():
-    with pytest.raises(DataError, match=r"no labels of s3dis \(segment.npy\); it has those of scannet20"):
-        points_of_scene(room(), "s3dis")
+    with pytest.raises(DataError, match=r"no labels of s3dis \(segment.npy\); it has segment20.npy"):
+        points_of_scene(room(), S3DIS)
 
 
 def test_missing_colours_are_grey_and_missing_normals_estimated():
@@ -62,7 +63,7 @@ def test_the_class_of_a_voxel_is_the_most_frequent_of_its_points():
 
 def test_a_voxel_is_the_mean_of_its_points():
     """Its class is the most frequent one, its instance that of a point of this class."""
-    points = points_of_scene(room(), "scannet20")
+    points = points_of_scene(room(), SCANNET20)
     means, grid = voxel_means(points, 0.2, 20), sample_grid(points.coord, 0.2)
     classes = voxel_classes(points.semantic, grid.inverse, len(grid.chosen), 20)
     assert torch.equal(means.semantic, classes)
@@ -76,7 +77,7 @@ def test_a_voxel_is_the_mean_of_its_points():
 
 
 def test_few_labels_win_over_none():
-    points = points_of_scene(room(), "scannet20")
+    points = points_of_scene(room(), SCANNET20)
     few = points.semantic.clone()
     few[torch.arange(len(few)) % 50 != 0] = NONE
     means = voxel_means(type(points)(points.coord, points.color, points.normal, few, points.instance), 0.5, 20)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from segmentation_scenes import CHAIR, FLOOR, TABLE, room
+from splatsense.labels import SCANNET20
 from splatsense.segmentation.model import load_segmentation_model
 from splatsense.segmentation.points import points_of_scene
 from splatsense.segmentation.predict import VIEWS, View, _instances, _Pass, predict, tiles, voxel_features
@@ -12,7 +13,7 @@ from splatsense.segmentation.predict import VIEWS, View, _instances, _Pass, pred
 
 @pytest.fixture(scope="module")
 def points():
-    return points_of_scene(room(), "scannet20")
+    return points_of_scene(room(), SCANNET20)
 
 
 @pytest.fixture(scope="module")

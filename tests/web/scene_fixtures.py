@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from segmentation_scenes import SMALL, room
+from splatsense.labels import SCANNET20
 from splatsense.library import Library
 from splatsense.segmentation.config import ClusterConfig
 from splatsense.segmentation.export import write_points
@@ -28,7 +29,7 @@ SETTINGS = WebSettings(scene_gaussians=9_000)
 def trained(steps: int = STEPS) -> Segmenter:
     """A network that has learned the classes of the room; its instances are what touches."""
     torch.manual_seed(0)
-    points = points_of_scene(ROOM, "scannet20")
+    points = points_of_scene(ROOM, SCANNET20)
     voxels, inverse = voxelize(points.coord - points.coord.amin(0), VOXEL, points.features)
     voxels = voxels.with_features(torch.cat([voxels.features[:, :3], normalize(voxels.features[:, 3:], dim=1)], dim=1))
     classes = torch.empty(len(voxels), dtype=torch.long).scatter_(0, inverse.long(), points.semantic)
@@ -49,9 +50,7 @@ def scene_model(tmp_path_factory) -> Path:
     """The folder of such a model."""
     folder = tmp_path_factory.mktemp("scene-model") / "model"
     cluster = ClusterConfig(2.0, 5, 10)
-    save_segmentation_model(
-        folder, SegmentationModel(trained(), "scannet20", VOXEL, cluster, ("wall", "floor"), {"name": "room"})
-    )
+    save_segmentation_model(folder, SegmentationModel(trained(), SCANNET20, VOXEL, cluster, {"name": "room"}))
     return folder
 
 

@@ -105,6 +105,27 @@ def test_classes_and_instances_are_told(scene_library, scene_models):
         assert len(legend["instances"]) >= 2
 
 
+def test_classes_of_a_user_s_own_have_their_names_and_colours(scene_library, scene_model, tmp_path):
+    folder = shutil.copytree(scene_model, tmp_path / "own")
+    card = json.loads((folder / "config.json").read_text())
+    own = {
+        "labels": "mine",
+        "classes": [f"my {name}" for name in card["classes"]],
+        "leave_out": [],
+        "colors": {"my wall": "#010203"},
+    }
+    (folder / "config.json").write_text(json.dumps(card | own))
+    models = SceneModels(segmentation=str(folder))
+    with Library(scene_library) as library, app_client(library, SETTINGS, models) as client:
+        computed(client, "segmentation")
+        found = {entry["name"]: entry["color"] for entry in client.get(f"{SCENE}/legend").json()["classes"]}
+        assert {"my wall", "my floor", "my chair", "my table"} <= found.keys()
+        assert found["my wall"] == "#010203"
+        assert len(set(found.values())) == len(found)
+        label = client.get(f"{SCENE}/label", params={"gaussian": CHAIR_POINT}).json()
+        assert label["class"] == "my chair"
+
+
 def test_what_is_computed_is_kept_for_the_next_server(scene_library, scene_models):
     with Library(scene_library) as library, app_client(library, SETTINGS, scene_models) as client:
         computed(client, "similarity")

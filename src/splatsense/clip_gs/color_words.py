@@ -6,6 +6,8 @@ object: one that covers most of it, or two that share it.
 
 import numpy as np
 
+from splatsense.color_distance import srgb_to_lab
+
 ANCHORS = {
     "black": ("#000000", "#202020"), "grey": ("#484848", "#808080", "#b0b0b0"), "white": ("#e4e4e4", "#ffffff"),
     "red": ("#ff0000", "#b01818", "#e04040", "#782020"), "orange": ("#ff8c00", "#f0a050", "#c86018"),
@@ -39,17 +41,6 @@ def dominant_colors(views: np.ndarray) -> tuple[str, ...]:
     if shares[first] >= ONE:
         return (terms[first],)
     return (terms[first], terms[second]) if shares[second] >= TWO else ()
-
-
-def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
-    """(..., 3) CIELAB (D65) of sRGB (..., 3) in [0, 1]: IEC 61966-2-1, then CIE 15."""
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ np.array(
-        [[0.4124564, 0.2126729, 0.0193339], [0.3575761, 0.7151522, 0.1191920], [0.1804375, 0.0721750, 0.9503041]]
-    )
-    ratio = xyz / np.array([0.95047, 1.0, 1.08883])
-    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)
 
 
 _HEX = [(term, anchor) for term, anchors in enumerate(ANCHORS.values()) for anchor in anchors]

@@ -59,6 +59,7 @@ def annotated_corpus(
         FormatError: the folder is missing or holds no such file, or its caption file is damaged.
         DataError: two files have one id.
     """
+    root = root.absolute()  # workers on a cluster have another working directory
     files = _find_objects(root, suffixes, kind)
     annotations, unknown = read_annotations(root, files)
     _report_unknown(root, unknown)

@@ -55,6 +55,7 @@ def furniture(path: str | Path | None = None, cache: str | Path = "cache") -> Co
 def furniture_archives(path: str | Path | None = None, cache: str | Path = "cache") -> list[Path]:
     """The libraries that `furniture` reads, sorted. Raises FormatError when there are none."""
     root = Path(path) if path is not None else _find_or_fetch(Path(cache))
+    root = root.absolute()  # workers on a cluster have another working directory
     archives = [root] if root.is_file() else sorted([*root.rglob("*.sh3f"), *root.rglob("sweethome3d.jar")])
     if not archives:
         raise FormatError(f"{root}: no .sh3f library and no sweethome3d.jar below it; install sweethome3d-furniture.")

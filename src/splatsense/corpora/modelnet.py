@@ -25,7 +25,7 @@ def modelnet40(path: str | Path, licence: str = "") -> Corpus:
         FormatError: the folder holds no `<class>/train/*.off` or `<class>/test/*.off`.
         DataError: two files have one name.
     """
-    root = Path(path)
+    root = Path(path).absolute()  # workers on a cluster have another working directory
     files = sorted(file for split in ("train", "test") for file in root.glob(f"*/{split}/*.off"))
     if not files:
         raise FormatError(f"{root}: holds no <class>/train/*.off and no <class>/test/*.off; give the folder of the classes.")

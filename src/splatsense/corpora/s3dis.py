@@ -68,7 +68,7 @@ def read_s3dis(folder: Path, axes: Literal["aligned", "scanned"] = "aligned") ->
         coord,
         np.concatenate([color for _, color in objects]),
         estimate_normals(coord, middle),
-        semantic13=np.repeat([clutter if label < 0 else label for label in labels], sizes).astype(np.int16),
+        semantic=np.repeat([clutter if label < 0 else label for label in labels], sizes).astype(np.int16),
         instance=np.repeat(np.arange(len(files)), sizes).astype(np.int32),
     )
 

@@ -11,6 +11,7 @@ Design
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -123,20 +124,24 @@ def _raw_rows(g: Gaussians) -> np.ndarray:
     return torch.cat(parts, dim=1).numpy()
 
 
-def read_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
+def read_point_cloud(path: str | os.PathLike[str], also: Sequence[str] = ()) -> PointCloud:
     """Read the vertices of a PLY file as points, with their colours and normals if it has them.
 
     Colours are `red green blue` (or `diffuse_red ...`, or `r g b`) as 8-bit or 16-bit integers, or as floats from 0 to 1
     or 0 to 255. Points that are not finite are left out with a warning in the log. Coordinates in doubles that lie far from
     the origin are moved to it, see `PointCloud.origin`.
 
+    Args:
+        path: of the file.
+        also: further properties to read, into `PointCloud.columns`.
+
     Raises:
-        FormatError: the file is missing, cut off, damaged, or has no x, y, z.
+        FormatError: the file is missing, cut off, damaged, or has no x, y, z, or not these properties.
         DataError: no point in it is usable.
     """
     header = read_header(Path(path))
     properties = _vertex_properties(header)
-    missing = [name for name in POSITION if name not in properties]
+    missing = [name for name in (*POSITION, *also) if name not in properties]
     if missing:
         raise FormatError(f"{path}: not a point cloud: its vertices lack {', '.join(missing)}. {describe(header)}")
     count = _vertex_count(header)
@@ -153,10 +158,13 @@ def read_point_cloud(path: str | os.PathLike[str]) -> PointCloud:
         normals = np.empty((count, 3), "f4")
         columns |= dict(zip(NORMAL, normals.T, strict=True))
     fill(header, "vertex", columns)
+    further = {name: np.empty(count) for name in also}
+    if further:
+        fill(header, "vertex", {**further})  # on its own: a property may be asked for that is a colour too
     if colors is not None and color_names is not None:
         with np.errstate(invalid="ignore"):  # a signalling NaN; from_file leaves it out
             colors /= full_intensity(properties[color_names[0]] or "", colors)
-    return PointCloud.from_file(path, points, colors, normals)
+    return PointCloud.from_file(path, points, colors, normals, further)
 
 
 def is_splat(header: Header) -> bool:

@@ -8,7 +8,8 @@ Design
 
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -37,12 +38,14 @@ class PointCloud:
         colors: (N, 3) float32 sRGB in [0, 1], or None.
         normals: (N, 3) float32, of any length, or None.
         origin: what was taken off the coordinates of the file: `points + origin`, in float64, is where they were.
+        columns: further properties of the points that were asked for, (N,) float64 by their names.
     """
 
     points: np.ndarray
     colors: np.ndarray | None = None
     normals: np.ndarray | None = None
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.points), 3)
@@ -55,7 +58,12 @@ class PointCloud:
 
     @classmethod
     def from_file(
-        cls, path: str | os.PathLike[str], points: np.ndarray, colors: np.ndarray | None, normals: np.ndarray | None
+        cls,
+        path: str | os.PathLike[str],
+        points: np.ndarray,
+        colors: np.ndarray | None,
+        normals: np.ndarray | None,
+        columns: Mapping[str, np.ndarray] | None = None,
     ) -> "PointCloud":
         """The usable points of a file: those that are not finite, or whose colour is not, are dropped with a warning.
 
@@ -65,6 +73,7 @@ class PointCloud:
         Raises:
             DataError: none is left.
         """
+        columns = columns or {}
         usable = (np.abs(points) < LARGEST_COORDINATE).all(1)
         if colors is not None:
             usable &= np.isfinite(colors).all(1)
@@ -75,16 +84,17 @@ class PointCloud:
             points = points[usable]
             colors = None if colors is None else colors[usable]
             normals = None if normals is None else normals[usable]
+            columns = {name: values[usable] for name, values in columns.items()}
         colors = None if colors is None else colors.clip(0, 1)
         if points.dtype != np.float64:
-            return cls(points, colors, normals)
+            return cls(points, colors, normals, columns=columns)
         origin = _origin(points)
         if origin.any():
             log.warning(
                 "%s: moved by (%.0f, %.0f, %.0f): float32 would round coordinates that far from the origin.", path, *-origin
             )
         x, y, z = origin.tolist()
-        return cls((points - origin).astype(np.float32), colors, normals, (x, y, z))
+        return cls((points - origin).astype(np.float32), colors, normals, (x, y, z), columns)
 
 
 def _origin(points: np.ndarray) -> np.ndarray:

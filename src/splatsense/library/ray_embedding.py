@@ -25,6 +25,7 @@ from splatsense.library.embedding_model import EmbeddingModel, resolve_model
 from splatsense.library.ingest import Embedded, reason_of
 from splatsense.library.reading import Readers
 from splatsense.library.records import Indexed, SeenFile
+from splatsense.model_folder import BUNDLED, find_model
 from splatsense.upright import stood_up
 
 BATCH = 16
@@ -49,6 +50,8 @@ def embedded_by_ray(
         data = importlib.import_module("ray.data")
     except ImportError as error:
         raise LibraryError('--ray: Ray Data is missing; pip install "splatsense[ray]".') from error
+    if isinstance(model, (str, Path)) and BUNDLED not in (folder := find_model(model)).parents:
+        model = folder.absolute()  # actors have another working directory
     owns = not ray.is_initialized()
     if owns:
         local = {"include_dashboard": False} if address == "local" else {}

@@ -18,7 +18,7 @@ from torch import Tensor
 from splatsense.errors import DataError
 from splatsense.segmentation.dataset import SeedOf, TrainingScenes
 from splatsense.segmentation.network import Segmenter
-from splatsense.segmentation.points import NONE, label_set, voxel_classes
+from splatsense.segmentation.points import NONE, voxel_classes
 from splatsense.segmentation.predict import voxel_features
 
 KEPT_BYTES = 4 << 30
@@ -51,7 +51,7 @@ class CachedFeatures:
 
     def __init__(self, scenes: TrainingScenes, network: Segmenter) -> None:
         self.scenes, self.network = scenes, network
-        self.classes = len(label_set(scenes.config.labels))
+        self.classes = len(scenes.config.label_set)
         self._kept: OrderedDict[int, FeatureBatch] = OrderedDict()
         self._bytes = 0
 

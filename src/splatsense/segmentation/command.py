@@ -14,7 +14,6 @@ from splatsense.segmentation.config import SegmentationConfig, Task
 from splatsense.segmentation.confusion import SemanticReport, percent
 from splatsense.segmentation.evaluate import score_scenes
 from splatsense.segmentation.model import load_segmentation_model
-from splatsense.segmentation.points import LABEL_SETS
 from splatsense.segmentation.predict import Views
 from splatsense.segmentation.recipes import RECIPES, S3DIS_AREAS, Limits, RecipeName, protocol_of
 from splatsense.segmentation.train import train_segmentation
@@ -23,8 +22,8 @@ from splatsense.tables import table
 FOLD = "fold.json"  # settings and confusion matrix of one of S3DIS's six folds
 
 OVERRIDES = (
-    "size", "steps", "epochs", "batch_size", "learning_rate", "backbone_rate", "crop_points", "voxel", "mix", "precision",
-    "val_split", "name", "seed", "evaluate_every", "checkpoint_every",
+    "labels", "size", "steps", "epochs", "batch_size", "learning_rate", "backbone_rate", "crop_points", "voxel", "mix",
+    "precision", "val_split", "name", "seed", "evaluate_every", "checkpoint_every",
 )  # fmt: skip
 
 
@@ -49,6 +48,8 @@ class TrainOptions:
     """with --probe: on features of the scenes as they are, computed once, instead of augmented ones"""
     area: int = 5
     """of S3DIS that is tested on"""
+    labels: str | None = None
+    """label set instead of the recipe's: scannet20, scannet200, s3dis, or a JSON file of classes of your own"""
     size: str | None = None
     """of a backbone that is trained from scratch: tiny, small or base"""
     steps: int | None = None
@@ -123,7 +124,7 @@ def train_s3dis_folds(options: TrainOptions, views: Views = "all") -> str:
         options: Settings of every fold; the recipe is s3dis.
         views: One pass or all test-time augmentations in the tests.
     """
-    total, rows = None, [("area", "mean IoU", "mean accuracy")]
+    reports: dict[str, SemanticReport] = {}
     for area, name in enumerate(S3DIS_AREAS, 1):
         out = Path(options.out) / name
         config = replace(options, recipe="s3dis", area=area, out=str(out)).config()
@@ -134,12 +135,10 @@ def train_s3dis_folds(options: TrainOptions, views: Views = "all") -> str:
             matrix = score_scenes(load_segmentation_model(model), options.scenes, name, views, progress=True).matrix
             with atomic_write(out / FOLD) as temporary:
                 temporary.write_text(json.dumps({"settings": settings, "matrix": matrix.tolist()}) + "\n", "utf-8")
-        report = SemanticReport(LABEL_SETS["s3dis"], matrix)
-        rows.append((name, percent(report.mean_iou), percent(report.mean_accuracy)))
-        total = matrix if total is None else total + matrix
-    assert total is not None
-    report = SemanticReport(LABEL_SETS["s3dis"], total)
-    rows.append(("6-fold", percent(report.mean_iou), percent(report.mean_accuracy)))
+        reports[name] = SemanticReport(config.label_set, matrix)
+    report = SemanticReport(reports["Area_1"].labels, np.sum([one.matrix for one in reports.values()], axis=0))
+    figures = [(name, percent(one.mean_iou), percent(one.mean_accuracy)) for name, one in {**reports, "6-fold": report}.items()]
+    rows = [("area", "mean IoU", "mean accuracy"), *figures]
     with atomic_write(Path(options.out) / "6-fold.json") as temporary:
         temporary.write_text(json.dumps(report.figures(), indent=1) + "\n", "utf-8")
     return f"{table(rows, '<>>')}\n\n{report}"

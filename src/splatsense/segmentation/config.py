@@ -1,12 +1,14 @@
 """Settings of downstream training: `SegmentationConfig`; `recipes.py` has those of the benchmarks."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
 from splatsense.errors import DataError
 from splatsense.gaussian_cross.unet import UNET_SIZES, UNetConfig
+from splatsense.label_files import as_json, label_set
+from splatsense.labels import LABEL_SETS, LabelSet
 from splatsense.segmentation.augment import AugmentConfig
-from splatsense.segmentation.points import label_set
 from splatsense.training.settings import RunSettings
 
 Task = Literal["semantic", "instance"]
@@ -40,14 +42,14 @@ class SegmentationConfig(RunSettings):
     out: str
     """folder of the run: checkpoints, metrics.jsonl and at the end the model"""
     labels: str = "scannet20"
-    """label set: scannet20, scannet200 or s3dis"""
+    """label set: scannet20, scannet200, s3dis, or a JSON file of classes (docs/segmentation.md)"""
     task: Task = "semantic"
     """classes of points, or instances by PointGroup"""
     protocol: Protocol = "scratch"
     """train everything from random weights; everything from a pre-trained backbone; or a linear layer on a frozen one"""
     backbone: str = ""
     """pre-trained backbone: the folder of a model; needed to fine-tune and to probe. random:SIZE probes an untrained one.
-    Fine-tuning of a segmentation model keeps its head of classes where the label set is the same, and that of offsets"""
+    Fine-tuning of a segmentation model keeps its head of classes where these are the same, and that of offsets"""
     cached: bool = False
     """probe features of the scenes as they are, computed once, instead of those of augmented scenes at every step"""
     size: str = "tiny"
@@ -58,8 +60,8 @@ class SegmentationConfig(RunSettings):
     """splits that are trained on"""
     val_split: str = "val"
     """split whose scores go into the metrics; never choose by the one you report on"""
-    leave_out: tuple[str, ...] = ("wall", "floor")
-    """classes that are no instances"""
+    leave_out: tuple[str, ...] | None = None
+    """classes that are no instances; None for those that the label set says"""
     voxel: float = 0.02
     """side of a voxel in metres"""
     crop_points: int = 102_400
@@ -115,7 +117,7 @@ class SegmentationConfig(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        label_set(self.labels)
+        len(self.label_set)  # read now, so that what is wrong with it is said first
         if self.size not in UNET_SIZES:
             raise DataError(f"--size {self.size}: no size of the backbone; choose one of {', '.join(UNET_SIZES)}.")
         self.at_least_one("epochs")
@@ -139,6 +141,19 @@ class SegmentationConfig(RunSettings):
             raise DataError("--points and --point-lists: give one of them.")
         if self.scene_list and self.scene_share < 1:
             raise DataError("--scene-share and --scene-list: give one of them.")
+
+    @cached_property
+    def label_set(self) -> LabelSet:
+        """The classes."""
+        labels = label_set(self.labels)
+        return labels if self.leave_out is None else replace(labels, leave_out=self.leave_out)
+
+    def settings(self) -> dict[str, Any]:
+        """See `RunSettings`: of a label set from a file what is in it, wherever it lies."""
+        known = self.label_set.name in LABEL_SETS
+        return super().settings() | {
+            "labels": self.labels if known else as_json(self.label_set), "leave_out": list(self.label_set.leave_out),
+        }  # fmt: skip
 
     @property
     def network(self) -> UNetConfig:

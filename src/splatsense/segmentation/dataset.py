@@ -17,7 +17,7 @@ from splatsense.scenes import list_scenes, load_scene
 from splatsense.segmentation.augment import augment
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.limited import PointLists, draw_points, draw_scenes, listed_scenes, only_points
-from splatsense.segmentation.points import NONE, Points, label_set, points_of_scene, sample_grid, voxel_means
+from splatsense.segmentation.points import NONE, Points, points_of_scene, sample_grid, voxel_means
 from splatsense.sparse import SparseTensor
 
 KEPT_POINTS = 20_000_000  # of scenes that stay in memory, about 50 bytes each
@@ -87,8 +87,11 @@ class TrainingScenes:
 
     def _read(self, row: int) -> Points:
         config, folder = self.config, self.folders[row]
-        points = points_of_scene(load_scene(folder), config.labels)
+        scene = load_scene(folder, config.label_set)
+        points = points_of_scene(scene, config.label_set)
         if config.task == "instance":
+            if scene.instance is None:
+                raise DataError(f"{folder}: has no instances (instance.npy); train classes alone with --task semantic.")
             points = replace(points, instance=only_counted(points, config))
         if not self.is_limited:
             return points
@@ -104,7 +107,7 @@ class TrainingScenes:
         """An augmented crop of a scene, the mean of the points in each voxel, as predictions see it."""
         config = self.config
         points = augment(self.points(row), config.augment, generator, self.is_limited)
-        points = voxel_means(points, config.voxel, len(label_set(config.labels)))
+        points = voxel_means(points, config.voxel, len(config.label_set))
         most = int(config.crop_share * len(points)) if config.crop_share else config.crop_points
         points = sphere_crop(points, most, generator) if most else points
         return points.centered(vertically=False, step=config.voxel)
@@ -112,8 +115,8 @@ class TrainingScenes:
 
 def only_counted(points: Points, config: SegmentationConfig) -> Int64[Tensor, " n"]:
     """Instances of the classes that are instances; -1 elsewhere."""
-    names = label_set(config.labels).names
-    counted = torch.tensor([*(name not in config.leave_out for name in names), False])  # the last is for -1
+    labels = config.label_set
+    counted = torch.tensor([*(name not in labels.leave_out for name in labels.names), False])  # the last is for -1
     return torch.where(counted[points.semantic], points.instance, NONE)
 
 

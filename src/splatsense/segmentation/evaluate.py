@@ -4,7 +4,7 @@ Truth and predictions are those of the scenes' own points, before any voxels. Ma
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import numpy as np
 from splatsense import __version__
 from splatsense.errors import DataError
 from splatsense.files import atomic_write
+from splatsense.label_files import label_set
+from splatsense.labels import LabelSet
 from splatsense.scenes import Scene, list_scenes, load_scene
 from splatsense.segmentation.average_precision import InstanceEvaluation, InstanceReport, Proposals
 from splatsense.segmentation.confusion import SemanticReport, confusion_matrix
 from splatsense.segmentation.export import load_prediction, save_prediction
 from splatsense.segmentation.model import SegmentationModel, load_segmentation_model
-from splatsense.segmentation.points import ARRAYS, label_set, points_of_scene
+from splatsense.segmentation.points import points_of_scene
 from splatsense.segmentation.predict import Prediction, Views, predict
 from splatsense.tables import counted
 from splatsense.training.progress import Progress
@@ -39,9 +41,9 @@ class EvaluateConfig:
     predictions: Path | None = None
     """score the predictions in this folder, <scene>.npz, instead of running a model; with --model: keep them there"""
     labels: str = ""
-    """label set of predictions without a model"""
-    leave_out: tuple[str, ...] = ("wall", "floor")
-    """classes that are no instances, of predictions without a model"""
+    """label set of predictions without a model: a name, or a JSON file of classes"""
+    leave_out: tuple[str, ...] | None = None
+    """classes that are no instances, of predictions without a model; by default those that the label set says"""
     json: Path | None = None
     """also write the figures to this file"""
 
@@ -51,26 +53,24 @@ class Scores:
     """Collected over scenes.
 
     Attributes:
+        labels: the classes.
         matrix: points by true and predicted class.
         instances: matched instances; None when only classes are scored.
     """
 
-    labels_name: str
+    labels: LabelSet
     matrix: np.ndarray
     instances: InstanceEvaluation | None
 
     @classmethod
-    def empty(cls, labels_name: str, leave_out: tuple[str, ...] | None) -> "Scores":
-        """Nothing yet; `leave_out` is None when there are no instances."""
-        labels = label_set(labels_name)
-        instances = None if leave_out is None else InstanceEvaluation(labels, leave_out)
-        return cls(labels_name, np.zeros((len(labels), len(labels)), np.int64), instances)
+    def empty(cls, labels: LabelSet, instances: bool) -> "Scores":
+        """Nothing yet; `instances` says whether they are scored too."""
+        evaluation = InstanceEvaluation(labels, labels.leave_out) if instances else None
+        return cls(labels, np.zeros((len(labels), len(labels)), np.int64), evaluation)
 
     def add(self, scene: Scene, prediction: Prediction) -> None:
         """One scene. Raises DataError when it lacks labels, or the prediction is of other points or classes."""
-        truth = getattr(scene, ARRAYS[self.labels_name])
-        if truth is None:
-            raise DataError(f"scene {scene.name}: has no labels of {self.labels_name}; choose scenes or a model that match.")
+        truth = scene.labels_of(self.labels)
         if len(prediction.semantic) != len(scene):
             raise DataError(f"scene {scene.name}: has {len(scene)} points, its prediction {len(prediction.semantic)}.")
         self.matrix += confusion_matrix(truth, prediction.semantic, len(self.matrix))
@@ -83,7 +83,7 @@ class Scores:
     @property
     def semantic(self) -> SemanticReport:
         """Scores of the classes."""
-        return SemanticReport(label_set(self.labels_name), self.matrix)
+        return SemanticReport(self.labels, self.matrix)
 
     @property
     def instance(self) -> InstanceReport | None:
@@ -118,14 +118,14 @@ def score_scenes(
         FormatError, DataError: scenes are missing, damaged, or lack the model's labels.
     """
     folders = list_scenes(scenes, split)
-    scores = Scores.empty(model.labels_name, model.leave_out if instances and model.has_instances else None)
+    scores = Scores.empty(model.labels, instances and model.has_instances)
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     shown = Progress("evaluating", len(folders)) if progress else None
     try:
         for folder in folders:
-            scene = load_scene(folder)
-            prediction = predict(model, points_of_scene(scene, model.labels_name), views)
+            scene = load_scene(folder, model.labels)
+            prediction = predict(model, points_of_scene(scene, model.labels), views)
             scores.add(scene, prediction)
             if keep is not None:
                 save_prediction(keep / f"{scene.name}.npz", prediction, model.labels)
@@ -137,16 +137,16 @@ def score_scenes(
     return scores
 
 
-def score_predictions(folder: Path, scenes: Path, split: str, labels_name: str, leave_out: tuple[str, ...] | None) -> Scores:
+def score_predictions(folder: Path, scenes: Path, split: str, labels: LabelSet, instances: bool) -> Scores:
     """Score predictions on disk, one `<scene>.npz` for every scene of a split.
 
     Raises:
         FormatError, DataError: a scene or its prediction is missing, damaged, or of another label set.
     """
-    scores = Scores.empty(labels_name, leave_out)
+    scores = Scores.empty(labels, instances)
     for path in list_scenes(scenes, split):
-        prediction = load_prediction(folder / f"{path.name}.npz", label_set(labels_name))
-        scores.add(load_scene(path), prediction)
+        prediction = load_prediction(folder / f"{path.name}.npz", labels)
+        scores.add(load_scene(path, labels), prediction)
     return scores
 
 
@@ -183,8 +183,9 @@ def _scores(config: EvaluateConfig, instances: bool) -> Scores:
         raise DataError("evaluate: give --model, or --predictions with --labels.")
     if not config.labels:
         raise DataError("--predictions: give --labels too, the label set they are of.")
-    leave_out = config.leave_out if instances else None
-    return score_predictions(config.predictions, config.scenes, config.split, config.labels, leave_out)
+    labels = label_set(config.labels)
+    labels = labels if config.leave_out is None else replace(labels, leave_out=config.leave_out)
+    return score_predictions(config.predictions, config.scenes, config.split, labels, instances)
 
 
 def _report(config: EvaluateConfig, figures: dict[str, Any], text: str) -> str:

@@ -11,10 +11,9 @@ from jaxtyping import Float, UInt8
 
 from splatsense.errors import FormatError
 from splatsense.files import atomic_write
-from splatsense.labels import LabelSet
+from splatsense.labels import UNLABELLED_COLOR, LabelSet
 from splatsense.segmentation.predict import Prediction
 
-UNLABELLED_COLOR = (60, 60, 60)
 FIELDS = ("semantic", "confidence", "instance", "instance_labels", "instance_scores")
 PLY_TYPES = {"f": "float", "u": "uchar", "i": "int"}
 

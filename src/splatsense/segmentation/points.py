@@ -14,13 +14,10 @@ from torch.nn.functional import normalize
 
 from splatsense.errors import DataError
 from splatsense.geometry.normals import estimate_normals
-from splatsense.labels import S3DIS, SCANNET20, SCANNET200, LabelSet
+from splatsense.labels import LabelSet
 from splatsense.scenes import Scene
 
 CHANNELS = 6
-LABEL_SETS = {"scannet20": SCANNET20, "scannet200": SCANNET200, "s3dis": S3DIS}
-ARRAYS = {"scannet20": "semantic20", "scannet200": "semantic200", "s3dis": "semantic13"}
-FILES = {"scannet20": "segment20.npy", "scannet200": "segment200.npy", "s3dis": "segment.npy"}
 GREY = 0.5
 NONE = -1
 
@@ -69,28 +66,18 @@ class Points:
         return replace(self, coord=(self.coord - shift).float())
 
 
-def label_set(name: str) -> LabelSet:
-    """A label set by its name in `LABEL_SETS`. Raises DataError when there is none."""
-    if name not in LABEL_SETS:
-        raise DataError(f"--labels {name}: no label set; choose one of {', '.join(LABEL_SETS)}.")
-    return LABEL_SETS[name]
-
-
-def points_of_scene(scene: Scene, labels: str | None = None) -> Points:
-    """The points of a scene, with the labels of one of `LABEL_SETS`; without colours they are grey, normals are estimated.
+def points_of_scene(scene: Scene, labels: LabelSet | None = None) -> Points:
+    """The points of a scene, with the labels of a set; without colours they are grey, normals are estimated.
 
     Args:
-        labels: name of the label set; None when none are needed.
+        scene: with them.
+        labels: the label set; None when none are needed.
 
     Raises:
-        DataError: the scene has no labels of that set.
+        DataError: the scene has no labels of that set, or some that it does not have.
     """
     count = len(scene)
-    semantic = getattr(scene, ARRAYS[labels]) if labels is not None else None
-    if labels is not None and semantic is None:
-        there = [name for name, array in ARRAYS.items() if getattr(scene, array) is not None]
-        found = f"it has those of {', '.join(there)}" if there else "it has no labels at all"
-        raise DataError(f"scene {scene.name}: has no labels of {labels} ({FILES[labels]}); {found}.")
+    semantic = None if labels is None else scene.labels_of(labels)
     normal = scene.normal if scene.normal is not None else normals_towards_middle(scene.coord)
     color = torch.full((count, 3), GREY) if scene.color is None else torch.from_numpy(scene.color).float() / 255
     return Points(

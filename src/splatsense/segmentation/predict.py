@@ -190,7 +190,7 @@ def _instances(model: SegmentationModel, run: _Pass) -> tuple[np.ndarray, np.nda
     """Instance of each point, and class and score of each instance."""
     assert run.offsets is not None
     classes = run.probabilities.argmax(1).numpy()
-    counted = np.array([name not in model.leave_out for name in model.labels.names])[classes]
+    counted = np.array([name not in model.labels.leave_out for name in model.labels.names])[classes]
     rows = np.flatnonzero(counted)
     if not len(rows):
         return _no_instances(len(run.inverse))

@@ -157,7 +157,7 @@ def _write_instances(folder: Path, read: Scan, prediction: Prediction, model: Se
     colors = instance_colors(prediction)
     write_points(folder / "instances.ply", read.coord, colors, {"instance": prediction.instance, "label": prediction.semantic})
     found = describe_instances(prediction, model.labels, read.coord, read.points.coord.numpy())
-    write_json(folder / "instances.json", {"model": model.name, "labels": model.labels_name, "instances": found})
+    write_json(folder / "instances.json", {"model": model.name, "labels": model.labels.name, "instances": found})
     shown = np.where(prediction.instance[:, None] < 0, np.array(LIGHT_GREY, np.uint8), colors)
     draw_scan(folder / "instances.png", read.points, shown)
     return found

@@ -22,7 +22,6 @@ from splatsense.segmentation.dataset import SeedOf, TrainingScenes, VoxelBatch, 
 from splatsense.segmentation.evaluate import score_scenes
 from splatsense.segmentation.model import KIND, SegmentationModel, load_segmentation_model, save_segmentation_model
 from splatsense.segmentation.network import Segmenter, segmentation_loss, semantic_loss
-from splatsense.segmentation.points import label_set
 from splatsense.training.launch import Training, train_and_save
 from splatsense.training.optimizer import parameter_groups, update
 from splatsense.training.order import row_at
@@ -111,7 +110,7 @@ class SegmentationRun:
         """The network as it is, for use."""
         config = self.config
         card = {"name": config.name, "training": config.settings(), "scenes": len(self.scenes), "steps": self.steps}
-        return SegmentationModel(self.network.plain(), config.labels, config.voxel, config.cluster, config.leave_out, card)
+        return SegmentationModel(self.network.plain(), config.label_set, config.voxel, config.cluster, card)
 
     def validate(self) -> dict[str, float]:
         """Scores on the validation split, from one pass over each scene."""
@@ -131,7 +130,7 @@ def _network(config: SegmentationConfig) -> tuple[Segmenter, dict[str, Tensor]]:
     """The network at the start of a run, and the pre-trained weights in it."""
     start = None if config.starts_random else load_backbone(config.backbone)
     network_config = start.network.config if start else config.network
-    network = Segmenter(network_config, len(label_set(config.labels)), config.task == "instance")
+    network = Segmenter(network_config, len(config.label_set), config.task == "instance")
     weights: dict[str, Tensor] = {}
     if start:
         weights = {f"backbone.{name}": value for name, value in start.network.state_dict().items()}
@@ -146,7 +145,7 @@ def _network(config: SegmentationConfig) -> tuple[Segmenter, dict[str, Tensor]]:
 def _heads(config: SegmentationConfig, network: Segmenter) -> dict[str, Tensor]:
     """Weights of the heads of the segmentation model that is fine-tuned; none of a head with other classes."""
     model = load_segmentation_model(config.backbone)
-    names = ("classes.", "offsets.") if model.labels_name == config.labels else ("offsets.",)
+    names = ("classes.", "offsets.") if model.labels.names == config.label_set.names else ("offsets.",)
     known = network.state_dict()
     return {name: value for name, value in model.network.state_dict().items() if name.startswith(names) and name in known}
 

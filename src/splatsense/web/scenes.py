@@ -20,8 +20,9 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from splatsense.errors import DataError
+from splatsense.labels import UNLABELLED_COLOR
 from splatsense.library import Asset, Library
-from splatsense.segmentation.export import UNLABELLED_COLOR, distinct_colors, instance_colors, semantic_colors
+from splatsense.segmentation.export import distinct_colors, instance_colors, semantic_colors
 from splatsense.segmentation.predict import TILE_VOXELS, Prediction, predict, voxel_features
 from splatsense.segmentation.scan import LEAST_OPACITY, Scan, ScanSettings, points_of_gaussians, scan_of_cloud
 from splatsense.segmentation.segment import heat_colors
