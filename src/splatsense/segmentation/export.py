@@ -29,7 +29,9 @@ def save_prediction(
         labels: its classes.
         coord: of the points; written too where it is given.
     """
-    arrays = {name: getattr(prediction, name) for name in FIELDS} | ({} if coord is None else {"coord": coord})
+    arrays: dict[str, Any] = {name: getattr(prediction, name) for name in FIELDS}
+    if coord is not None:
+        arrays["coord"] = coord
     with atomic_write(path) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, **arrays, classes=np.array(labels.names))
 
