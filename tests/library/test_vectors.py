@@ -131,8 +131,10 @@ def test_the_approximate_index_has_the_recall_it_claims_and_exact_scores(cluster
     pytest.importorskip("faiss", reason="FAISS is not installed (extra `faiss`)")
     index = load_or_build(tmp_path / "x.faiss", clustered)
     assert index.effort.recall >= RECALL
+    far = np.random.default_rng(2).normal(size=(60, DIM)).astype(np.float32)  # as words are: in no cluster
+    far /= np.linalg.norm(far, axis=1, keepdims=True)
     found = total = 0
-    for query in trial_queries(clustered, 60):
+    for query in [*trial_queries(clustered, 60), *far]:
         exact_ids, exact_scores = clustered.top_k(query, 10)
         ids, scores = index.top_k(clustered, query, 10)
         assert len(set(ids.tolist())) == 10
