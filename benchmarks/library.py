@@ -139,7 +139,7 @@ def search_texts(folder: Path, assets: int, name: str) -> None:
     found = load_or_build(path.with_suffix(".faiss"), index)
     print(f"effort: {found.effort}")
     tell_recall("phrases", found, index, queries)
-    tell_recall("queries near and between the vectors", found, index, trial_queries(index))
+    tell_recall("queries made of the vectors", found, index, trial_queries(index))
 
 
 def embedded_variants(model, count: int) -> Iterator[Embeddings]:
