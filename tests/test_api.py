@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,17 @@ def test_everything_public_is_there_and_listed():
         assert name in dir(splatsense)
     assert splatsense.__all__ == sorted(splatsense.__all__)
     assert isinstance(splatsense.__version__, str)
+
+
+def test_a_source_tree_says_the_version_of_its_pyproject(tmp_path):
+    package, pyproject = tmp_path / "src" / "splatsense", tmp_path / "pyproject.toml"
+    package.mkdir(parents=True)
+    shutil.copy(splatsense.__file__, package)
+    code = f"import sys; sys.path.insert(0, {str(package.parent)!r}); import splatsense; print(splatsense.__version__)"
+    pyproject.write_text('[project]\nname = "splatsense"\nversion = "7.8.9"\n')
+    assert run(code).strip() == "7.8.9+source"
+    pyproject.write_text('[project]\nname = "another"\nversion = "7.8.9"\n')  # that has taken a copy in
+    assert "7.8.9" not in run(code)
 
 
 def test_unknown_names_are_errors():

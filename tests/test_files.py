@@ -4,7 +4,7 @@ import os
 import pytest
 
 from splatsense.errors import FormatError
-from splatsense.files import atomic_write, locked, open_to_read
+from splatsense.files import atomic_write, check_writable, locked, open_to_read
 
 
 @pytest.mark.parametrize("fsync", [False, True])
@@ -54,6 +54,18 @@ def test_two_writers_do_not_meet(tmp_path):
         second.write_text("second")
     assert target.read_text() == "first"  # the outer block ends last
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_whether_a_file_can_be_written_is_known_beforehand(tmp_path):
+    (tmp_path / "a").write_text("old")
+    check_writable(tmp_path / "a")
+    check_writable(tmp_path / "b")
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+    with pytest.raises(FormatError, match="is a folder"):
+        check_writable(tmp_path)
+    with pytest.raises(FormatError, match="check that its folder exists"):
+        check_writable(tmp_path / "none" / "a")
 
 
 def test_long_names_fit(tmp_path):

@@ -72,9 +72,17 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
+    """The version of this code: of a source tree that in its pyproject.toml, and "+source"; else of the installed package."""
+    import tomllib
     from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
 
+    pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    if pyproject.is_file():
+        project = tomllib.loads(pyproject.read_text("utf-8")).get("project", {})
+        if project.get("name") == "splatsense":
+            return f"{project['version']}+source"
     try:
         return version("splatsense")
-    except PackageNotFoundError:  # run from a source folder that was not installed
+    except PackageNotFoundError:  # a copy of the source folder alone
         return "0.0.0+source"

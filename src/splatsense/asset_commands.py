@@ -53,10 +53,12 @@ def add(
         ray: Embed on a Ray cluster: "auto", "ray://host:10001", or "local" for one on this machine.
     """
     from splatsense.library import Library
-    from splatsense.tables import counted, short_path, table
+    from splatsense.model_folder import find_model
+    from splatsense.tables import counted, printable, short_path, table
 
     if not paths:
         raise DataError("add: name at least one file or folder to index.")
+    find_model(model)  # before a library is made
     start = time.monotonic()
     with Library(library, model, store=store) as opened:
         report = opened.add(paths, retry=retry, draw=thumbnails, ray=ray, up=up)
@@ -65,6 +67,9 @@ def add(
     if report.failed:
         rows = [(short_path(path), reason) for path, reason in report.failed]
         print(f"{counted(len(rows), 'input')} could not be indexed:\n{table(rows, '<<')}", file=sys.stderr)
+    if report.archives:
+        archives = f"{counted(len(report.archives), 'archive')}, such as {printable(short_path(report.archives[0]))}"
+        print(f"Passed over {archives}. Unpack what is to be indexed, then run this again.", file=sys.stderr)
     return 1 if report.failed else 0
 
 
@@ -91,6 +96,10 @@ def search(
     from splatsense.library import Library
     from splatsense.tables import short_path, table
 
+    if sheet is not None:
+        from splatsense.library.contact_sheet import check_sheet
+
+        check_sheet(sheet)
     text = " ".join(query)
     with Library(library, model, create=False, store=store, approximate_above=approximate_above, isolated=False) as opened:
         hits = opened.search(text, k)

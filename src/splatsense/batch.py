@@ -68,7 +68,7 @@ def find_inputs(paths: Sequence[Path], leave_out: Path | None) -> tuple[list[Inp
     found: dict[Path, Path] = {}
     failed: list[tuple[Path, str]] = []
     for path in paths:
-        files, missing = find_files([path], leave_out or Path(os.devnull))
+        files, missing, _ = find_files([path], leave_out or Path(os.devnull))
         failed += missing
         root = path.absolute() if path.is_dir() else None
         for file in files:

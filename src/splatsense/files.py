@@ -34,17 +34,9 @@ def atomic_write(path: str | os.PathLike[str], fsync: bool = False) -> Iterator[
         ...     temporary.write_text("{}")
     """
     path = Path(path)
-    if path.is_dir():
-        raise FormatError(f"{path}: is a folder; give the name of a file to write.")
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    temporary = _new_beside(path)
     try:
-        temporary.open("xb").close()
         mode = temporary.stat().st_mode  # as the user's umask has it; some writers replace the file with a private one
-    except OSError as error:
-        raise FormatError(
-            f"{path}: cannot be written ({error.strerror}); check that its folder exists and is writable."
-        ) from error
-    try:
         yield temporary
         if fsync:
             _flush_to_disk(temporary)
@@ -58,6 +50,25 @@ def atomic_write(path: str | os.PathLike[str], fsync: bool = False) -> Iterator[
         raise FormatError(f"{path}: not written ({error.strerror}); free some space or choose another place.") from error
     finally:
         temporary.unlink(missing_ok=True)  # it is gone when all went well
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise the FormatError that `atomic_write` would, before the work whose result is to stand at `path`."""
+    _new_beside(Path(path)).unlink()
+
+
+def _new_beside(path: Path) -> Path:
+    """A new empty temporary file in the folder of `path`."""
+    if path.is_dir():
+        raise FormatError(f"{path}: is a folder; give the name of a file to write.")
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    try:
+        temporary.open("xb").close()
+    except OSError as error:
+        raise FormatError(
+            f"{path}: cannot be written ({error.strerror}); check that its folder exists and is writable."
+        ) from error
+    return temporary
 
 
 def open_to_read(path: str | os.PathLike[str]) -> BufferedReader:

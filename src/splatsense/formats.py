@@ -15,6 +15,9 @@ WRITABLE = (".compressed.ply", ".ply", ".splat", ".spz", ".sog", ".glb", ".gltf"
 ASSET_SUFFIXES = frozenset(READABLE) - {".txt", ".csv", ".asc"}
 """What is taken from a folder. Any text may be a point cloud, but only when it is named outright."""
 
+ARCHIVE_SUFFIXES = frozenset({".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst"})
+"""What assets are often downloaded in. They are not looked into; a `.sog`, a zip archive too, is an asset itself."""
+
 
 def writable_suffix(path: Path) -> str | None:
     """The entry of `WRITABLE` that the name of a file ends in, or None."""

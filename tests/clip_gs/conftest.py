@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,9 +7,16 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
+from clip_gs.test_tokenizer import SMALL
+from splatsense.clip_gs import pretrain as pretrain_module
+from splatsense.clip_gs import pretrain_config as config_module
+from splatsense.clip_gs.build import build_triplets
+from splatsense.clip_gs.pretrain_config import PretrainConfig
+from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.corpora import CorpusObject
 from splatsense.mesh import Material, Mesh
 
+TRIPLETS = TripletConfig(method="surface", gaussians=256, views=3, size=32)
 BOX_FACES = np.array(
     [
         [0, 2, 1],
@@ -105,3 +113,22 @@ def mesh_folder(tmp_path):
         lines += [f"f {a} {b} {c}" for a, b, c in mesh.faces + 1] if number != 6 else []
         (folder / f"box{chr(97 + number)}.obj").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture
+def setup(boxes, tmp_path, teacher, monkeypatch):
+    """Triplets of eight boxes, a network of a few thousand weights, and the fake teacher."""
+    monkeypatch.setattr(pretrain_module, "load_teacher", lambda name: teacher)
+    monkeypatch.setattr(config_module, "encoder_config", lambda size, dim: replace(SMALL, embed_dim=dim))
+    # One caption each: to the fake teacher, two captions of an object have nothing in common.
+    monkeypatch.setattr("splatsense.clip_gs.triplets.captions", lambda item, *look: [item.name])
+    build_triplets(boxes, tmp_path / "triplets", TRIPLETS)
+    return PretrainConfig(
+        triplets=(str(tmp_path / "triplets"),),
+        out=str(tmp_path / "run"),
+        epochs=6,
+        batch_size=4,
+        views=2,
+        checkpoint_every=3,
+        ema=0.5,
+    )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clip_gs.test_pretrain import run_of, setup  # noqa: F401  # a fixture
+from clip_gs.test_pretrain import run_of
 from splatsense.clip_gs import encoder as encoder_module
 
 
@@ -19,7 +19,7 @@ def gradient(config, teacher) -> tuple[float, torch.Tensor]:
 
 @pytest.mark.parametrize("mlp", ["swiglu", "swiglu_norm", "gelu"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_bfloat16_is_near_float32(setup, teacher, monkeypatch, mlp, accumulate):  # noqa: F811
+def test_bfloat16_is_near_float32(setup, teacher, monkeypatch, mlp, accumulate):
     original = encoder_module.GaussianEncoder.__init__
     monkeypatch.setattr(
         encoder_module.GaussianEncoder, "__init__",

@@ -7,42 +7,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from clip_gs.conftest import TRIPLETS
 from clip_gs.test_augment import NOT_AUGMENTED
 from clip_gs.test_tokenizer import SMALL
 from splatsense.clip_gs import encoder as encoder_module
 from splatsense.clip_gs import pretrain as pretrain_module
-from splatsense.clip_gs import pretrain_config as config_module
 from splatsense.clip_gs.build import build_triplets
 from splatsense.clip_gs.model import load_model
 from splatsense.clip_gs.pretrain import pretrain
 from splatsense.clip_gs.pretrain_config import PretrainConfig
-from splatsense.clip_gs.triplets import TripletConfig
 from splatsense.errors import CheckpointError, DataError
 from splatsense.training.checkpoint import CURRENT, PREVIOUS
 from splatsense.training.metrics import METRICS, read_metrics
 from splatsense.training.shares import Share
 from training_runs import TWO_PROCESSES, assert_same_runs, interrupted_before, python_environment
-
-TRIPLETS = TripletConfig(method="surface", gaussians=256, views=3, size=32)
-
-
-@pytest.fixture
-def setup(boxes, tmp_path, teacher, monkeypatch):
-    """Triplets of eight boxes, a network of a few thousand weights, and the fake teacher."""
-    monkeypatch.setattr(pretrain_module, "load_teacher", lambda name: teacher)
-    monkeypatch.setattr(config_module, "encoder_config", lambda size, dim: replace(SMALL, embed_dim=dim))
-    # One caption each: to the fake teacher, two captions of an object have nothing in common.
-    monkeypatch.setattr("splatsense.clip_gs.triplets.captions", lambda item, *look: [item.name])
-    build_triplets(boxes, tmp_path / "triplets", TRIPLETS)
-    return PretrainConfig(
-        triplets=(str(tmp_path / "triplets"),),
-        out=str(tmp_path / "run"),
-        epochs=6,
-        batch_size=4,
-        views=2,
-        checkpoint_every=3,
-        ema=0.5,
-    )
 
 
 def run_of(config, teacher):

@@ -135,6 +135,15 @@ def test_a_study_with_other_settings_or_triplets_is_refused(triplets, finished, 
     assert "data was" in capsys.readouterr().err
 
 
+def test_rows_that_were_not_asked_for_ask_for_nothing(triplets, tmp_path):
+    """One epoch is too few for the row with two stages, and these folders for the rows on surfaces."""
+    given = ["--rows", "points", "--epochs", "1", "--seeds", "0", "--surface", str(tmp_path), str(tmp_path)]
+    command = arguments(triplets, tmp_path / "study")
+    command = [*command[: command.index("--epochs")], "--batch-size", "4", "--views", "2", "--labels", "", *given]
+    assert main(command) == 0
+    assert list(metrics(tmp_path / "study")) == ["points"]
+
+
 @pytest.mark.slow
 def test_a_killed_study_ends_as_one_that_was_not(triplets, tmp_path):
     """SIGKILL as soon as the first stage of the second run has a checkpoint."""
@@ -195,11 +204,12 @@ def test_comparisons_are_of_rows_that_are_there():
 
 def test_bad_settings_name_the_flag(triplets, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="--tokenizer, --seed: set by the rows"):
-        check_recipe(recipe(tokenizer="points", seed=1), ())
+        check_recipe(recipe(tokenizer="points", seed=1), (), ())
     with pytest.raises(DataError, match="--surface: needs one folder"):
-        check_recipe(recipe(), ("a", "b"))
-    with pytest.raises(DataError, match="--epochs"):
-        check_recipe(recipe(epochs=1), ())
+        check_recipe(recipe(), ("a", "b"), ())
+    check_recipe(recipe(epochs=1), (), [ROWS["points"]])
+    with pytest.raises(DataError, match="--epochs: must be at least 2, one for each stage of pretrained"):
+        check_recipe(recipe(epochs=1), (), [ROWS["points"], ROWS["pretrained"]])
     with pytest.raises(DataError, match="--rows: there is no row point; choose from points attributes"):
         StudyConfig(rows=("point",))
     with pytest.raises(DataError, match="--seeds"):

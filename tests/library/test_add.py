@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from library.color_model import ColorModel
+from library.color_model import COLORS, ColorModel, blob
 from splatsense.cli import main
 from splatsense.errors import CheckpointError, FormatError, SplatSenseError
+from splatsense.io import save
 from splatsense.library.store import Store
 
 BROKEN = {
@@ -88,6 +89,23 @@ def test_the_command_lists_failures_and_exits_with_1(hundred, tmp_path, model, m
         (hundred / "3" / name).unlink()
     assert main(["add", str(tmp_path / "lib"), str(hundred)]) == 0
     assert "0 indexed, 93 already indexed, 0 failed" in capsys.readouterr().out
+
+
+def test_the_command_says_which_archives_it_passed_over(folder, tmp_path, model, monkeypatch, capsys):
+    monkeypatch.setattr("splatsense.library.search.resolve_model", lambda name: model)
+    archives = [folder / name for name in ("chairs.ZIP", "more/lamps.tar.gz", "more/deep/sofa.7z")]
+    for path in (*archives, folder / ".hidden.zip", folder / "more" / "notes.pdf"):
+        path.write_bytes(b"anything")
+    save(blob(COLORS["grey"]), folder / "bundled.sog")  # a zip archive too, but an asset
+    assert main(["add", str(tmp_path / "lib"), str(folder)]) == 0
+    told = capsys.readouterr()
+    assert "10 indexed, 0 already indexed, 0 failed" in told.out
+    assert told.err.count("Passed over 3 archives, such as ") == told.err.count("Unpack") == 1
+    assert "chairs.ZIP" in told.err
+    for path in archives:
+        path.unlink()
+    assert main(["add", str(tmp_path / "lib"), str(folder)]) == 0
+    assert "Passed over" not in capsys.readouterr().err
 
 
 def test_moved_and_copied_files_keep_their_asset(folder, library, model):

@@ -5,9 +5,11 @@ import pytest
 from PIL import Image
 
 from library.color_model import COLORS, ColorModel, blob
+from splatsense.cli import main
 from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.library import Hit, Library
 from splatsense.library.store import Store
+from splatsense.library.tags import tag
 
 
 @pytest.fixture
@@ -95,9 +97,19 @@ def test_an_empty_query_is_an_error(filled, query):
         filled.search(query)
 
 
-def test_k_below_one_is_an_error(filled):
-    with pytest.raises(DataError, match="k must be at least 1"):
-        filled.search("red", k=0)
+def test_k_below_one_is_an_error_before_anything_is_embedded(filled, folder, monkeypatch):
+    for tower in ("encode_text", "encode_gaussians"):
+        monkeypatch.setattr(ColorModel, tower, lambda *_: pytest.fail("embedded"))
+    for ask in (lambda: filled.search("red", k=0), lambda: filled.tags(filled.assets()[0], k=0),
+                lambda: tag(folder / "red_0.splat", k=0, model=ColorModel())):  # fmt: skip
+        with pytest.raises(DataError, match="k must be at least 1"):
+            ask()
+
+
+def test_a_sheet_that_cannot_be_written_is_an_error_before_the_library_is_opened(tmp_path, capsys):
+    for place, message in (("none/sheet.png", "its folder exists"), ("sheet.doc", "cannot draw into .doc")):
+        assert main(["search", str(tmp_path / "no library"), "red", "--sheet", str(tmp_path / place)]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_file_that_does_not_exist_is_not_taken_for_words(filled):

@@ -153,6 +153,12 @@ def test_files_that_changed_are_left_out_of_an_export_and_reported(filled, folde
     assert main(["library", "export", *given, str(tmp_path / "listing"), "--no-files"]) == 0
 
 
+def test_what_is_no_export_is_an_error_before_a_library_is_made(folder, tmp_path, capsys):
+    assert main(["library", "import", str(tmp_path / "new"), str(folder)]) == 2
+    assert "this is not an exported library" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_export_without_files_keeps_their_places(filled, tmp_path, model):
     filled.export(tmp_path / "export", files=False)
     assert not (tmp_path / "export" / "assets").exists()

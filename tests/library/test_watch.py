@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 
+from splatsense.cli import main
 from splatsense.errors import DataError, FormatError
 from splatsense.library.watch import follow, watch
 
@@ -75,6 +76,16 @@ def test_only_folders_can_be_watched(folder, library):
         watch(library, [folder / "red_0.splat"], print)
     with pytest.raises(DataError, match="at least one folder"):
         watch(library, [], print)
+
+
+def test_bad_input_is_an_error_before_a_library_is_made(folder, tmp_path, capsys):
+    for given, message in (
+        ([str(folder / "red_0.splat")], "is not a folder that can be watched"),
+        ([str(folder), "--model", "nonsense"], "neither a bundled model"),
+    ):
+        assert main(["library", "watch", str(tmp_path / "new"), *given]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "new").exists()
 
 
 def test_a_scene_of_pictures_that_is_not_bundled_is_followed(library, tmp_path, write_blob):

@@ -254,6 +254,8 @@ def test_tables_on_known_numbers(tmp_path):
     assert "| linear probe | GaussianCross | 50.0 | – | – | – | +30.0 | 1 |" in made["transfer"]
     assert "| 5 % of the scenes | from scratch | – | – | – | – | – | 1 |" in made["transfer"]
     assert "| instances | from scratch | – | – | – | 20.0 | – | 1 |" in made["transfer"]
+    assert "| instances | GaussianCross |" not in made["transfer"]  # nothing was measured
+    assert len(made["transfer"].splitlines()) == 2 + 5
     plot(rows, known, tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as picture:
         assert picture.height > 150

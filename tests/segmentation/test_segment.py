@@ -37,6 +37,7 @@ def test_segment_writes_labels_instances_and_pictures(scan, untrained, tmp_path,
     assert content["labels"] == "scannet20"
     prediction = np.load(out / "prediction.npz")
     assert len(prediction["semantic"]) == len(SCENE)
+    assert prediction["coord"].tolist() == cloud.points.tolist()
     assert len(content["instances"]) == len(prediction["instance_labels"])
     for found in content["instances"]:
         own = (SCENE.coord * 1000)[prediction["instance"] == found["instance"]]

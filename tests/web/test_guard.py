@@ -7,6 +7,7 @@ import pytest
 from splatsense.errors import DataError
 from splatsense.geometry.upright import Up
 from splatsense.library import Library
+from splatsense.web.serve import page_link
 from splatsense.web.settings import WebSettings
 from web.conftest import app_client, raw_request, serving, wait_until
 
@@ -115,6 +116,14 @@ def test_other_addresses_need_the_token(indexed):
         assert "SameSite=strict" in landed.headers["set-cookie"]
         assert client.get("/api/library").status_code == 200
         assert client.post("/api/jobs", json={"path": "/"}).status_code == 403
+
+
+def test_the_link_and_the_cookie_hold_any_token(indexed):
+    settings = WebSettings(token="9+/kQ==&#;é %2B")  # such as `openssl rand -base64` makes, and worse
+    with Library(indexed) as library, app_client(library, settings) as client:
+        assert client.get("/api/library").status_code == 401
+        assert client.get(page_link(settings, 8765), follow_redirects=False).status_code == 303
+        assert client.get("/api/library").status_code == 200
 
 
 def test_a_request_that_stalls_is_given_up_and_others_go_on(indexed):

@@ -52,6 +52,15 @@ def test_other_hosts_get_a_token_and_this_one_needs_none():
     assert settings_for("0.0.0.0", "mine").token == "mine"
 
 
+def test_the_token_may_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("SPLATSENSE_TOKEN", "ours")
+    assert settings_for("127.0.0.1", None).token == settings_for("0.0.0.0", None).token == "ours"
+    assert settings_for("127.0.0.1", "mine").token == "mine"
+    monkeypatch.setenv("SPLATSENSE_TOKEN", "")  # as a script leaves it that could not read it; it must not open the page to all
+    with pytest.raises(DataError, match="SPLATSENSE_TOKEN"):
+        settings_for("127.0.0.1", None)
+
+
 def test_the_link_can_be_opened():
     assert page_link(WebSettings(), 8765) == "http://127.0.0.1:8765/"
     assert page_link(WebSettings("::1"), 80) == "http://[::1]:80/"

@@ -80,23 +80,25 @@ def study(recipe: PretrainConfig, config: StudyConfig = DEFAULT) -> str:
         DataError: settings that no study can have, or triplets without labelled test objects.
         CheckpointError: the folder holds runs with other settings or other triplets.
     """
-    check_recipe(recipe, config.surface)
+    rows = [row for name, row in ROWS.items() if name in (config.rows or ROWS)]
+    surface = config.surface if any(row.uses_surface for row in rows) else ()
+    check_recipe(recipe, surface, rows)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise DataError("study clip-gs: runs in one process; start it without torchrun or accelerate launch.")
     if config.write:
         check_page(Path(config.write), (*BLOCKS, PICTURE))
-    for folder in (recipe.triplets[0], *config.surface[:1]):
+    for folder in (recipe.triplets[0], *surface[:1]):
         _check_test_split(folder)
     with locked(Path(recipe.out), "study"):
-        return _Study(recipe, config).run()
+        return _Study(recipe, config, rows, surface).run()
 
 
 class _Study:
-    def __init__(self, recipe: PretrainConfig, config: StudyConfig) -> None:
+    def __init__(self, recipe: PretrainConfig, config: StudyConfig, rows: Sequence[Row], surface: Sequence[str]) -> None:
         self.recipe, self.config, self.out = recipe, config, Path(recipe.out)
-        self.runs = plan_runs(recipe, config.surface, config.seeds)
-        self.folders: dict[Data, Sequence[str]] = {"triplets": recipe.triplets, "surface": config.surface}
-        self.rows = [row for name, row in ROWS.items() if name in (config.rows or ROWS)]
+        self.runs = plan_runs(recipe, surface, config.seeds)
+        self.folders: dict[Data, Sequence[str]] = {"triplets": recipe.triplets, "surface": surface}
+        self.rows = rows
         self.held = _gaussians_held(recipe.triplets)
         self.missing = {row.name: reason for row in self.rows if (reason := self._why_not(row))}
         self.teachers: dict[str, RememberedTexts] = {}
@@ -122,7 +124,7 @@ class _Study:
 
     def _why_not(self, row: Row) -> str:
         """The reason to leave a row out, or ""."""
-        if "surface" in (row.trained_on, row.tested_on) and not self.config.surface:
+        if row.uses_surface and not self.config.surface:
             return "no folders of --surface were given"
         if row.changes.get("gaussians", 0) > self.held:
             return f"half of the training objects hold {self.held:,} Gaussians or fewer"

@@ -44,6 +44,11 @@ class Row:
     stage: bool = False
     is_teacher: bool = False
 
+    @property
+    def uses_surface(self) -> bool:
+        """Whether it needs surface-converted triplets."""
+        return "surface" in (self.trained_on, self.tested_on)
+
 
 FULL = {"tokenizer": "refinement", "voting": "softmax"}
 ROWS = {
@@ -102,20 +107,21 @@ class Run:
         return settings | ({"stage": self.stage.settings() | {"name": ""}} if self.stage else {})
 
 
-def check_recipe(recipe: PretrainConfig, surface: Sequence[str]) -> None:
-    """Raise DataError for settings that the rows set, and for folders that do not pair up."""
+def check_recipe(recipe: PretrainConfig, surface: Sequence[str], rows: Sequence[Row]) -> None:
+    """Raise DataError for settings that rows set, for folders that do not pair up, and for what `rows` cannot be made of."""
     usual = PretrainConfig(triplets=recipe.triplets, out=recipe.out)
     given = [f"--{name}" for name in SET_BY_ROWS if getattr(recipe, name) != getattr(usual, name)]
     if given:
         raise DataError(f"{', '.join(given)}: set by the rows of the study; leave out.")
     if surface and len(surface) != len(recipe.triplets):
         raise DataError(f"--surface: needs one folder for each of the {len(recipe.triplets)} of --triplets.")
-    if recipe.epochs < 2:
-        raise DataError("--epochs: must be at least 2, one for each stage of the row with a point-cloud stage.")
+    staged = [row.name for row in rows if row.stage]
+    if staged and recipe.epochs < 2:
+        raise DataError(f"--epochs: must be at least 2, one for each stage of {staged[0]}; or leave it out with --rows.")
 
 
 def plan_runs(recipe: PretrainConfig, surface: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], Run]:
-    """The run behind every row that can be trained and every seed. It does not depend on which rows are asked for.
+    """The run behind every row that can be trained and every seed. Where it lies does not depend on which rows are asked for.
 
     Args:
         recipe: whose `out` is the folder of the study.
@@ -128,6 +134,8 @@ def plan_runs(recipe: PretrainConfig, surface: Sequence[str], seeds: Sequence[in
     same: dict[str, Run] = {}
     for row in ROWS.values():
         if row.is_teacher or (row.trained_on == "surface" and not surface):
+            continue
+        if row.stage and recipe.epochs < 2:
             continue
         for seed in seeds:
             run = _run(row, recipe, surface, seed)

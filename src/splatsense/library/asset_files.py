@@ -8,18 +8,20 @@ from pathlib import Path
 
 from splatsense.errors import FormatError
 from splatsense.files import sha256_of
-from splatsense.formats import ASSET_SUFFIXES
+from splatsense.formats import ARCHIVE_SUFFIXES, ASSET_SUFFIXES
 from splatsense.library.records import SeenFile
 
 
-def find_files(paths: Iterable[Path], leave_out: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """All asset files among `paths` and in the folders among them, absolute, each once; and the paths that give none.
+def find_files(paths: Iterable[Path], leave_out: Path) -> tuple[list[Path], list[tuple[Path, str]], list[Path]]:
+    """All asset files among `paths` and in the folders among them, absolute, each once; the paths that give none, with the
+    reasons; and the archives in those folders, which are passed over.
 
     Folders are searched to any depth and through symbolic links, each real folder once. Hidden files and folders are
     passed over; so is the folder `leave_out`. A file named outright is taken whatever its suffix.
     """
     files: dict[Path, None] = {}
     failed: list[tuple[Path, str]] = []
+    archives: list[Path] = []
     seen = {_identity(leave_out)}
     for path in paths:
         path = Path(os.path.abspath(path))
@@ -30,14 +32,16 @@ def find_files(paths: Iterable[Path], leave_out: Path) -> tuple[list[Path], list
                 failed.append((path, "no such file or folder"))
             continue
         is_new, failures = _identity(path) not in seen, len(failed)
-        found = list(_walk(path, seen, failed))
+        found = list(_walk(path, seen, failed, archives))
         if is_new and not found and len(failed) == failures:
             failed.append((path, f"no asset files in this folder ({' '.join(sorted(ASSET_SUFFIXES))})"))
         files |= dict.fromkeys(found)
-    return list(files), failed
+    return list(files), failed, archives
 
 
-def _walk(folder: Path, seen: set[tuple[int, int] | None], failed: list[tuple[Path, str]]) -> Iterator[Path]:
+def _walk(
+    folder: Path, seen: set[tuple[int, int] | None], failed: list[tuple[Path, str]], archives: list[Path]
+) -> Iterator[Path]:
     identity = _identity(folder)
     if identity in seen:
         return
@@ -51,12 +55,14 @@ def _walk(folder: Path, seen: set[tuple[int, int] | None], failed: list[tuple[Pa
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
         if os.path.isdir(entry.path):
-            yield from _walk(Path(entry.path), seen, failed)
+            yield from _walk(Path(entry.path), seen, failed, archives)
         elif is_named_like_asset(Path(entry.path)):
             if entry.is_symlink() and not os.path.exists(entry.path):
                 failed.append((Path(entry.path), "is a link to a file that is gone"))
             else:
                 yield Path(entry.path)
+        elif Path(entry.path).suffix.lower() in ARCHIVE_SUFFIXES:
+            archives.append(Path(entry.path))
 
 
 def is_named_like_asset(path: Path) -> bool:

@@ -7,9 +7,11 @@ import tyro
 
 from splatsense.geometry.upright import Up
 from splatsense.library.duplicates import THRESHOLD
+from splatsense.library.export_listing import read_listing
 from splatsense.library.library import Library
 from splatsense.library.transfer import Transfer
-from splatsense.library.watch import Change, watch
+from splatsense.library.watch import Change, check_watch, watch
+from splatsense.model_folder import find_model
 from splatsense.tables import counted, short_path, table
 
 LibraryFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LIBRARY")]
@@ -106,6 +108,7 @@ def import_(library: LibraryFolder, folder: Folder, to: Path | None = None, stor
         to: Folder that the asset files are copied to; by default `assets` in the library's folder.
         store: postgresql://... of a shared library.
     """
+    read_listing(folder)  # before a library is made
     with Library(library, store=store) as opened:
         done = opened.import_from(folder, to)
         print(f"{_contents(done)} imported; {counted(done.files, 'file')} copied.")
@@ -136,6 +139,8 @@ def follow(library: LibraryFolder, folders: Folders, model: str = MODEL, up: Up 
         for path, reason in added.failed:
             print(f"  {short_path(path)}: {reason}", flush=True)
 
+    check_watch(folders)  # before a library is made
+    find_model(model)
     with Library(library, model, store=store) as opened:
         watch(opened, folders, tell, up=up)
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from splatsense.errors import FormatError
-from splatsense.files import atomic_write
+from splatsense.files import atomic_write, check_writable
 from splatsense.library.library import Library
 from splatsense.library.search import Hit
 from splatsense.tables import printable
@@ -66,14 +66,25 @@ def draw_contact_sheet(rows: Sequence[SheetRow], title: str = "") -> Image.Image
 
 
 def write_contact_sheet(path: Path, rows: Sequence[SheetRow], title: str = "") -> None:
-    """Draw rows of results into an image file. Raises FormatError when the suffix is not one of an image."""
-    suffix = path.suffix.lower()
-    kind = Image.registered_extensions().get(suffix)
-    if kind not in Image.SAVE:  # registered_extensions has filled it
-        raise FormatError(f"{path}: cannot draw into {suffix or 'a file without extension'}; use .png, .jpg or .webp.")
+    """Draw rows of results into an image file. Raises FormatError as `check_sheet` does."""
+    kind = _image_kind(path)
     sheet = draw_contact_sheet(rows, title)
     with atomic_write(path) as temporary:
         sheet.save(temporary, kind)
+
+
+def check_sheet(path: Path) -> None:
+    """Raise FormatError when the suffix is not one of an image, or nothing can be written there."""
+    _image_kind(path)
+    check_writable(path)
+
+
+def _image_kind(path: Path) -> str:
+    suffix = path.suffix.lower()
+    kind = Image.registered_extensions().get(suffix, "")
+    if kind not in Image.SAVE:  # registered_extensions has filled it
+        raise FormatError(f"{path}: cannot draw into {suffix or 'a file without extension'}; use .png, .jpg or .webp.")
+    return kind
 
 
 def _draw_query(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, y: int) -> None:

@@ -59,13 +59,18 @@ class VectorIndex:
         return self.ids[best], (self.vectors[best] @ query).astype(np.float32)
 
 
+def check_k(k: int) -> None:
+    """Raise DataError for k below 1."""
+    if k < 1:
+        raise DataError(f"k must be at least 1, got {k}.")
+
+
 def top_k(scores: np.ndarray, k: int) -> np.ndarray:
     """Positions (k,) of the k largest of `scores` (N,), largest first, equal ones by position.
 
     The same as `np.argsort(-scores, kind="stable")[:k]` without sorting them all. Raises DataError for k below 1.
     """
-    if k < 1:
-        raise DataError(f"k must be at least 1, got {k}.")
+    check_k(k)
     k = min(k, len(scores))
     if k == 0:
         return np.zeros(0, np.int64)

@@ -49,11 +49,13 @@ class AddReport:
         indexed: how many assets were read, embedded and stored.
         skipped: how many files were in the library already, as they are or as a copy.
         failed: (path, reason) of every file that could not be indexed, in order.
+        archives: such as .zip, that were found in folders and passed over; what is in them was not indexed.
     """
 
     indexed: int = 0
     skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
+    archives: list[Path] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Library(Search):
         if up is not None and up not in ("auto", *AXES):
             raise DataError(f"up must be auto, {', '.join(AXES)}; got {up!r}.")
         given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        files, missing = find_files([Path(path) for path in given], self.path)
+        files, missing, archives = find_files([Path(path) for path in given], self.path)
         if missing and on_error == "raise":
             raise FormatError(f"{missing[0][0]}: {missing[0][1]}.")
         ingest = Ingest(self._store, self.model, self._read, on_error, retry, draw, up)
@@ -102,6 +102,7 @@ class Library(Search):
 
             report = ingest.run_elsewhere(files, lambda some: embedded_by_ray(some, self._model, ray, draw), progress)
         report.failed[:0] = missing
+        report.archives += archives
         self._vectors.refresh()
         return report
 

@@ -20,7 +20,7 @@ from splatsense.formats import ASSET_SUFFIXES, TEXT_CLOUDS
 from splatsense.gaussians import Gaussians
 from splatsense.library.asset_files import seen_file
 from splatsense.library.embedding_model import EmbeddingModel, ImageLike, resolve_model
-from splatsense.library.index import VectorIndex
+from splatsense.library.index import VectorIndex, check_k
 from splatsense.library.reading import Read, read_here, shared_readers
 from splatsense.library.records import Asset
 from splatsense.library.store import Store
@@ -92,7 +92,7 @@ class Search:
             k: at least 1.
 
         Raises:
-            DataError: the query is empty or of a kind that cannot be searched for.
+            DataError: k is below 1, or the query is empty or of a kind that cannot be searched for.
             FormatError: the file does not exist or cannot be read.
             LibraryError: nothing in the library is indexed with this model.
         """
@@ -168,6 +168,7 @@ class Search:
             labels: to choose from; by default about 200 names of everyday objects.
             k: at least 1.
         """
+        check_k(k)
         chosen = chosen_labels(labels)
         if self._label_vectors is None or self._label_vectors[0] != chosen:
             self._label_vectors = (chosen, prompt_embeddings(self.model, chosen))
@@ -198,6 +199,7 @@ class Search:
         return shared_readers().read if self._isolated else read_here
 
     def _search(self, embed: Callable[[], np.ndarray], k: int, among: np.ndarray | None = None) -> list[Hit]:
+        check_k(k)
         if self._vectors.is_empty():
             reason = f"has no assets indexed with {self.model.name}" if self._store.count() else "is empty"
             raise LibraryError(f"{self._store.place}: this library {reason}; {self._add_hint()}.")

@@ -18,7 +18,7 @@ from splatsense.clip_gs.captions import fill_template
 from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians
 from splatsense.library.embedding_model import EmbeddingModel, resolve_model
-from splatsense.library.index import top_k
+from splatsense.library.index import check_k, top_k
 from splatsense.library.reading import load_asset
 
 PROMPT_TEMPLATES = ("a photo of {article} {name}", "a 3D model of {article} {name}", "{name}")
@@ -83,10 +83,11 @@ def tag(
         DataError: there are no labels to choose from, or k is below 1.
         FormatError: the file cannot be read.
     """
+    check_k(k)
+    chosen = chosen_labels(labels)
     model = resolve_model(model)
     gaussians = source if isinstance(source, Gaussians) else load_asset(Path(source))
     vector = model.encode_gaussians([gaussians])[0].cpu().numpy()
-    chosen = chosen_labels(labels)
     return rank_labels(vector, prompt_embeddings(model, chosen), chosen, k)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from splatsense.errors import DataError, FormatError
 from splatsense.library.approximate import LEAST_ROWS, ApproximateIndex, load_or_build
-from splatsense.library.index import VectorIndex, merge_top_k, read_index, write_index
+from splatsense.library.index import VectorIndex, check_k, merge_top_k, read_index, write_index
 from splatsense.library.names import words_of
 from splatsense.library.records import Embeddings, Revision
 from splatsense.library.store import Store
@@ -63,8 +63,7 @@ class VectorCache:
         Raises:
             DataError: k is below 1, or the query has another number of dimensions.
         """
-        if k < 1:
-            raise DataError(f"k must be at least 1, got {k}.")
+        check_k(k)
         dim = self._store.dim(self._model)
         if dim and query.shape != (dim,):
             raise DataError(f"the query has {query.size} dimensions, the library {dim}; use one model for both.")

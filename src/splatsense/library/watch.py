@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from splatsense.errors import DataError, FormatError, LibraryError
@@ -62,15 +63,7 @@ def watch(
         LibraryError: watchfiles is not installed.
         FormatError: one of `folders` is not a folder.
     """
-    try:
-        watchfiles = importlib.import_module("watchfiles")
-    except ImportError as error:
-        raise LibraryError('watch: watchfiles is missing; pip install "splatsense[watch]".') from error
-    if not folders:
-        raise DataError("watch: name at least one folder to watch.")
-    for folder in folders:
-        if not folder.is_dir():
-            raise FormatError(f"{folder}: is not a folder that can be watched.")
+    watchfiles = check_watch(folders)
     folders = [Path(os.path.abspath(folder)) for folder in folders]
     changes = watchfiles.watch(
         *folders, watch_filter=None, step=quiet_milliseconds, stop_event=stop, yield_on_timeout=True, rust_timeout=500
@@ -85,12 +78,25 @@ def watch(
             tell(follow(library, paths, up))
 
 
+def check_watch(folders: Sequence[Path]) -> ModuleType:
+    """The module watchfiles, when these folders can be watched; else what `watch` raises."""
+    if not folders:
+        raise DataError("watch: name at least one folder to watch.")
+    for folder in folders:
+        if not folder.is_dir():
+            raise FormatError(f"{folder}: is not a folder that can be watched.")
+    try:
+        return importlib.import_module("watchfiles")
+    except ImportError as error:
+        raise LibraryError('watch: watchfiles is missing; pip install "splatsense[watch]".') from error
+
+
 def follow(library: "Library", paths: Iterable[Path], up: Up | None = None) -> Change:
     """Index the asset files among those of `paths` that exist; forget the library's files at or under those that are gone."""
     paths = list(paths)
     folders = [path for path in paths if path.is_dir()]
     named = [path for path in paths if path.is_file() and is_named_like_asset(path) and not path.name.startswith(".")]
-    files, _ = find_files([*folders, *named], library.path)
+    files, _, _ = find_files([*folders, *named], library.path)
     report = library.add(files, progress=False, up=up) if files else AddReport()
     gone = [path for path in paths if is_gone(path)]
     return Change(report, library.forget([file for file in library.files() if _is_at_or_under(file, gone)] if gone else []))

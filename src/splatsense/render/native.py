@@ -160,7 +160,7 @@ def rasterise_packed(packed: Packed, settings: RasterSettings) -> Images:
         LimitError: memory ran out.
         SplatSenseError: there is no native library.
     """
-    return _Rasterise.apply(settings, packed.layout, *packed[:8])  # type: ignore[return-value]
+    return _Rasterise.apply(settings, packed.layout, *packed[:8])
 
 
 def rasterise(

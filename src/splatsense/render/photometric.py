@@ -100,4 +100,4 @@ def photometric_loss(
     library = load_native() if color.device.type == "cpu" and color.dtype == torch.float32 else None
     if library is None:
         return photometric_loss_reference(color, alpha, target, background, ssim_weight)
-    return _Loss.apply(library, ssim_weight, color, alpha, target, background)  # type: ignore[return-value]
+    return _Loss.apply(library, ssim_weight, color, alpha, target, background)

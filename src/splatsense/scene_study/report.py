@@ -69,10 +69,12 @@ def _limited(rows: Sequence[Row], figures: Mapping[str, Figures]) -> str:
 
 
 def _transfer(rows: Sequence[Row], figures: Mapping[str, Figures]) -> str:
-    """A line for each row, and how far it is from the first one under the same protocol."""
+    """A line for each row that has figures, and how far it is from the first one under the same protocol."""
     lines = [["%", "", *TRANSFER_COLUMNS.values(), "difference in mean IoU", "seeds"]]
     for row in rows:
         found = figures[row.name]
+        if not found:
+            continue
         first = next(other for other in rows if (other.table, other.limits) == (row.table, row.limits))
         protocol = PROTOCOLS.get(row.table) or _amount(*next(iter(row.limits.items())))
         cells = [spread(values(found, metric)) for metric in TRANSFER_COLUMNS]

@@ -18,9 +18,20 @@ FIELDS = ("semantic", "confidence", "instance", "instance_labels", "instance_sco
 PLY_TYPES = {"f": "float", "u": "uchar", "i": "int"}
 
 
-def save_prediction(path: Path, prediction: Prediction, labels: LabelSet) -> None:
-    """Write all arrays of a prediction, and the names of the classes as `classes`, into an `.npz`."""
-    arrays = {name: getattr(prediction, name) for name in FIELDS}
+def save_prediction(
+    path: Path, prediction: Prediction, labels: LabelSet, coord: Float[np.ndarray, "n 3"] | None = None
+) -> None:
+    """Write all arrays of a prediction, and the names of the classes as `classes`, into an `.npz`.
+
+    Args:
+        path: ends in .npz.
+        prediction: of the points.
+        labels: its classes.
+        coord: of the points; written too where it is given.
+    """
+    arrays: dict[str, Any] = {name: getattr(prediction, name) for name in FIELDS}
+    if coord is not None:
+        arrays["coord"] = coord
     with atomic_write(path) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, **arrays, classes=np.array(labels.names))
 

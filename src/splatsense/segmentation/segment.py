@@ -148,7 +148,7 @@ def _write_classes(folder: Path, read: Scan, prediction: Prediction, model: Segm
     write_points(
         folder / "semantic.ply", read.coord, colors, {"label": prediction.semantic, "confidence": prediction.confidence}
     )
-    save_prediction(folder / "prediction.npz", prediction, model.labels)
+    save_prediction(folder / "prediction.npz", prediction, model.labels, read.coord)
     key = [(model.labels.names[label], _rgb(model.labels.colors[label])) for label in _by_count(prediction, model)]
     draw_scan(folder / "semantic.png", read.points, colors, key)
 

@@ -51,7 +51,7 @@ def sparse_convolution(
         dtype = torch.get_autocast_dtype(device)
         features, weight = features.to(dtype), weight.to(dtype)
     with torch.autocast(device, enabled=False):
-        return _Convolution.apply(features.to(weight.dtype), weight.flatten(1, 3), kernel_map)  # type: ignore[return-value]
+        return _Convolution.apply(features.to(weight.dtype), weight.flatten(1, 3), kernel_map)
 
 
 class _Convolution(torch.autograd.Function):

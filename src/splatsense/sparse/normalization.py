@@ -62,7 +62,7 @@ class VoxelNorm(BatchNorm1d):
             rate = self.momentum or 0.0
             running_mean.lerp_(mean, rate)
             running_var.lerp_(variance * (len(input) / (len(input) - 1)), rate)
-        return result  # type: ignore[return-value]
+        return result
 
 
 class _Arguments(ctypes.Structure):

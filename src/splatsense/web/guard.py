@@ -4,7 +4,7 @@ Design
 - The `Host` must be one of ours, so that no page of a stranger reaches this server through a name of its own (DNS rebinding).
 - What another site's page sends is refused: by `Origin` where it changes something, by `Sec-Fetch-Site` at all. Programs that
   are no browsers send neither and are let in. There is no CORS: no header ever allows another origin.
-- On an address that others can reach, a token is asked for: once in the link, then in a cookie, or as a bearer.
+- Where there is a token, it is asked for: once in the link, then in a cookie, or as a bearer.
 - Bodies are counted while they arrive, and one that stalls is given up.
 - The content security policy names this server and nothing else. Spark needs WebAssembly and a worker made from a blob; the
   import map is allowed by its hash.
@@ -19,7 +19,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -102,12 +102,12 @@ class Guard:
         if scope["method"] == "GET" and _same(query.pop("token", [""])[0], token):
             rest = urlencode(query, doseq=True)
             reply = RedirectResponse(scope["path"] + (f"?{rest}" if rest else ""), 303)
-            reply.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+            reply.set_cookie(COOKIE, quote(token, safe=""), httponly=True, samesite="strict")
             return reply
         given = headers.get("authorization", "").removeprefix("Bearer ")
         if not given:
             pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
-            given = next((value for name, _, value in pairs if name == COOKIE), "")
+            given = next((unquote(value) for name, _, value in pairs if name == COOKIE), "")
         if _same(given, token):
             return None
         return error_reply(401, "This library needs the token that `splatsense serve` printed; open the whole link.")

@@ -165,7 +165,7 @@ class Indexing(Job):
         self._after([path for path, _ in self._failed])
 
     def _index(self) -> None:
-        files, missing = find_files(self._paths, self._library.path)
+        files, missing, _ = find_files(self._paths, self._library.path)
         self._failed += missing
         self.change(total=len(files) + len(missing), done=len(missing))
         for portion in _portions(files):

@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import os
 import secrets
 import socket
 import threading
 import webbrowser
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import tyro
 import uvicorn
@@ -25,6 +27,7 @@ from splatsense.web.settings import WebSettings
 StoreUrl = Annotated[str | None, tyro.conf.arg(metavar="URL")]
 ModelName = Annotated[str | None, tyro.conf.arg(metavar="MODEL")]
 LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
+TOKEN_VARIABLE = "SPLATSENSE_TOKEN"
 BACKLOG = 256
 SHUTDOWN_SECONDS = 3
 
@@ -46,7 +49,8 @@ def serve(
         library: Folder of the library; made when it does not exist.
         host: Address to listen on. One that other machines can reach needs the token of the link that is printed.
         port: Port to listen on; 0 takes any free one.
-        token: The token, instead of a random one.
+        token: Asked of everyone who uses the page. Better given in the environment variable SPLATSENSE_TOKEN, since other
+            users of this machine can see command lines.
         open: Open the page in the browser.
         model: A bundled model's name, or the folder of one.
         store: postgresql://USER@HOST/DATABASE of a library that machines share; the folder then holds caches only.
@@ -69,7 +73,12 @@ def serve(
 
 
 def settings_for(host: str, token: str | None) -> WebSettings:
-    """Settings of an address: one that others can reach gets a random token where none is given."""
+    """Settings of an address: one that others can reach gets a random token where neither caller nor environment gives one.
+
+    Raises:
+        DataError: the token is empty.
+    """
+    token = os.environ.get(TOKEN_VARIABLE) if token is None else token
     if token is None:
         try:
             return WebSettings(host)
@@ -82,7 +91,7 @@ def page_link(settings: WebSettings, port: int) -> str:
     """What to open in a browser."""
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
     name = socket.gethostname() if name in ("0.0.0.0", "[::]") else name
-    return f"http://{name}:{port}/" + (f"?token={settings.token}" if settings.token else "")
+    return f"http://{name}:{port}/" + (f"?token={quote(settings.token, safe='')}" if settings.token else "")
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

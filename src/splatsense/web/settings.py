@@ -53,6 +53,8 @@ class WebSettings:
     scene_cache_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
+        if self.token is not None and not self.token.strip():
+            raise DataError("the token (--token or SPLATSENSE_TOKEN) is empty; give one, or neither of the two.")
         if not self.is_local and not self.token:
             raise DataError(f"--host {self.host}: other machines could reach this address; that needs a token.")
 

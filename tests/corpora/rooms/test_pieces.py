@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,23 @@ def test_pieces_have_the_catalogues_size_and_their_front_at_minus_y() -> None:
     np.testing.assert_allclose(vertices.min(0), [-0.4, -0.2, 0], atol=1e-6)
     np.testing.assert_allclose(vertices.max(0), [0.4, 0.2, 0.6], atol=1e-6)
     assert vertices[vertices[:, 1] < -0.19, 2].max() == 0, "the low edge is the front"
+
+
+def test_a_missing_texture_is_told_once_however_often_a_piece_is_read(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load() -> Mesh:
+        logging.getLogger("splatsense").warning("textures not found")
+        return WEDGE
+
+    monkeypatch.setattr("splatsense.corpora.rooms.pieces.CACHED_MESHES", 1)
+    keys = ("Scopia_desk_lamp1", "Scopia_desk_lamp2")
+    items = [CorpusObject(key, "Wedge", load, split="train", size_cm=(80, 40, 60)) for key in keys]
+    pieces = Pieces(items, "train")
+    for _ in range(3):
+        for piece in pieces.by_role["desk_lamp"]:
+            assert len(pieces.mesh(piece).faces) == 6
+    assert len(caplog.records) == len(pieces.by_role["desk_lamp"]) == 2
 
 
 def test_model_rotation_turns_a_model_before_it_is_stretched() -> None:

@@ -13,6 +13,7 @@ Design
 import csv
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import resources
@@ -24,6 +25,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from splatsense.cameras import Cameras
 from splatsense.corpora import CorpusObject
 from splatsense.errors import DataError, FormatError
+from splatsense.log_messages import logged
 from splatsense.mesh import Material, Mesh
 from splatsense.render.mesh import render_mesh
 
@@ -89,13 +91,16 @@ class Pieces:
             self.by_role.setdefault(piece.role, []).append(piece)
         self._meshes: OrderedDict[str, Mesh] = OrderedDict()
         self._tops: dict[str, np.ndarray] = {}
+        self._seen: set[str] = set()
 
     def mesh(self, piece: Piece) -> Mesh:
-        """The mesh of a piece in its own frame, read once."""
+        """The mesh of a piece in its own frame, kept for a while; what the log says of it is said when it is first read."""
         if piece.key not in self._meshes:
             if len(self._meshes) >= CACHED_MESHES:
                 self._meshes.popitem(last=False)
-            self._meshes[piece.key] = piece.load()
+            with logged() if piece.key in self._seen else nullcontext():
+                self._meshes[piece.key] = piece.load()
+            self._seen.add(piece.key)
         self._meshes.move_to_end(piece.key)
         return self._meshes[piece.key]
 
