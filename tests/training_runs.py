@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from splatsense.training.checkpoint import CURRENT
 from splatsense.training.metrics import METRICS
 
-TWO_PROCESSES = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+TWO_PROCESSES = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")  # on a free port
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 import math
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from splatsense.scene_study.runs import pretrain_once
 from splatsense.segmentation.augment import AugmentConfig
 from splatsense.training.checkpoint import CURRENT
 from splatsense.training.metrics import METRICS, read_metrics
+from training_runs import TWO_PROCESSES
 
 NOTHING = AugmentConfig(
     dropout_chance=0, turn_chance=0, tilt_chance=0, scale=(1, 1), flip_chance=0, jitter=0, elastic_chance=0,
@@ -138,11 +138,10 @@ def test_two_processes_take_the_steps_of_one(config, scene_folder, tmp_path):
     whole = replace(config, batch_size=2, steps=3)
     pretrain_contrast(whole)
     script = Path(__file__).with_name("two_processes.py")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)]
     paths = [str(script.parents[2] / "src"), str(script.parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
-        [*launcher, str(scene_folder), str(tmp_path / "two")], env=environment, capture_output=True, text=True
+        [*TWO_PROCESSES, str(script), str(scene_folder), str(tmp_path / "two")], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     one, two = metrics_of(whole), read_metrics(tmp_path / "two" / METRICS)

@@ -226,8 +226,8 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 @pytest.mark.slow
 def test_two_processes_stop_together_and_go_on_the_same(tmp_path):
     whole = start_process(tmp_path / "whole", STEPS, 0.0, *TWO_PROCESSES)
-    whole.communicate(timeout=300)
-    assert whole.returncode == 0
+    _, errors = whole.communicate(timeout=300)
+    assert whole.returncode == 0, errors
     folder = tmp_path / "stopped"
     process = start_process(folder, STEPS, 0.05, *TWO_PROCESSES)
     wait_for_lines(folder, 7, process)
@@ -236,8 +236,8 @@ def test_two_processes_stop_together_and_go_on_the_same(tmp_path):
     assert "stopped after step" in errors
     assert 7 <= state_of(folder)["step"] < STEPS
     again = start_process(folder, STEPS, 0.0, *TWO_PROCESSES)
-    again.communicate(timeout=300)
-    assert again.returncode == 0
+    _, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
     assert_same_runs(folder, tmp_path / "whole")
 
 
