@@ -38,6 +38,19 @@ def test_no_prediction(tmp_path):
         load_prediction(tmp_path / "a.npz", SCANNET20)
 
 
+def test_instances_that_are_numbered_otherwise_are_no_prediction(tmp_path):
+    """Numbers from 1 would lose the last instance without a word."""
+    arrays = vars(prediction()) | {"classes": np.array(SCANNET20.names)}
+    numbers = arrays["instance"]
+    for change, message in (({"instance": numbers + 1}, "0 to 2; its 2 instances"), ({"instance": numbers - 1}, "-2 to 0"),
+                            ({"instance": numbers[1:]}, r"instance is int32 \(3,\), expected whole numbers \(4,\)"),
+                            ({"semantic": arrays["semantic"] / 2}, "semantic is float64"),
+                            ({"instance_scores": np.ones((2, 1))}, r"instance_scores .* expected numbers \(2,\)")):  # fmt: skip
+        np.savez(tmp_path / "a.npz", **(arrays | change))
+        with pytest.raises(FormatError, match=message):
+            load_prediction(tmp_path / "a.npz", SCANNET20)
+
+
 def test_ply_is_read_back(tmp_path):
     coord = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     colors = semantic_colors(prediction(), SCANNET20)

@@ -2,11 +2,13 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from splatsense.gaussian_cross.unet import UNetConfig
 from splatsense.segmentation.lovasz import lovasz_softmax
 from splatsense.segmentation.network import Output, Segmenter, offset_loss, segmentation_loss, semantic_loss
 from splatsense.sparse import SparseTensor
+from splatsense.training.batch_norm import BatchNorm1d
 
 SMALL = UNetConfig(stem_channels=8, stem_kernel=3, channels=(8, 8), layers=(1, 1))
 
@@ -31,7 +33,8 @@ def test_semantic_loss_is_cross_entropy_and_lovasz_over_labelled_voxels():
     assert float(losses["cross_entropy"]) == pytest.approx(math.log(4))
     assert float(losses["loss"]) == pytest.approx(math.log(4) + 0.5 * float(lovasz_softmax(logits, labels)))
     assert semantic_loss(logits, labels, 0.0).keys() == {"loss", "cross_entropy"}
-    assert float(semantic_loss(logits, torch.full((4,), -1), 1.0)["loss"]) == 0
+    without = semantic_loss(logits, torch.full((4,), -1), 1.0)
+    assert {name: float(value) for name, value in without.items()} == {"loss": 0, "cross_entropy": 0, "lovasz": 0}  # as ever
 
 
 def test_offset_loss_by_hand():
@@ -49,6 +52,14 @@ def test_pointgroup_sums_its_losses():
     losses = segmentation_loss(Output(logits, logits, offsets), labels, torch.randn(6, 3), counted, 0.0)
     parts = losses["cross_entropy"] + losses["offset_l1"] + losses["offset_direction"]
     assert float(losses["loss"]) == pytest.approx(float(parts))
+
+
+def test_all_batch_statistics_are_those_of_all_processes():
+    network = Segmenter(SMALL, 3, instances=True)
+    network.freeze_backbone()  # makes the probe's
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) > 5
+    assert all(isinstance(norm, BatchNorm1d) for norm in norms)
 
 
 def test_a_frozen_backbone_stays_as_it_is():

@@ -11,7 +11,7 @@ from splatsense.cli import main
 from splatsense.errors import CheckpointError, DataError
 from splatsense.gaussian_cross.model import load_backbone
 from splatsense.gaussian_cross.unet import SpUNet
-from splatsense.scenes import load_scene
+from splatsense.scenes import load_scene, save_scene
 from splatsense.segmentation.augment import AugmentConfig
 from splatsense.segmentation.config import ClusterConfig, SegmentationConfig
 from splatsense.segmentation.evaluate import score_scenes
@@ -110,6 +110,23 @@ def test_a_pretrained_backbone_is_a_start(rooms, untrained, tmp_path):
 def test_validation_goes_into_the_metrics(rooms, tmp_path):
     train_segmentation(config(rooms, tmp_path, steps=1, val_split="val"))
     assert 0 <= json.loads((tmp_path / "metrics.jsonl").read_text())["val_mean_iou"] <= 1
+
+
+def test_scenes_without_labels_are_found_before_training(rooms, tmp_path):
+    """In any split that is used: a run would otherwise end with the error, hours later, and without a model."""
+    for split in ("train", "val"):
+        for folder in sorted((rooms / split).iterdir()):
+            save_scene(load_scene(folder), tmp_path / "data" / split / folder.name)
+    settings = config(tmp_path / "data", tmp_path / "out", val_split="val", task="instance")
+    for split in ("val", "train"):
+        last = sorted((tmp_path / "data" / split).iterdir())[-1]
+        for array, message in (("instance", "has no instances"), ("segment20", "has no labels of scannet20")):
+            (last / f"{array}.npy").unlink()
+            with pytest.raises(DataError, match=f"{last.name}.*{message}"):
+                train_segmentation(settings)
+    assert not (tmp_path / "out" / CURRENT).exists()
+    with pytest.raises(DataError, match="has no split none; name one with --val-split"):
+        train_segmentation(config(rooms, tmp_path / "out", evaluate_every=1))
 
 
 def test_from_the_command_line(rooms, tmp_path, capsys):

@@ -56,7 +56,7 @@ class TrainingScenes:
 
     Raises:
         FormatError: there are no scenes.
-        DataError: a list names scenes that are not there.
+        DataError: a list names scenes that are not there, or a scene has no labels.
     """
 
     def __init__(self, config: SegmentationConfig) -> None:
@@ -69,6 +69,7 @@ class TrainingScenes:
         else:
             drawn = set(draw_scenes(names, config.scene_share, config.limit_seed))
             self.folders = [folder for folder, name in zip(folders, names, strict=True) if name in drawn]
+        check_labelled(self.folders, config)
         self.is_limited = bool(config.points or config.point_lists)
         self._lists = PointLists(Path(config.point_lists)) if config.point_lists else None
         self._kept: OrderedDict[int, Points] = OrderedDict()
@@ -90,8 +91,6 @@ class TrainingScenes:
         scene = load_scene(folder, config.label_set)
         points = points_of_scene(scene, config.label_set)
         if config.task == "instance":
-            if scene.instance is None:
-                raise DataError(f"{folder}: has no instances (instance.npy); train classes alone with --task semantic.")
             points = replace(points, instance=only_counted(points, config))
         if not self.is_limited:
             return points
@@ -111,6 +110,15 @@ class TrainingScenes:
         most = int(config.crop_share * len(points)) if config.crop_share else config.crop_points
         points = sphere_crop(points, most, generator) if most else points
         return points.centered(vertically=False, step=config.voxel)
+
+
+def check_labelled(folders: Sequence[Path], config: SegmentationConfig) -> None:
+    """Raise DataError, naming the scene, when one lacks the file of its labels or instances: now, and not when its turn comes."""
+    for folder in folders:
+        if not (folder / f"{config.label_set.array}.npy").is_file():
+            load_scene(folder, config.label_set)  # says what it has instead
+        if config.task == "instance" and not (folder / "instance.npy").is_file():
+            raise DataError(f"{folder}: has no instances (instance.npy); train classes alone with --task semantic.")
 
 
 def only_counted(points: Points, config: SegmentationConfig) -> Int64[Tensor, " n"]:

@@ -15,6 +15,7 @@ from splatsense.labels import UNLABELLED_COLOR, LabelSet
 from splatsense.segmentation.predict import Prediction
 
 FIELDS = ("semantic", "confidence", "instance", "instance_labels", "instance_scores")
+WHOLE = ("semantic", "instance", "instance_labels")
 PLY_TYPES = {"f": "float", "u": "uchar", "i": "int"}
 
 
@@ -37,10 +38,10 @@ def save_prediction(
 
 
 def load_prediction(path: Path, labels: LabelSet) -> Prediction:
-    """Read what `save_prediction` wrote.
+    """Read what `save_prediction`, or another program, wrote.
 
     Raises:
-        FormatError: the file is missing or damaged, or its classes are not those of `labels`.
+        FormatError: the file is missing or damaged, its arrays do not fit together, or its classes are not those of `labels`.
     """
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
@@ -51,7 +52,23 @@ def load_prediction(path: Path, labels: LabelSet) -> Prediction:
         raise FormatError(f"{path}: is no prediction of splatsense, or damaged ({error}).") from error
     if arrays.pop("classes").tolist() != list(labels.names):
         raise FormatError(f"{path}: was made with other classes than {labels.name}; give the label set it was made with.")
+    _check(path, arrays)
     return Prediction(**arrays)
+
+
+def _check(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """A number beyond the instances, as where they are counted from 1, would silently lose its points."""
+    points, instances = arrays["semantic"].size, arrays["instance_labels"].size
+    for name in FIELDS:
+        found, expected = arrays[name], (instances if name.startswith("instance_") else points,)
+        if found.shape != expected or (name in WHOLE and found.dtype.kind not in "iu"):
+            kind = "whole numbers" if name in WHOLE else "numbers"
+            raise FormatError(f"{path}: {name} is {found.dtype} {found.shape}, expected {kind} {expected}.")
+    numbers = arrays["instance"]
+    if points and not -1 <= numbers.min() <= numbers.max() < instances:
+        raise FormatError(
+            f"{path}: instance holds {numbers.min()} to {numbers.max()}; its {instances} instances are numbered from 0, -1 is none."
+        )
 
 
 def semantic_colors(prediction: Prediction, labels: LabelSet) -> UInt8[np.ndarray, "n 3"]:

@@ -85,7 +85,7 @@ class Segmenter(nn.Module):
         self.classes: nn.Linear | ProbeHead = nn.Linear(width, classes)
         self.offsets = None
         if instances:
-            norm = nn.BatchNorm1d(width, eps=1e-3, momentum=0.01)
+            norm = BatchNorm1d(width, eps=1e-3, momentum=0.01)
             self.offsets = nn.Sequential(nn.Linear(width, width), norm, nn.ReLU(), nn.Linear(width, 3))
         self.frozen = False
 
@@ -122,9 +122,8 @@ class Segmenter(nn.Module):
 def semantic_loss(logits: Float[Tensor, "m c"], semantic: Int64[Tensor, " m"], lovasz: float) -> dict[str, Tensor]:
     """Cross-entropy, the Lovasz loss, and "loss", their weighted sum; 0 where no voxel has a class."""
     logits = logits.float()
-    if not bool((semantic != NONE).any()):
-        return {"loss": logits.sum() * 0}
-    parts = {"cross_entropy": cross_entropy(logits, semantic, ignore_index=NONE)}
+    has_classes = bool((semantic != NONE).any())
+    parts = {"cross_entropy": cross_entropy(logits, semantic, ignore_index=NONE) if has_classes else logits.sum() * 0}
     if lovasz:
         parts["lovasz"] = lovasz_softmax(logits, semantic, NONE)
     return {"loss": parts["cross_entropy"] + lovasz * parts.get("lovasz", 0), **parts}

@@ -15,10 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from splatsense.errors import DataError
 from splatsense.gaussian_cross.model import load_backbone
+from splatsense.scenes import list_scenes
 from splatsense.segmentation.cached_features import CachedFeatures, FeatureBatch
 from splatsense.segmentation.config import SegmentationConfig
-from splatsense.segmentation.dataset import SeedOf, TrainingScenes, VoxelBatch, batch_of_step
+from splatsense.segmentation.dataset import SeedOf, TrainingScenes, VoxelBatch, batch_of_step, check_labelled
 from splatsense.segmentation.evaluate import score_scenes
 from splatsense.segmentation.model import KIND, SegmentationModel, load_segmentation_model, save_segmentation_model
 from splatsense.segmentation.network import Segmenter, segmentation_loss, semantic_loss
@@ -44,11 +46,15 @@ def train_segmentation(config: SegmentationConfig) -> Path:
 
 def _prepare(config: SegmentationConfig, processes: Processes) -> Training:
     run = SegmentationRun(config, processes)
+    has_validation = (Path(config.scenes) / config.val_split).is_dir()
+    if has_validation:
+        check_labelled(list_scenes(config.scenes, config.val_split), config)
+    elif config.evaluate_every:
+        raise DataError(f"--evaluate-every: {config.scenes} has no split {config.val_split}; name one with --val-split.")
 
     def save(folder: Path) -> None:
         save_segmentation_model(folder, run.model())
 
-    has_validation = (Path(config.scenes) / config.val_split).is_dir()
     label = f"{config.task} {config.protocol}"
     return Training(run, label, run.fingerprint, save, run.validate if has_validation else None)
 
