@@ -85,6 +85,16 @@ def test_rooms_of_s3dis_and_their_preprocessed_form(tmp_path, capsys):
     assert "2 imported" in capsys.readouterr().out
 
 
+def test_one_preprocessed_scene_may_be_the_source(tmp_path, capsys, monkeypatch):
+    """Also by a relative path, and called with a dot."""
+    write_room(tmp_path / "raw", "Area_1", "office_1")
+    assert main(["scenes", "s3dis", "--source", str(tmp_path / "raw"), "--out", str(tmp_path / "s3dis")]) == 0
+    room = (tmp_path / "s3dis" / "Area_1" / "office_1").rename(tmp_path / "office.1")
+    monkeypatch.chdir(room)
+    assert main(["scenes", "pointcept", "--source", ".", "--out", str(tmp_path / "out")]) == 0
+    assert [folder.name for folder in list_scenes(tmp_path / "out")] == ["office.1"]
+
+
 def test_a_recording_becomes_a_scene_with_one_command(tmp_path, capsys):
     write_seven_scenes(tmp_path / "chess" / "seq-01")
     K = room_frames()[0].cameras.K[0]

@@ -165,7 +165,10 @@ def import_pointcept(source: Path, out: Path) -> int:
         out: Folder for the scenes.
     """
     found = find_preprocessed(source)
-    sources = [SceneSource(path, path.stem, split, lambda _, path=path: read_preprocessed(path)) for split, path in found]
+    sources = [
+        SceneSource(path, path.absolute().name.removesuffix(".pth"), split, lambda _, path=path: read_preprocessed(path))
+        for split, path in found
+    ]
     return import_scenes("scenes", _sources_or_error(sources, source, "coord.npy"), out).tell("imported")
 
 

@@ -64,8 +64,10 @@ def load_weights(network: "nn.Module", weights: "Mapping[str, Tensor]", path: Pa
 
 
 def halved(weights: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """Weights as they are stored: on the CPU, numbers that are not whole in half precision."""
-    return {name: (value.half() if value.is_floating_point() else value).cpu().contiguous() for name, value in weights.items()}
+    """Weights as they are stored: on the CPU, numbers that are not whole in half precision, where that can hold them."""
+    stored = {name: value.cpu().contiguous() for name, value in weights.items()}
+    halves = {name: value.half() for name, value in stored.items() if value.is_floating_point()}
+    return stored | {name: value for name, value in halves.items() if not bool(value.isinf().any())}
 
 
 def save_model_folder(folder: Path, weights: "Mapping[str, Tensor]", facts: dict[str, Any]) -> None:

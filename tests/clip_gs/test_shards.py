@@ -48,6 +48,15 @@ def test_samples_round_trip(triplets, shard):
     assert [triplet.views.shape[0] for triplet in read_shard(shard, with_views=False)] == [0, 0, 0]
 
 
+def test_views_keep_their_order_beyond_a_hundred(triplets, tmp_path):
+    """As the cameras have it."""
+    views = np.zeros((103, 8, 8, 4), np.uint8)
+    views[..., 0], views[..., 3] = 2 * np.arange(103)[:, None, None], 255
+    write_shard(tmp_path / "triplets-00000.tar", [encode_sample(replace(triplets[0], views=views))])
+    (read,) = read_shard(tmp_path / "triplets-00000.tar")
+    assert np.abs(read.views[..., 0].astype(int).mean((1, 2)) - 2 * np.arange(103)).max() < 3
+
+
 def test_a_shard_is_its_samples_and_an_end_that_other_tools_read(triplets, shard):
     parts = list(split_shard(shard))
     assert [key for key, _ in parts] == [triplet.key for triplet in triplets]

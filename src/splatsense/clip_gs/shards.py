@@ -164,7 +164,7 @@ def _ends_well(path: Path) -> bool:
 def _parse_sample(path: Path, key: str, files: dict[str, bytes]) -> Triplet:
     try:
         tensors = {name: value.float() for name, value in load_safetensors(files["gaussians.safetensors"]).items()}
-        names = sorted(name for name in files if name.endswith("webp"))
+        names = sorted((name for name in files if name.endswith("webp")), key=lambda name: (len(name), name))  # 99 before 100
         views = [np.asarray(Image.open(io.BytesIO(files[name])).convert("RGBA")) for name in names]
         stacked = np.stack(views) if views else np.zeros((0, 1, 1, 4), np.uint8)
         return Triplet(key, Gaussians.from_rgb(**tensors), stacked, json.loads(files["json"]))
