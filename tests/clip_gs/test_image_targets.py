@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch.nn.functional import normalize
 
 from splatsense.clip_gs.image_targets import cross_fitted_targets, fit_ridge
+from splatsense.errors import DataError
 
 DIM, FEATURES, VIEWS = 6, 40, 3
 
@@ -34,6 +36,14 @@ def test_a_target_holds_no_trace_of_the_captions_of_its_own_name():
     after = cross_fitted_targets(features, changed, names, torch.ones(len(names)))
     assert all(torch.equal(before[row], after[row]) for row in range(400) if names[row] == 3)
     assert not torch.equal(before[0], after[0])
+
+
+def test_a_map_is_not_fitted_to_one_object():
+    """As of two names, of which each map sees one; neither to several that look the same."""
+    captions = normalize(torch.rand(2, DIM), dim=1)
+    for features in ([torch.rand(VIEWS, FEATURES), torch.rand(VIEWS, FEATURES)], [torch.ones(VIEWS, FEATURES)] * 2):
+        with pytest.raises(DataError, match="--image-map: too few"):
+            cross_fitted_targets(features, captions, torch.arange(2), torch.ones(2))
 
 
 def test_ridge_is_the_minimum_it_claims():

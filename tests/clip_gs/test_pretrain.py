@@ -96,6 +96,13 @@ def test_bad_settings_name_the_flag(setup):
             replace(setup, **change)
 
 
+def test_a_batch_without_negatives_is_refused(setup):
+    """Its loss is 0 whatever the network does."""
+    with pytest.raises(DataError, match="two objects or more"):
+        pretrain(replace(setup, batch_size=1))
+    assert not Path(setup.out, CURRENT).exists()
+
+
 def test_the_saved_model_loads_and_embeds_as_the_average_did(setup, boxes, teacher):
     from splatsense.io.surface import mesh_to_gaussians
 

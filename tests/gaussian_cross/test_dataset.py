@@ -190,9 +190,11 @@ def test_unprojected_depth_is_where_the_room_is(scene_folder):
     assert not math.isnan(points.sum())
 
 
-def test_settings_out_of_range_are_named():
+def test_settings_out_of_range_are_named(scene_folder, tmp_path):
     for changes in ({"views": 0}, {"voxel": 0.0}, {"mask_ratio": 1.0}, {"dropout": -0.1}):
         with pytest.raises(DataError, match="--"):
             replace(CONFIG, **changes)
     with pytest.raises(DataError, match="no scenes"):
         SceneSet([], CONFIG)
+    with pytest.raises(DataError, match="has no frames"):
+        SceneSet([scene_folder, tmp_path], CONFIG)

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from splatsense.errors import DataError
+
 
 def cross_fitted_targets(
     features: list[Float[Tensor, "v f"]],
@@ -31,6 +33,9 @@ def cross_fitted_targets(
         weights: of the objects in the fit.
         ridge: strength of the regularisation, relative to the total variance of the features.
         folds: number of maps.
+
+    Raises:
+        DataError: a map would be fitted to one object, or to several that look the same.
     """
     views = [normalize(rows.float().sqrt(), dim=-1) for rows in features]
     means = torch.stack([rows.mean(0) for rows in views])
@@ -55,5 +60,7 @@ def fit_ridge(
     root = weights.sqrt()[:, None]
     rows = (x - center) * root
     gram = rows.T @ rows
+    if not bool(gram.diagonal().any()):
+        raise DataError("--image-map: too few objects of different names and looks to fit a map to; use --image-map 0.")
     gram.diagonal().add_(ridge * gram.diagonal().sum())
     return center, torch.linalg.solve(gram, rows.T @ ((y - y.mean(0)) * root))

@@ -30,7 +30,7 @@ from splatsense.clip_gs.model import load_model, save_model
 from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.clip_gs.tokenizer import GaussianBatch
 from splatsense.clip_gs.uni3d import load_uni3d
-from splatsense.errors import CheckpointError
+from splatsense.errors import CheckpointError, DataError
 from splatsense.teachers import Teacher, load_teacher
 from splatsense.training.batch_norm import without_tracking
 from splatsense.training.launch import Training, train_and_save
@@ -119,6 +119,8 @@ class _Run:
         if config.image_map > 0:
             data.map_images(config.image_map, self.chances)
         self.batch_size = min(config.batch_size, len(data))
+        if self.batch_size < 2:
+            raise DataError(f"a batch needs two objects or more to tell apart: --batch-size {config.batch_size}, {len(data)} used.")
         self.parts = [self.processes.share_of(part) for part in Share.whole(self.batch_size).split(config.accumulate, "parts")]
         self.per_epoch = max(1, int(self.chances.sum()) // config.batch_size)
         self.steps = config.epochs * self.per_epoch

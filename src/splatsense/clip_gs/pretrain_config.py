@@ -49,7 +49,7 @@ class PretrainConfig(RunSettings):
     epochs: int = 60
     """passes over the objects"""
     batch_size: int = 32
-    """objects per step, of all processes together; each is the others' negative"""
+    """objects per step, of all processes together, at least 2; each is the others' negative"""
     accumulate: int = 1
     """parts that a batch goes through the network in, to save memory; negatives are those of the whole batch all the same"""
     views: int = 5

@@ -20,7 +20,7 @@ from splatsense.errors import DataError
 from splatsense.gaussian_cross.cuboid import Cuboid
 from splatsense.gaussian_cross.distillation import Targets
 from splatsense.gaussian_cross.masking import drop_points, mask_blocks
-from splatsense.gaussian_cross.scene_points import ScenePoints, load_points
+from splatsense.gaussian_cross.scene_points import ScenePoints, check_frames, load_points
 from splatsense.gaussian_cross.view_images import ViewImages, draw_views, read_views
 from splatsense.sparse import voxelize
 from splatsense.teachers.feature_cache import FeatureCache
@@ -109,7 +109,7 @@ class SceneSet:
         teacher: the frozen 2D model with its cache; None trains without features.
 
     Raises:
-        DataError: there are no scenes.
+        DataError: there are no scenes, or one has no frames.
     """
 
     folders: Sequence[Path]
@@ -120,6 +120,8 @@ class SceneSet:
     def __post_init__(self) -> None:
         if not self.folders:
             raise DataError("SceneSet: no scenes.")
+        for folder in self.folders:
+            check_frames(folder)  # now, and not when its turn comes
 
     def __len__(self) -> int:
         return len(self.folders)

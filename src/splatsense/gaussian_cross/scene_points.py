@@ -21,7 +21,7 @@ from splatsense.corpora import fusion
 from splatsense.errors import DataError
 from splatsense.frames import Frames
 from splatsense.geometry.normals import estimate_normals
-from splatsense.scenes import Scene, load_scene
+from splatsense.scenes import CAMERAS, Scene, load_scene
 from splatsense.sparse import voxelize
 
 FINER = 2  # kept points lie in voxels so many times finer than the backbone's
@@ -65,13 +65,10 @@ def load_points(folder: Path, voxel: float) -> ScenePoints:
         FormatError: the folder cannot be read.
         DataError: it has no frames, too few voxels, or depth that does not belong to the points.
     """
+    check_frames(folder)
     scene = load_scene(folder)
     frames = scene.frames
-    if frames is None:
-        raise DataError(
-            f"{folder}: has no frames (transforms.json with colour and depth), which pre-training renders. Import the "
-            "recording with `splatsense scenes`, or leave the scene out."
-        )
+    assert frames is not None
     coord = torch.from_numpy(scene.coord)
     columns = torch.cat([coord, _colors(scene), torch.from_numpy(_normals(scene, frames))], dim=1)
     thinned, _ = voxelize(coord, voxel / FINER, columns)
@@ -89,6 +86,15 @@ def load_points(folder: Path, voxel: float) -> ScenePoints:
         )
     _check_depth(folder, scene, frames)
     return ScenePoints(scene.name, position, features, scene.color is not None, frames)
+
+
+def check_frames(folder: Path) -> None:
+    """Raise DataError when a scene has no frames."""
+    if not (folder / CAMERAS).is_file():
+        raise DataError(
+            f"{folder}: has no frames ({CAMERAS} with colour and depth), which pre-training renders. Import the "
+            "recording with `splatsense scenes`, or leave the scene out."
+        )
 
 
 def _colors(scene: Scene) -> Tensor:
