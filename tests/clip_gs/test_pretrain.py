@@ -103,6 +103,14 @@ def test_a_batch_without_negatives_is_refused(setup):
     assert not Path(setup.out, CURRENT).exists()
 
 
+def test_an_impossible_network_is_refused_before_pictures_are_embedded(setup, teacher, tmp_path):
+    for changes, message in (({"patches": 5000}, "must not exceed"), ({"init": str(tmp_path)}, "neither a bundled model"),
+                             ({"init": "clip-gs-tiny"}, "of another size")):  # fmt: skip
+        with pytest.raises((DataError, CheckpointError), match=message):
+            pretrain(replace(setup, **changes))
+    assert teacher.pictures_seen == 0
+
+
 def test_the_saved_model_loads_and_embeds_as_the_average_did(setup, boxes, teacher):
     from splatsense.io.surface import mesh_to_gaussians
 

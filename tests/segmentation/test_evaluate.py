@@ -109,6 +109,9 @@ def test_folds_of_s3dis_are_scored_together(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == first  # it was scored again
     assert main([*command, "--learning-rate", "0.5"]) == 2
     assert "Area_1" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")  # under torchrun, which could not start its second fold
+    assert main(command) == 2
+    assert "runs in one process" in capsys.readouterr().err
 
 
 def test_classes_are_scored_by_a_model_of_instances_where_there_are_none(rooms, untrained, tmp_path):

@@ -57,6 +57,9 @@ def pretrain(config: PretrainConfig) -> Path:
 
 def _prepare(config: PretrainConfig, processes: Processes) -> Training:
     teacher = load_teacher(config.teacher)
+    network = config.encoder(teacher.dim)
+    if config.init:
+        start_from(GaussianEncoder(network), config.init)  # what is wrong with it is said before a corpus is embedded
     with processes.one_first():
         data = TripletSet(config.triplets, teacher, config.is_used)
         held_out = TripletSet(config.triplets, teacher, config.is_held_out) if config.holdout else None

@@ -1,6 +1,7 @@
 """`splatsense train segmentation` and `train s3dis-folds`: a recipe, with what is given on the command line in its place."""
 
 import json
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,11 @@ def train_s3dis_folds(options: TrainOptions, views: Views = "all") -> str:
         options: Settings of every fold; the recipe is s3dis.
         views: One pass or all test-time augmentations in the tests.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise DataError(
+            "train s3dis-folds: runs in one process. Train each fold by `torchrun ... -m splatsense train segmentation --recipe "
+            f"s3dis --area 1 --out {Path(options.out) / S3DIS_AREAS[0]}`, then run this command alone: it tests what is trained."
+        )
     reports: dict[str, SemanticReport] = {}
     for area, name in enumerate(S3DIS_AREAS, 1):
         out = Path(options.out) / name
