@@ -96,11 +96,13 @@ def test_bad_settings_name_the_flag(setup):
             replace(setup, **change)
 
 
-def test_a_batch_without_negatives_is_refused(setup):
+def test_a_batch_without_negatives_is_refused(setup, boxes, tmp_path):
     """Its loss is 0 whatever the network does."""
-    with pytest.raises(DataError, match="two objects or more"):
-        pretrain(replace(setup, batch_size=1))
-    assert not Path(setup.out, CURRENT).exists()
+    with pytest.raises(DataError, match="--batch-size: must be at least 2"):
+        replace(setup, batch_size=1)
+    build_triplets(boxes[:1], tmp_path / "one", TRIPLETS)
+    with pytest.raises(DataError, match="one object only"):
+        pretrain(replace(setup, triplets=(str(tmp_path / "one"),)))
 
 
 def test_an_impossible_network_is_refused_before_pictures_are_embedded(setup, teacher, tmp_path):

@@ -123,7 +123,7 @@ class _Run:
             data.map_images(config.image_map, self.chances)
         self.batch_size = min(config.batch_size, len(data))
         if self.batch_size < 2:
-            raise DataError(f"a batch needs two objects or more to tell apart: --batch-size {config.batch_size}, {len(data)} used.")
+            raise DataError(f"there is one object only to train on, {data.keys[0]}; a batch needs others to tell it from.")
         self.parts = [self.processes.share_of(part) for part in Share.whole(self.batch_size).split(config.accumulate, "parts")]
         self.per_epoch = max(1, int(self.chances.sum()) // config.batch_size)
         self.steps = config.epochs * self.per_epoch

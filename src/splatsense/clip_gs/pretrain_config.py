@@ -110,6 +110,8 @@ class PretrainConfig(RunSettings):
         self.above_zero("voting_temperature", "temperature", "pretrained_learning_rate")
         self.below_one("warmup", "patch_dropout", "drop_path", "ema")
         self.up_to_one("centering")
+        if self.batch_size < 2:
+            raise DataError("--batch-size: must be at least 2; the objects of a batch are told from each other.")
         if not 0 < self.layer_decay <= 1:
             raise DataError(f"--layer-decay: must lie in (0, 1], got {self.layer_decay}.")
         if self.evaluate_every and not self.holdout:

@@ -16,14 +16,16 @@ log = logging.getLogger("splatsense")
 
 
 def find_preprocessed(root: Path) -> list[tuple[str, Path]]:
-    """(split, path) of all scenes: `root/<split>/<scene>/coord.npy`, or with "" as the split `root/<scene>/coord.npy` or `root`.
+    """(split, path) of all scenes: `root/<split>/<scene>/coord.npy`; with "" as the split `root/<scene>/coord.npy`, or `root`.
 
     Pickles of an older Pointcept are listed too, so that reading them says what to do.
     """
     folders = [path.parent for path in root.rglob("coord.npy")]
     found = [*folders, *root.rglob("*.pth")]
     splits = [path.parent if path != root else root for path in found]
-    return sorted((split.relative_to(root).as_posix().removeprefix("."), path) for split, path in zip(splits, found, strict=True))
+    return sorted(
+        (split.relative_to(root).as_posix().removeprefix("."), path) for split, path in zip(splits, found, strict=True)
+    )
 
 
 def read_preprocessed(path: Path) -> Scene:

@@ -113,7 +113,7 @@ class TrainingScenes:
 
 
 def check_labelled(folders: Sequence[Path], config: SegmentationConfig) -> None:
-    """Raise DataError, naming the scene, when one lacks the file of its labels or instances: now, and not when its turn comes."""
+    """Raise DataError, naming the scene, when one lacks the file of its labels, or of instances that are to be learned."""
     for folder in folders:
         if not (folder / f"{config.label_set.array}.npy").is_file():
             load_scene(folder, config.label_set)  # says what it has instead

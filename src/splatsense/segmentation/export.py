@@ -67,7 +67,8 @@ def _check(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     numbers = arrays["instance"]
     if points and not -1 <= numbers.min() <= numbers.max() < instances:
         raise FormatError(
-            f"{path}: instance holds {numbers.min()} to {numbers.max()}; its {instances} instances are numbered from 0, -1 is none."
+            f"{path}: instance holds {numbers.min()} to {numbers.max()}; its {instances} instances are numbered from 0, "
+            "-1 is none."
         )
 
 
