@@ -53,8 +53,9 @@ def add(
         ray: Embed on a Ray cluster: "auto", "ray://host:10001", or "local" for one on this machine.
     """
     from splatsense.library import Library
+    from splatsense.library.asset_files import passed_over
     from splatsense.model_folder import find_model
-    from splatsense.tables import counted, printable, short_path, table
+    from splatsense.tables import counted, short_path, table
 
     if not paths:
         raise DataError("add: name at least one file or folder to index.")
@@ -68,8 +69,7 @@ def add(
         rows = [(short_path(path), reason) for path, reason in report.failed]
         print(f"{counted(len(rows), 'input')} could not be indexed:\n{table(rows, '<<')}", file=sys.stderr)
     if report.archives:
-        archives = f"{counted(len(report.archives), 'archive')}, such as {printable(short_path(report.archives[0]))}"
-        print(f"Passed over {archives}. Unpack what is to be indexed, then run this again.", file=sys.stderr)
+        print(passed_over(report.archives), file=sys.stderr)
     return 1 if report.failed else 0
 
 

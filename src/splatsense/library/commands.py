@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from splatsense.geometry.upright import Up
+from splatsense.library.asset_files import passed_over
 from splatsense.library.duplicates import THRESHOLD
 from splatsense.library.export_listing import read_listing
 from splatsense.library.library import Library
@@ -138,6 +139,8 @@ def follow(library: LibraryFolder, folders: Folders, model: str = MODEL, up: Up 
               f"{len(added.failed):,} failed.", flush=True)  # fmt: skip
         for path, reason in added.failed:
             print(f"  {short_path(path)}: {reason}", flush=True)
+        if added.archives:
+            print(f"  {passed_over(added.archives)}", flush=True)
 
     check_watch(folders)  # before a library is made
     find_model(model)
