@@ -99,6 +99,12 @@ def test_errors_are_messages_with_status_2(assets, tmp_path, capsys):
     assert "holds other files" in capsys.readouterr().err
     assert main(["add", str(tmp_path / "library"), str(assets), "--model", "nonsense"]) == 2
     assert "nonsense" in capsys.readouterr().err
+    assert main(["add", str(tmp_path / "library"), str(assets), "--model", "gaussian-cross-tiny"]) == 2
+    assert "not the card of a CLIP-GS model" in capsys.readouterr().err
+    assert main(["add", str(tmp_path / "library"), str(tmp_path / "none.ply")]) == 2
+    assert "none.ply: no such file or folder" in capsys.readouterr().err
+    assert main(["serve", str(tmp_path / "library"), "--port", "0", "--model", "nonsense"]) == 2
+    assert "neither a bundled model" in capsys.readouterr().err
     assert not (tmp_path / "library").exists()
     assert main(["convert", str(tmp_path / "none.ply"), str(tmp_path / "out.splat")]) == 2
     assert "none.ply" in capsys.readouterr().err

@@ -54,12 +54,12 @@ def add(
     """
     from splatsense.library import Library
     from splatsense.library.asset_files import passed_over
-    from splatsense.model_folder import find_model
     from splatsense.tables import counted, short_path, table
 
     if not paths:
         raise DataError("add: name at least one file or folder to index.")
-    find_model(model)  # before a library is made
+    if not any(path.exists() for path in paths):  # before a library is made
+        raise DataError(f"{paths[0]}: no such file or folder.")
     start = time.monotonic()
     with Library(library, model, store=store) as opened:
         report = opened.add(paths, retry=retry, draw=thumbnails, ray=ray, up=up)

@@ -12,7 +12,6 @@ from splatsense.library.export_listing import read_listing
 from splatsense.library.library import Library
 from splatsense.library.transfer import Transfer
 from splatsense.library.watch import Change, check_watch, watch
-from splatsense.model_folder import find_model
 from splatsense.tables import counted, short_path, table
 
 LibraryFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LIBRARY")]
@@ -143,7 +142,6 @@ def follow(library: LibraryFolder, folders: Folders, model: str = MODEL, up: Up 
             print(f"  {passed_over(added.archives)}", flush=True)
 
     check_watch(folders)  # before a library is made
-    find_model(model)
     with Library(library, model, store=store) as opened:
         watch(opened, folders, tell, up=up)
     return 0
