@@ -92,6 +92,25 @@ def test_add_search_and_tags(assets, tmp_path, model_folder, capsys):
     assert "%" in capsys.readouterr().out
 
 
+def test_tags_of_what_may_be_a_scene_are_marked(assets, tmp_path, model_folder, capsys):
+    model = ["--model", model_folder]
+    save(Gaussians.cat([load(assets / "FloorLamp.ply")] * 100), assets / "room.splat")  # 20,000
+    for given, expected in (([], True), (["--labels", "a kitchen", "a bathroom"], False)):
+        assert main(["tags", str(assets / "room.splat"), *given, *model]) == 0
+        told = capsys.readouterr()
+        assert all(line.endswith("?") is expected for line in told.out.splitlines())
+        assert ("may be a scene" in told.err) is expected
+    assert main(["tags", str(assets / "FloorLamp.ply"), *model]) == 0
+    assert "?" not in "".join(capsys.readouterr())
+    library = str(tmp_path / "library")
+    assert main(["add", library, str(assets), *model]) == 0
+    capsys.readouterr()
+    assert main(["tags", library, *model]) == 0
+    told = capsys.readouterr()
+    assert {line.split()[0] for line in told.out.splitlines() if "?" in line} == {"room"}
+    assert told.err.count("may be a scene") == 1
+
+
 def test_errors_are_messages_with_status_2(assets, tmp_path, capsys):
     assert main(["search", str(tmp_path / "none"), "chair"]) == 2
     assert "there is no library here" in capsys.readouterr().err

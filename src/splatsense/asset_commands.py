@@ -122,17 +122,30 @@ def tags(source: FileOrLibrary, labels: Labels = (), k: Count = 5, model: str = 
         model: A bundled model's name, or the folder of one.
     """
     from splatsense.library import Library
+    from splatsense.library.embedding_model import resolve_model
+    from splatsense.library.index import check_k
+    from splatsense.library.reading import load_asset
     from splatsense.library.tags import tag
     from splatsense.tables import table
+    from splatsense.upright import SCENE_GAUSSIANS
 
-    if not source.is_dir():
-        found = tag(source, labels or None, k, model)
-        print(table([(f"{probability:.1%}", label) for label, probability in found], "><"))
-        return 0
-    with Library(source, model, create=False, isolated=False) as library:
-        rows = [(asset.name, ", ".join(f"{label} {p:.0%}" for label, p in library.tags(asset, labels or None, k)))
-                for asset in library.assets()]  # fmt: skip
-    print(table(rows, "<<") if rows else "This library is empty.")
+    check_k(k)
+    if source.is_dir():
+        with Library(source, model, create=False, isolated=False) as library:
+            found = [(asset.name, asset.gaussians, library.tags(asset, labels or None, k)) for asset in library.assets()]
+    else:
+        loaded, gaussians = resolve_model(model), load_asset(source)
+        found = [(source.name, len(gaussians), tag(gaussians, labels or None, k, loaded))]
+    marks = ["?" if count >= SCENE_GAUSSIANS and not labels else "" for _, count, _ in found]  # ours are names of objects
+    if source.is_dir():
+        rows = [(name, ", ".join(f"{label}{mark} {p:.0%}" for label, p in likely))
+                for (name, _, likely), mark in zip(found, marks, strict=True)]  # fmt: skip
+        print(table(rows, "<<") if rows else "This library is empty.")
+    else:
+        print(table([(f"{p:.1%}", label + marks[0]) for label, p in found[0][2]], "><"))
+    if any(marks):
+        print(f"? An asset of {SCENE_GAUSSIANS:,} Gaussians or more may be a scene, and these labels are of single objects; "
+              "`splatsense segment FILE` says what is in a scene.", file=sys.stderr)  # fmt: skip
     return 0
 
 
