@@ -173,6 +173,9 @@ def evaluate_instance(config: EvaluateConfig) -> str:
 
 
 def _scores(config: EvaluateConfig, instances: bool) -> Scores:
+    if config.model and (config.labels or config.leave_out is not None):
+        given = "--labels" if config.labels else "--leave-out"
+        raise DataError(f"{given}: is for predictions without a model; a model has its own classes, so leave out {given}.")
     if config.model:
         model = load_segmentation_model(config.model)
         if instances and not model.has_instances:
