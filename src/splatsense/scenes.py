@@ -5,9 +5,11 @@ Design
   already have, and the files of its frames (`frame_files`). All but `coord.npy` may be missing.
 - A folder appears under its name only when it is complete. What is saved and loaded again is equal to the last bit.
 - `load_scene` also takes folders that Pointcept wrote: other number types are converted when that loses nothing.
+- `segment.npy` may be of any label set: `segment.json` beside it says which, where that is known, so that sets are not mixed up.
 - A scene is called what its folder is called; a corpus is a folder of splits, a split a folder of scenes.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -22,9 +24,11 @@ from splatsense.errors import DataError, FormatError
 from splatsense.files import DISK_FAULTS, open_to_read
 from splatsense.frame_files import CAMERAS, load_frames, save_frames
 from splatsense.frames import Frames
+from splatsense.io._json import parse_object
 from splatsense.labels import SCANNET20, SCANNET200, LabelSet
 
 UNIT_TOLERANCE = 1e-2
+LABEL_SET = "segment.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +133,15 @@ ARRAYS = {
 SEGMENTS = ("segment20", "segment200", "segment")
 
 
-def save_scene(scene: Scene, folder: str | os.PathLike[str]) -> None:
+def save_scene(scene: Scene, folder: str | os.PathLike[str], labels: LabelSet | None = None) -> None:
     """Write a scene into a new folder, with copies of its frames' files.
 
     The folder appears when all of it is written. Its parents are made.
+
+    Args:
+        scene: to write.
+        folder: to make.
+        labels: label set that `scene.semantic` is of, which is written beside it, where that is known.
 
     Raises:
         FormatError: the folder exists already or cannot be written, or a file of a frame is missing.
@@ -149,6 +158,9 @@ def save_scene(scene: Scene, folder: str | os.PathLike[str]) -> None:
                 np.save(temporary / f"{file}.npy", value, allow_pickle=False)
         if scene.frames is not None:
             save_frames(scene.frames, temporary)
+        if labels is not None and labels.array == "segment" and scene.semantic is not None:
+            record = {"name": labels.name, "classes": list(labels.names)}
+            (temporary / LABEL_SET).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
         temporary.rename(folder)
     except OSError as error:
         reason = "free some space" if error.errno in DISK_FAULTS else "check that its parent is a writable folder"
@@ -168,11 +180,14 @@ def load_scene(folder: str | os.PathLike[str], labels: LabelSet | None = None) -
 
     Raises:
         FormatError: the folder or a file in it is missing or damaged, or there are arrays of other lengths.
-        DataError: values are not finite, labels out of range or not there, or a camera is mirrored or scaled.
+        DataError: values are not finite, labels out of range, not there or of another label set, or a camera is mirrored or
+            scaled.
     """
     folder = Path(folder)
     if not (folder / "coord.npy").is_file():
         raise FormatError(f"{folder}: no scene: it has no coord.npy. {_what_instead(folder)}")
+    if labels is not None:
+        check_label_set(folder, labels)
     arrays: dict[str, Any] = {}
     for file, field in ARRAYS.items():
         path = folder / f"{file}.npy"
@@ -228,11 +243,38 @@ def _load_array(path: Path, field: ArrayField) -> np.ndarray:
     return converted
 
 
-def list_scenes(root: str | os.PathLike[str], split: str = "") -> list[Path]:
+def check_label_set(folder: Path, labels: LabelSet) -> None:
+    """Raise DataError when a scene's `segment.npy` is known to be of another label set.
+
+    A set may have more classes at its end than the other. A scene that does not say what its labels are of is taken.
+    """
+    path = folder / LABEL_SET
+    if labels.array != "segment" or not path.is_file():
+        return
+    with open_to_read(path) as handle:
+        record = parse_object(handle.read(), str(path))
+    name, classes = record.get("name"), record.get("classes")
+    if not isinstance(classes, list):
+        raise FormatError(f'{path}: has no list "classes"; import the scene again.')
+    for index, (theirs, ours) in enumerate(zip(classes, labels.names, strict=False)):
+        if theirs != ours:
+            raise DataError(
+                f"{folder}: its labels are of the label set {name}, not of {labels.name}: class {index} is {theirs!r} there and "
+                f"{ours!r} here. Use that one, or delete the scene and import it again with {labels.name}; if classes were only renamed, delete {path}."
+            )
+
+
+def list_scenes(root: str | os.PathLike[str], split: str = "", labels: LabelSet | None = None) -> list[Path]:
     """The folders of all scenes of a split ("train", "val", "Area_5"), sorted; of `root` itself when it is "".
+
+    Args:
+        root: folder of splits.
+        split: its name.
+        labels: label set that all of them must be of, as far as they say.
 
     Raises:
         FormatError: there are none.
+        DataError: one is of another label set.
     """
     folder = Path(root) / split
     scenes = sorted(path.parent for path in folder.glob("*/coord.npy") if not path.parent.name.startswith("."))
@@ -242,4 +284,6 @@ def list_scenes(root: str | os.PathLike[str], split: str = "") -> list[Path]:
             f"{folder}: holds no scene (a folder with coord.npy). "
             + (f"{root} holds {found}." if found else _what_instead(folder))
         )
+    for scene in scenes if labels is not None else ():
+        check_label_set(scene, labels)
     return scenes

@@ -117,7 +117,7 @@ def score_scenes(
     Raises:
         FormatError, DataError: scenes are missing, damaged, or lack the model's labels.
     """
-    folders = list_scenes(scenes, split)
+    folders = list_scenes(scenes, split, model.labels)
     scores = Scores.empty(model.labels, instances and model.has_instances)
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def score_predictions(folder: Path, scenes: Path, split: str, labels: LabelSet, 
         FormatError, DataError: a scene or its prediction is missing, damaged, or of another label set.
     """
     scores = Scores.empty(labels, instances)
-    for path in list_scenes(scenes, split):
+    for path in list_scenes(scenes, split, labels):
         prediction = load_prediction(folder / f"{path.name}.npz", labels)
         scores.add(load_scene(path, labels), prediction)
     return scores

@@ -65,7 +65,7 @@ def import_points(source: tuple[Path, ...], out: Path, settings: PointsSettings,
     if not files:
         raise FormatError(f"--source: {' '.join(map(str, source)) or 'nothing'} holds no .ply file.")
     sources = [
-        SceneSource(path, path.stem, split, lambda _, path=path: read_points(path, settings, labels))
+        SceneSource(path, path.stem, split, lambda _, path=path: read_points(path, settings, labels), labels)
         for path in dict.fromkeys(files)
     ]
     return import_scenes("point clouds", sources, out).tell("imported")

@@ -77,8 +77,8 @@ class FeatureCache:
         most = float(features.abs().max())
         if not most <= LARGEST:  # NaN is not
             raise DataError(
-                f"teacher {self.teacher.name}: gives features up to {most:,.0f}; they are kept in half precision, which ends at "
-                f"{LARGEST:,.0f}. Check its weights, or use another teacher."
+                f"teacher {self.teacher.name}: gives features up to {most:,.0f}; they are kept in half precision, which "
+                f"ends at {LARGEST:,.0f}. Check its weights, or use another teacher."
             )
         return features.half()
 

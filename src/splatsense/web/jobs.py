@@ -147,7 +147,7 @@ class Indexing(Job):
         self._indexed = self._skipped = 0
 
     def state(self) -> dict[str, Any]:
-        """What the page shows: also how many files were indexed and skipped, those that failed, and which archives were passed over."""
+        """What the page shows: also how many files were indexed and skipped, those that failed, and archives passed over."""
         return super().state() | {
             "indexed": self._indexed,
             "skipped": self._skipped,
