@@ -181,7 +181,9 @@ def import_s3dis(source: Path, out: Path, axes: Axes = "aligned") -> int:
         axes: Turn rooms by the angle that their area's file gives ("aligned"), or leave them ("scanned").
     """
     rooms = find_rooms(source)
-    sources = [SceneSource(room, room.name, room.parent.name, lambda _, room=room: read_s3dis(room, axes), S3DIS) for room in rooms]
+    sources = [
+        SceneSource(room, room.name, room.parent.name, lambda _, room=room: read_s3dis(room, axes), S3DIS) for room in rooms
+    ]
     return import_scenes("rooms", _sources_or_error(sources, source, "Annotations/*.txt"), out).tell("imported")
 
 

@@ -5,7 +5,7 @@ Design
   already have, and the files of its frames (`frame_files`). All but `coord.npy` may be missing.
 - A folder appears under its name only when it is complete. What is saved and loaded again is equal to the last bit.
 - `load_scene` also takes folders that Pointcept wrote: other number types are converted when that loses nothing.
-- `segment.npy` may be of any label set: `segment.json` beside it says which, where that is known, so that sets are not mixed up.
+- `segment.npy` may be of any label set; `segment.json` beside it says which, where that is known, so that none are mixed up.
 - A scene is called what its folder is called; a corpus is a folder of splits, a split a folder of scenes.
 """
 
@@ -259,8 +259,9 @@ def check_label_set(folder: Path, labels: LabelSet) -> None:
     for index, (theirs, ours) in enumerate(zip(classes, labels.names, strict=False)):
         if theirs != ours:
             raise DataError(
-                f"{folder}: its labels are of the label set {name}, not of {labels.name}: class {index} is {theirs!r} there and "
-                f"{ours!r} here. Use that one, or delete the scene and import it again with {labels.name}; if classes were only renamed, delete {path}."
+                f"{folder}: its labels are of the label set {name}, not of {labels.name}: class {index} is {theirs!r} there "
+                f"and {ours!r} here. Use that one, or delete the scene and import it again with {labels.name}; if classes were "
+                f"only renamed, delete {path}."
             )
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from scene_files import write_seven_scenes
 from splatsense.cli import main
 from splatsense.errors import CheckpointError, DataError, FormatError
 from splatsense.gaussian_cross.model import load_backbone
@@ -21,7 +22,6 @@ from splatsense.scene_study.runs import pretrain_once
 from splatsense.segmentation.augment import AugmentConfig
 from splatsense.training.checkpoint import CURRENT
 from splatsense.training.metrics import METRICS, read_metrics
-from scene_files import write_seven_scenes
 from training_runs import TWO_PROCESSES
 
 NOTHING = AugmentConfig(
@@ -138,7 +138,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config, monkeypat
 def test_the_intrinsics_of_recordings_may_be_said(config, tmp_path):
     K = write_seven_scenes(tmp_path / "seq-01").cameras.K[0]
     recording = replace(config, scenes=(str(tmp_path / "seq-01"),))
-    with pytest.raises(FormatError, match="has no intrinsics. Give --intrinsics"):
+    with pytest.raises(FormatError, match=r"has no intrinsics\. Give --intrinsics"):
         open_scenes(recording)
     numbers = (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
     scenes = open_scenes(replace(recording, intrinsics=numbers))
