@@ -42,13 +42,18 @@ def test_help_lists_every_command_without_torch():
     assert done.stderr.strip() == "False"
 
 
-def test_every_command_explains_itself(capsys):
+def test_every_command_explains_itself(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")  # no text is so long: where one is broken, so is its docstring, and tyro keeps that
     for command in COMMANDS:
         with pytest.raises(SystemExit) as stopped:
             main([*command.split(), "--help"])
         assert stopped.value.code == 0
         shown = capsys.readouterr().out
         assert f"splatsense {command}" in shown
+        lines = [line.rstrip() for line in shown.splitlines()]
+        has_text = [line.startswith(" " * 10) or "  " in line.strip() for line in lines]  # below its flag or beside it
+        goes_on = [line for index, line in enumerate(lines) if line.startswith(" " * 10) and has_text[index - 1]]
+        assert goes_on == [], command
         for flag in set(re.findall(r"--no-[a-z-]+", shown)):  # its help says what happens without the flag, so it names it
             assert len(re.findall(rf"{flag}\b", shown.split("positional arguments")[-1].split(" options ", 1)[-1])) > 1, flag
 

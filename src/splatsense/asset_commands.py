@@ -23,6 +23,8 @@ OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 Suffix = Annotated[str, tyro.conf.arg(metavar="SUFFIX", help=f"Format of the files in that folder: {' '.join(WRITABLE)}.")]
 Labels = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL...", help_behavior_hint="")]
 StoreUrl = Annotated[str | None, tyro.conf.arg(metavar="URL")]
+RayAddress = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")]
+Assets = Annotated[int | None, tyro.conf.arg(metavar="N")]
 Sheet = Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")]
 Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]  # as in geometry/upright.py
 
@@ -35,7 +37,7 @@ def add(
     thumbnails: bool = True,
     up: Up | None = None,
     store: StoreUrl = None,
-    ray: str | None = None,
+    ray: RayAddress = None,
 ) -> int:
     """Index files and folders into a library, to any depth: splats, meshes and point clouds.
 
@@ -47,8 +49,7 @@ def add(
         retry: Try files again that failed before and have not changed since.
         model: A bundled model's name, or the folder of one.
         thumbnails: Draw thumbnails now; with --no-thumbnails each is drawn when it is first asked for.
-        up: Which axis of these files points up; remembered, also for views. What was indexed with another one is indexed again.
-            auto forgets it: y is up, but for rooms whose floor shows another.
+        up: Which axis of these files points up; remembered. What was indexed with another is indexed again. auto forgets it.
         store: postgresql://USER@HOST/DATABASE of a library that machines share; the folder then holds caches only.
         ray: Embed on a Ray cluster: "auto", "ray://host:10001", or "local" for one on this machine.
     """
@@ -80,7 +81,7 @@ def search(
     model: str = "clip-gs-tiny",
     sheet: Sheet = None,
     store: StoreUrl = None,
-    approximate_above: int | None = None,
+    approximate_above: Assets = None,
 ) -> int:
     """Find the assets closest to words, to a picture, or to another asset.
 
@@ -117,7 +118,7 @@ def tags(source: FileOrLibrary, labels: Labels = (), k: Count = 5, model: str = 
 
     Args:
         source: An asset file, or the folder of a library.
-        labels: To choose from; by default the names of about 200 everyday objects.
+        labels: Labels to choose from; by default the names of about 200 everyday objects.
         k: How many labels to show.
         model: A bundled model's name, or the folder of one.
     """

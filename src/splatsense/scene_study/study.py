@@ -59,8 +59,7 @@ class SceneStudyConfig:
     pretrained: tuple[str, ...] = ()
     """NAME=FOLDER of backbones that are trained already; the first of all, or gaussian-cross, is the one that is fine-tuned"""
     pretrain: tuple[str, ...] = ()
-    """names of backbones to train first: gaussian-cross, scene-contrast, no-color, no-depth, no-semantic, no-masking,
-    no-cuboid, no-pruning, unet"""
+    """to train: gaussian-cross, scene-contrast, no-color, no-depth, no-semantic, no-masking, no-cuboid, no-pruning, unet"""
     tables: tuple[Table, ...] = ("probe", "finetune", "scenes", "points", "instances")
     """some of the tables"""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -74,8 +73,7 @@ class SceneStudyConfig:
     split: str = "test"
     """that is measured on, once"""
     transfer: str = ""
-    """folder of other labelled scenes, such as homes, or of splits of them: every model is measured on them too (those of
-    `split`), without further training"""
+    """folder of other labelled scenes, such as homes, or of splits of them: models are measured on those of --split as well"""
     write: str = ""
     """page of Markdown whose tables, between markers, are replaced when all is done"""
 

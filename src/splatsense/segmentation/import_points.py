@@ -36,8 +36,7 @@ class PointsSettings:
     """How labelled point clouds are read."""
 
     labels: str = ""
-    """label set of the files: a JSON file of classes, scannet20, scannet200 or s3dis. Every file must have labels, all of them
-    in it. Without one labels are taken as they are, and files may have none"""
+    """label set of the files: a JSON file of classes, scannet20, scannet200 or s3dis; by default labels are taken as is"""
     property: str = ""
     """property that holds the labels; by default label, class, segment or classification, also with scalar_ before it"""
     unlabelled: tuple[int, ...] = ()
