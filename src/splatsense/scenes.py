@@ -285,6 +285,7 @@ def list_scenes(root: str | os.PathLike[str], split: str = "", labels: LabelSet 
             f"{folder}: holds no scene (a folder with coord.npy). "
             + (f"{root} holds {found}." if found else _what_instead(folder))
         )
-    for scene in scenes if labels is not None else ():
-        check_label_set(scene, labels)
+    if labels is not None:
+        for scene in scenes:
+            check_label_set(scene, labels)
     return scenes
