@@ -4,6 +4,7 @@ Each calls functions that Python users can call too, and prints what they return
 that its help needs no torch.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -59,7 +60,7 @@ def add(
 
     if not paths:
         raise DataError("add: name at least one file or folder to index.")
-    if not any(path.exists() for path in paths):  # before a library is made
+    if not any(map(os.path.exists, paths)):  # before a library is made
         raise DataError(f"{paths[0]}: no such file or folder.")
     start = time.monotonic()
     with Library(library, model, store=store) as opened:
