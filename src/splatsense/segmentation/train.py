@@ -48,7 +48,7 @@ def _prepare(config: SegmentationConfig, processes: Processes) -> Training:
     run = SegmentationRun(config, processes)
     has_validation = (Path(config.scenes) / config.val_split).is_dir()
     if has_validation:
-        check_labelled(list_scenes(config.scenes, config.val_split), config)
+        check_labelled(list_scenes(config.scenes, config.val_split, config.label_set), config)
     elif config.evaluate_every:
         raise DataError(f"--evaluate-every: {config.scenes} has no split {config.val_split}; name one with --val-split.")
 
