@@ -127,7 +127,7 @@ def train_s3dis_folds(run: TrainOptions, views: Views = "all") -> str:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise DataError(
             "train s3dis-folds: runs in one process. Train each fold by `torchrun ... -m splatsense train segmentation "
-            f"--recipe s3dis --area 1 --out {Path(options.out) / S3DIS_AREAS[0]}`, then run this alone, which tests them."
+            f"--recipe s3dis --area 1 --out {Path(run.out) / S3DIS_AREAS[0]}`, then run this alone, which tests them."
         )
     reports: dict[str, SemanticReport] = {}
     for area, name in enumerate(S3DIS_AREAS, 1):
