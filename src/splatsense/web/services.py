@@ -93,4 +93,4 @@ def _services(request: Request) -> Services:
 
 Shared = Annotated[Services, Depends(_services)]
 LARGEST_ID = 2**63 - 1
-AssetId = Annotated[int, PathParameter(le=LARGEST_ID, description="id of an asset")]
+AssetId = Annotated[int, PathParameter(ge=-LARGEST_ID, le=LARGEST_ID, description="id of an asset")]
