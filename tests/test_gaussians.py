@@ -67,7 +67,9 @@ def test_gradients_flow_through_a_transform():
     assert float(means.grad.abs().sum()) > 0
 
 
-@pytest.mark.parametrize("matrix", [2 * torch.eye(3), torch.diag(torch.tensor([1.0, 1.0, -1.0])), torch.ones(3, 3), torch.eye(4)])
+@pytest.mark.parametrize(
+    "matrix", [2 * torch.eye(3), torch.diag(torch.tensor([1.0, 1.0, -1.0])), torch.ones(3, 3), torch.eye(4)]
+)
 def test_only_proper_rotations_are_taken(matrix):
     with pytest.raises(DataError, match="not a proper rotation matrix"):
         make().transform(matrix)
