@@ -68,6 +68,9 @@ def find_inputs(paths: Sequence[Path], leave_out: Path | None) -> tuple[list[Inp
     found: dict[Path, Path] = {}
     failed: list[tuple[Path, str]] = []
     for path in paths:
+        if leave_out is not None and leave_out.is_dir() and path.exists() and path.samefile(leave_out):
+            failed.append((path, "is the folder for the results; name another one for them"))
+            continue
         files, missing, _ = find_files([path], leave_out or Path(os.devnull))
         failed += missing
         root = path.absolute() if path.is_dir() else None
