@@ -23,7 +23,7 @@ from splatsense.segmentation.dataset import TrainingScenes
 from splatsense.segmentation.evaluate import score_scenes
 from splatsense.segmentation.model import load_segmentation_model
 
-TABLES = ("probe", "finetune", "scenes", "points", "instances")
+TABLES = ("probe", "finetune", "scenes", "points", "instances", "ablations")
 STARTS = {
     "name",
     "backbone",
@@ -77,7 +77,7 @@ def test_a_study_trains_measures_and_writes_its_page(finished, rooms):
         assert row["metrics"]["mean_iou"]["mean"] == pytest.approx(sum(by_seed) / 2)
         assert figures_of(out, name)["scenes"] == 2
     text = page.read_text()
-    assert text.count("STALE") == 5  # tables that were not asked for
+    assert text.count("STALE") == 6  # tables that were not asked for
     assert "| random weights |" in text
     assert "| other |" in text
     assert "gaussian-cross 7; other 7" in text
@@ -106,14 +106,14 @@ def test_figures_of_another_split_are_not_shown(finished, rooms, backbones, tmp_
     given = tuple(f"{name}={folder}" for name, folder in backbones.items())
     config = SceneStudyConfig(str(rooms), str(tmp_path / "study"), given, tables=("probe",), seeds=(0, 1), split="val", steps=2)
     measured = _measured(config)
-    _Study(config, backbones, measured)._write()
+    _Study(config, backbones, {}, measured)._write()
     rows = json.loads((tmp_path / "study" / "study.json").read_text())["rows"]
     assert {name: list(row["by_seed"]) for name, row in rows.items()} == {
         "probe-random": ["1"], "probe-gaussian-cross": ["0", "1"], "probe-other": ["0", "1"],
     }  # fmt: skip
     path.write_text("{}")
     with pytest.raises(FormatError, match=r"figures\.json: cannot be read \(lacks measured_on"):
-        _Study(config, backbones, measured)._write()
+        _Study(config, backbones, {}, measured)._write()
 
 
 @pytest.fixture
@@ -178,8 +178,8 @@ def test_other_settings_and_other_backbones_are_refused(finished, rooms, backbon
 
 def test_rows_see_the_same_data_and_voxels(rooms, backbones, monkeypatch, tmp_path):
     monkeypatch.setitem(UNET_SIZES, "tiny", SMALL)
-    rows, first = plan_rows(list(backbones), TABLES), backbones["gaussian-cross"]
-    assert len({row.name for row in rows}) == len(rows) == 3 + 2 + 3 * len(SHARES) + 3 * len(COUNTS) + 2
+    rows, first = plan_rows(list(backbones), tuple(ABLATIONS), TABLES), backbones["gaussian-cross"]
+    assert len({row.name for row in rows}) == len(rows) == 3 + 2 + 3 * len(SHARES) + 3 * len(COUNTS) + 2 + 1 + len(ABLATIONS)
     configs = {row.name: downstream(row, 3, str(rooms), tmp_path, first, first, 5) for row in rows}
     assert {(config.voxel, config.size, config.steps, config.seed) for config in configs.values()} == {(0.1, "tiny", 5, 3)}
     for table in ("scenes-0.05", "points-20", "instances", "finetune"):
@@ -202,11 +202,33 @@ def test_fine_tuning_starts_from_the_probe_of_the_same_data(rooms, backbones, tm
     assert tuned.card["training"]["backbone"] == str(probe / "model")
     assert not (probe / "figures.json").exists()  # its table was not asked for
     assert list(json.loads((tmp_path / "study.json").read_text())["rows"]) == ["finetune-scratch", "finetune-gaussian-cross"]
-    rows = plan_rows(list(backbones), TABLES)
+    rows = plan_rows(list(backbones), (), TABLES)
     for row in rows:
         if row.start and row.limits:
             assert rows.index(row.start) < rows.index(row)
             assert (row.start.table, row.start.limits, row.start.protocol) == (row.table, row.limits, "probe")
+
+
+def test_ablations_are_probed_beside_a_backbone_that_was_trained_as_long(rooms, backbones, tmp_path, monkeypatch):
+    """Pre-training itself is replaced by backbones at hand."""
+    monkeypatch.setitem(UNET_SIZES, "tiny", SMALL)
+    asked, other = [], backbones["other"]
+    monkeypatch.setattr("splatsense.scene_study.study.pretrain_once", lambda config: asked.append(config) or other)
+    config = SceneStudyConfig(
+        str(rooms), str(tmp_path), (f"gaussian-cross={backbones['gaussian-cross']}",), ablations=("no-depth",),
+        tables=("ablations",), seeds=(0,), split="val", steps=1, ablation_steps=5,
+    )  # fmt: skip
+    text = study(config)
+    assert [(one.name, one.steps, one.depth_weight > 0) for one in asked] == [
+        ("gaussian-cross", 5, True),
+        ("no-depth", 5, False),
+    ]
+    assert [one.out for one in asked] == [str(tmp_path / "ablations" / one.name) for one in asked]
+    assert "| ablations | 5 steps of pre-training each |" in text
+    assert "| GaussianCross without the depth term |" in text
+    for name in ("gaussian-cross", "no-depth"):
+        model = load_segmentation_model(tmp_path / "runs" / f"ablations-{name}" / "seed-0" / "model")
+        assert (model.card["training"]["backbone"], model.card["training"]["protocol"]) == (other, "probe")
 
 
 def test_an_ablation_changes_one_setting(tmp_path):
@@ -265,7 +287,8 @@ def test_what_cannot_be_studied(rooms, tmp_path):
     for changes, message in (
         ({"pretrained": ("x",)}, "NAME=FOLDER"), ({"pretrained": ()}, "one or more"),
         ({"pretrained": ("random=a",)}, "scratch, random and what has"), ({"pretrained": ("a/b=c",)}, "no names of backbones"),
-        ({"pretrain": ("gaussian-cross",)}, "different"), ({"pretrain": ("bigger",)}, "no-pruning"),
+        ({"pretrain": ("gaussian-cross",)}, "different"), ({"pretrain": ("no-depth",)}, "scene-contrast"),
+        ({"ablations": ("bigger",)}, "no-pruning"), ({"ablation_steps": 0}, "--ablation-steps"),
         ({"seeds": ()}, "--seeds"), ({"steps": 0}, "--steps"), ({"tables": ()}, "--tables"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=message):

@@ -18,7 +18,12 @@ TRANSFER_COLUMNS = {
     "ap50": "AP50",
 }  # fmt: skip
 HEADLINE: dict[Table, str] = {"instances": "ap50"}
-PROTOCOLS: dict[Table, str] = {"probe": "linear probe", "finetune": "fine-tuning", "instances": "instances"}
+PROTOCOLS: dict[Table, str] = {
+    "probe": "linear probe",
+    "finetune": "fine-tuning",
+    "instances": "instances",
+    "ablations": "ablations",
+}
 
 
 def blocks(

@@ -17,7 +17,7 @@ from splatsense.scene_contrast.config import ContrastConfig
 from splatsense.segmentation.config import RANDOM, Protocol, SegmentationConfig
 from splatsense.segmentation.recipes import Limits, rooms20
 
-Table = Literal["probe", "finetune", "scenes", "points", "instances"]
+Table = Literal["probe", "finetune", "scenes", "points", "instances", "ablations"]
 MAIN, CONTRAST, UNTRAINED, SCRATCH = "gaussian-cross", "scene-contrast", "random", "scratch"
 SHARES, COUNTS = (0.01, 0.05, 0.1, 0.2), (20, 50, 100, 200)
 CUBOID_SIDE = 10.0  # metres, wide enough for every room
@@ -70,7 +70,7 @@ class Row:
     @property
     def protocol(self) -> Protocol:
         """How the model is trained."""
-        if self.table == "probe" or self.is_probe:
+        if self.table in ("probe", "ablations") or self.is_probe:
             return "probe"
         return "scratch" if self.model == SCRATCH else "finetune"
 
@@ -82,13 +82,14 @@ class Row:
         return Row(self.table, self.model, self.limits, is_probe=True) if self.limits else Row("probe", self.model)
 
 
-def plan_rows(models: Sequence[str], tables: Sequence[Table]) -> list[Row]:
+def plan_rows(models: Sequence[str], ablations: Sequence[str], tables: Sequence[Table]) -> list[Row]:
     """All rows of the tables asked for: every model is probed, the first one is fine-tuned against training from scratch.
 
     A row comes after the one it starts from.
 
     Args:
         models: names of the pre-trained ones.
+        ablations: names of `ABLATIONS`; they are compared with a GaussianCross that is trained as long as they are.
         tables: names of tables.
     """
     first = models[0]
@@ -99,6 +100,7 @@ def plan_rows(models: Sequence[str], tables: Sequence[Table]) -> list[Row]:
     for count in COUNTS:
         rows += _limited("points", {"points": count}, first)
     rows += [Row("instances", model) for model in (SCRATCH, first)]
+    rows += [Row("ablations", model) for model in (MAIN, *ablations)]
     return [row for row in rows if row.table in tables]
 
 

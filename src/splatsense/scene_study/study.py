@@ -45,7 +45,7 @@ from splatsense.studies.records import write_json
 from splatsense.tables import counted
 
 TABLES_FILE, FIGURES_FILE, PLOT_FILE = "study.md", "study.json", "study.png"
-PRETRAINABLE = (MAIN, CONTRAST, *ABLATIONS)
+PRETRAINABLE = (MAIN, CONTRAST)
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,19 @@ class SceneStudyConfig:
     pretrained: tuple[str, ...] = ()
     """NAME=FOLDER of backbones that are trained already; the first of all, or gaussian-cross, is the one that is fine-tuned"""
     pretrain: tuple[str, ...] = ()
-    """names of backbones to train first: gaussian-cross, scene-contrast, no-color, no-depth, no-semantic, no-masking,
-    no-cuboid, no-pruning, unet"""
-    tables: tuple[Table, ...] = ("probe", "finetune", "scenes", "points", "instances")
+    """names of backbones to train first: gaussian-cross, scene-contrast"""
+    ablations: tuple[str, ...] = tuple(ABLATIONS)
+    """of the table of that name: GaussianCross with one setting changed"""
+    tables: tuple[Table, ...] = get_args(Table)
     """some of the tables"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """each row is trained once with each"""
     steps: int = 600
     """of each downstream run"""
     pretrain_steps: int = 4000
-    """of each pre-training run"""
+    """of each backbone of --pretrain"""
+    ablation_steps: int = 1000
+    """of each backbone of the table of ablations"""
     size: Size = "tiny"
     """of backbones that are trained here"""
     split: str = "test"
@@ -89,13 +92,14 @@ class SceneStudyConfig:
         taken = [name for name in names if name in (SCRATCH, UNTRAINED) or "/" in name]
         if taken:
             raise DataError(f"--pretrained {taken[0]}=...: {SCRATCH}, {UNTRAINED} and what has a / are no names of backbones.")
-        unknown = [name for name in self.pretrain if name not in PRETRAINABLE]
-        if unknown:
-            raise DataError(f"--pretrain {unknown[0]}: choose from {' '.join(PRETRAINABLE)}.")
+        for flag, chosen, known in (("pretrain", self.pretrain, PRETRAINABLE), ("ablations", self.ablations, tuple(ABLATIONS))):
+            unknown = [name for name in chosen if name not in known]
+            if unknown:
+                raise DataError(f"--{flag} {unknown[0]}: choose from {' '.join(known)}.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise DataError("--seeds: name one or more different seeds.")
-        if self.steps < 1 or self.pretrain_steps < 1:
-            raise DataError("--steps and --pretrain-steps: must be at least 1.")
+        if min(self.steps, self.pretrain_steps, self.ablation_steps) < 1:
+            raise DataError("--steps, --pretrain-steps and --ablation-steps: must be at least 1.")
         if not self.tables:
             raise DataError(f"--tables: name some of {' '.join(get_args(Table))}.")
 
@@ -124,8 +128,10 @@ def study(config: SceneStudyConfig) -> str:
     if names[0] in given:
         size_of(given[names[0]])  # that rows from scratch have too
     with locked(Path(config.out), "study"):
-        models = given | {name: str(_pretrain(config, name)) for name in config.pretrain}
-        return _Study(config, {name: models[name] for name in names}, measured).run()
+        models = given | {name: _pretrain(config, "pretrained", name, config.pretrain_steps) for name in config.pretrain}
+        compared = (MAIN, *config.ablations) if "ablations" in config.tables else ()
+        ablated = {name: _pretrain(config, "ablations", name, config.ablation_steps) for name in compared}
+        return _Study(config, {name: models[name] for name in names}, ablated, measured).run()
 
 
 def _measured(config: SceneStudyConfig) -> dict[str, tuple[str, str]]:
@@ -142,15 +148,18 @@ def _measured(config: SceneStudyConfig) -> dict[str, tuple[str, str]]:
     return measured
 
 
-def _pretrain(config: SceneStudyConfig, name: str) -> Path:
-    folder, cache = Path(config.out) / "pretrained" / name, Path(config.out) / "teacher-features"
-    return pretrain_once(pretraining(name, config.scenes, folder, config.size, config.pretrain_steps, cache))
+def _pretrain(config: SceneStudyConfig, place: str, name: str, steps: int) -> str:
+    folder, cache = Path(config.out) / place / name, Path(config.out) / "teacher-features"
+    return str(pretrain_once(pretraining(name, config.scenes, folder, config.size, steps, cache)))
 
 
 class _Study:
-    def __init__(self, config: SceneStudyConfig, models: dict[str, str], measured: dict[str, tuple[str, str]]) -> None:
-        self.config, self.models, self.measured, self.out = config, models, measured, Path(config.out)
-        self.rows = plan_rows(list(models), config.tables)
+    def __init__(
+        self, config: SceneStudyConfig, models: dict[str, str], ablated: dict[str, str], measured: dict[str, tuple[str, str]]
+    ) -> None:
+        self.config, self.models, self.ablated, self.measured = config, models, ablated, measured
+        self.out = Path(config.out)
+        self.rows = plan_rows(list(models), config.ablations, config.tables)
 
     def run(self) -> str:
         work = [(row, seed) for seed in self.config.seeds for row in self.rows]
@@ -168,7 +177,8 @@ class _Study:
         return self._write(self.config.write)
 
     def _settings(self, row: Row, seed: int) -> SegmentationConfig:
-        backbone = str(self._folder(row.start, seed) / "model") if row.start else self.models.get(row.model, "")
+        pretrained = self.ablated if row.table == "ablations" else self.models
+        backbone = str(self._folder(row.start, seed) / "model") if row.start else pretrained.get(row.model, "")
         first = next(iter(self.models.values()))
         return downstream(row, seed, self.config.scenes, self._folder(row, seed), backbone, first, self.config.steps)
 
@@ -191,10 +201,12 @@ class _Study:
         """Write what is known into the folder of the study, and into a page; the tables."""
         figures = self._figures(FIGURES)
         transfer = self._figures(TRANSFER) if TRANSFER in self.measured else None
-        cards = {name: read_card(find_model(folder)) for name, folder in self.models.items()}
-        facts = {"models": {name: {"folder": self.models[name], "card": card} for name, card in cards.items()}}
+        folders = self.models | {f"ablations/{name}": folder for name, folder in self.ablated.items()}
+        cards = {name: read_card(find_model(folder)) for name, folder in folders.items()}
+        facts = {"models": {name: {"folder": folders[name], "card": card} for name, card in cards.items()}}
         write_json(self.out / FIGURES_FILE, as_json(self.rows, figures, facts, transfer))
-        made = blocks(self.rows, figures, self._setup(figures, transfer, cards), transfer)
+        of_models = {name: cards[name] for name in self.models}
+        made = blocks(self.rows, figures, self._setup(figures, transfer, of_models), transfer)
         text = "\n\n".join(made.values())
         with atomic_write(self.out / TABLES_FILE) as temporary:
             Path(temporary).write_text(text + "\n", "utf-8")
@@ -220,6 +232,7 @@ class _Study:
             ["scenes", ", ".join(f"{count} of {split}" for split, count in counts.items())],
             ["pre-training, steps", joined(lengths)],
             ["backbones", joined({f"{name} ({card['sha256'][:12]})" for name, card in cards.items()})],
+            *([["ablations", f"{self.config.ablation_steps:,} steps of pre-training each"]] if self.ablated else []),
             ["downstream runs", f"{self.config.steps} steps, seeds {', '.join(map(str, self.config.seeds))}"],
             *([] if transfer is None else [["transfer", self._transferred(transfer)]]),
             ["measured", joined({f"{one['date']}, {one['machine']}" for one in measured})],
