@@ -115,6 +115,6 @@ class Conversions:
     def _normalized(self, gaussians: Gaussians, up: Axis | None) -> Gaussians:
         normalized = stood_up(gaussians, up or room_up(gaussians, self._scene)).normalized(OUTLIER_FRACTION)
         near = (normalized.means.abs() <= FARTHEST).all(1)
-        return normalized if bool(near.all()) else replace(
-            normalized, means=normalized.means.clamp(-FARTHEST, FARTHEST), opacities=normalized.opacities * near
-        )  # fmt: skip
+        if bool(near.all()):
+            return normalized
+        return replace(normalized, means=normalized.means.clamp(-FARTHEST, FARTHEST), opacities=normalized.opacities * near)
