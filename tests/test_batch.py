@@ -38,11 +38,11 @@ def folder(tmp_path):
 
 def test_names_keep_folders_and_are_unique(folder, tmp_path):
     other = write(tmp_path / "elsewhere" / "more" / "lamp.ply")
-    inputs, failed = find_inputs([folder, other, tmp_path / "absent.ply", folder / "more" / "lamp.ply"], None)
+    inputs, failed, _ = find_inputs([folder, other, tmp_path / "absent.ply", folder / "more" / "lamp.ply"], None)
     names = [item.name.as_posix() for item in inputs]
     assert names == ["broken", "chair.ply", "chair.splat", "more/lamp", "lamp"]
     assert [path.name for path, _ in failed] == ["absent.ply"]
-    inputs, _ = find_inputs([folder / "more" / "lamp.ply", other], None)
+    inputs, _, _ = find_inputs([folder / "more" / "lamp.ply", other], None)
     assert [item.name.as_posix() for item in inputs] == ["lamp.ply", "lamp.ply-2"]
 
 
@@ -63,6 +63,20 @@ def test_a_batch_goes_on_past_errors(folder, capsys):
         run_batch("testing", [], None, work)
     with pytest.raises(DataError, match=r"--out .*chair\.ply: is a file; name a folder"):
         run_batch("testing", [folder], folder / "chair.ply", work)
+
+
+@pytest.mark.parametrize("command", [["info"], ["render", "--size", "16", "--views", "1"], ["convert"]])
+def test_archives_in_folders_are_told(tmp_path, capsys, command):
+    write(tmp_path / "in" / "chair.ply")
+    for name in ("chairs.ZIP", "more/lamps.tar.gz"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"anything")
+    out = [] if command == ["info"] else ["--out", str(tmp_path / "out")]
+    assert main([*command, str(tmp_path / "in"), str(tmp_path / "in" / "more" / ".."), *out]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("Passed over 2 archives, such as ") == 1
+    assert "chairs.ZIP. Unpack" in told.err
+    assert "Passed over" not in told.out
 
 
 def test_errors_of_the_system_name_a_file_that_is_not_the_input(folder):
@@ -185,7 +199,7 @@ def test_a_file_is_not_converted_over_itself(tmp_path, capsys):
 
 
 def test_a_name_that_is_too_long_is_that_of_no_file():
-    found, failed = find_inputs([Path("x" * 300)], None)
+    found, failed, _ = find_inputs([Path("x" * 300)], None)
     assert (found, [reason for _, reason in failed]) == ([], ["no such file or folder"])
 
 

@@ -42,13 +42,18 @@ def test_help_lists_every_command_without_torch():
     assert done.stderr.strip() == "False"
 
 
-def test_every_command_explains_itself(capsys):
+def test_every_command_explains_itself(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")  # no text is so long: where one is broken, so is its docstring, and tyro keeps that
     for command in COMMANDS:
         with pytest.raises(SystemExit) as stopped:
             main([*command.split(), "--help"])
         assert stopped.value.code == 0
         shown = capsys.readouterr().out
         assert f"splatsense {command}" in shown
+        lines = [line.rstrip() for line in shown.splitlines()]
+        has_text = [line.startswith(" " * 10) or "  " in line.strip() for line in lines]  # below its flag or beside it
+        goes_on = [line for index, line in enumerate(lines) if line.startswith(" " * 10) and has_text[index - 1]]
+        assert goes_on == [], command
         for flag in set(re.findall(r"--no-[a-z-]+", shown)):  # its help says what happens without the flag, so it names it
             assert len(re.findall(rf"{flag}\b", shown.split("positional arguments")[-1].split(" options ", 1)[-1])) > 1, flag
 
@@ -92,6 +97,25 @@ def test_add_search_and_tags(assets, tmp_path, model_folder, capsys):
     assert "%" in capsys.readouterr().out
 
 
+def test_tags_of_what_may_be_a_scene_are_marked(assets, tmp_path, model_folder, capsys):
+    model = ["--model", model_folder]
+    save(Gaussians.cat([load(assets / "FloorLamp.ply")] * 100), assets / "room.splat")  # 20,000
+    for given, expected in (([], True), (["--labels", "a kitchen", "a bathroom"], False)):
+        assert main(["tags", str(assets / "room.splat"), *given, *model]) == 0
+        told = capsys.readouterr()
+        assert all(line.endswith("?") is expected for line in told.out.splitlines())
+        assert ("may be a scene" in told.err) is expected
+    assert main(["tags", str(assets / "FloorLamp.ply"), *model]) == 0
+    assert "?" not in "".join(capsys.readouterr())
+    library = str(tmp_path / "library")
+    assert main(["add", library, str(assets), *model]) == 0
+    capsys.readouterr()
+    assert main(["tags", library, *model]) == 0
+    told = capsys.readouterr()
+    assert {line.split()[0] for line in told.out.splitlines() if "?" in line} == {"room"}
+    assert told.err.count("may be a scene") == 1
+
+
 def test_errors_are_messages_with_status_2(assets, tmp_path, capsys):
     assert main(["search", str(tmp_path / "none"), "chair"]) == 2
     assert "there is no library here" in capsys.readouterr().err
@@ -99,6 +123,12 @@ def test_errors_are_messages_with_status_2(assets, tmp_path, capsys):
     assert "holds other files" in capsys.readouterr().err
     assert main(["add", str(tmp_path / "library"), str(assets), "--model", "nonsense"]) == 2
     assert "nonsense" in capsys.readouterr().err
+    assert main(["add", str(tmp_path / "library"), str(assets), "--model", "gaussian-cross-tiny"]) == 2
+    assert "not the card of a CLIP-GS model" in capsys.readouterr().err
+    assert main(["add", str(tmp_path / "library"), str(tmp_path / "none.ply")]) == 2
+    assert "none.ply: no such file or folder" in capsys.readouterr().err
+    assert main(["serve", str(tmp_path / "library"), "--port", "0", "--model", "nonsense"]) == 2
+    assert "neither a bundled model" in capsys.readouterr().err
     assert not (tmp_path / "library").exists()
     assert main(["convert", str(tmp_path / "none.ply"), str(tmp_path / "out.splat")]) == 2
     assert "none.ply" in capsys.readouterr().err

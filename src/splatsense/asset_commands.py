@@ -4,6 +4,7 @@ Each calls functions that Python users can call too, and prints what they return
 that its help needs no torch.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,8 @@ OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 Suffix = Annotated[str, tyro.conf.arg(metavar="SUFFIX", help=f"Format of the files in that folder: {' '.join(WRITABLE)}.")]
 Labels = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL...", help_behavior_hint="")]
 StoreUrl = Annotated[str | None, tyro.conf.arg(metavar="URL")]
+RayAddress = Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")]
+Assets = Annotated[int | None, tyro.conf.arg(metavar="N")]
 Sheet = Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")]
 Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]  # as in geometry/upright.py
 
@@ -35,7 +38,7 @@ def add(
     thumbnails: bool = True,
     up: Up | None = None,
     store: StoreUrl = None,
-    ray: str | None = None,
+    ray: RayAddress = None,
 ) -> int:
     """Index files and folders into a library, to any depth: splats, meshes and point clouds.
 
@@ -47,18 +50,18 @@ def add(
         retry: Try files again that failed before and have not changed since.
         model: A bundled model's name, or the folder of one.
         thumbnails: Draw thumbnails now; with --no-thumbnails each is drawn when it is first asked for.
-        up: Which axis of these files points up; remembered, also for views. What was indexed with another one is indexed again.
-            auto forgets it: y is up, but for rooms whose floor shows another.
+        up: Which axis of these files points up; remembered. What was indexed with another is indexed again. auto forgets it.
         store: postgresql://USER@HOST/DATABASE of a library that machines share; the folder then holds caches only.
         ray: Embed on a Ray cluster: "auto", "ray://host:10001", or "local" for one on this machine.
     """
     from splatsense.library import Library
-    from splatsense.model_folder import find_model
-    from splatsense.tables import counted, printable, short_path, table
+    from splatsense.library.asset_files import passed_over
+    from splatsense.tables import counted, short_path, table
 
     if not paths:
         raise DataError("add: name at least one file or folder to index.")
-    find_model(model)  # before a library is made
+    if not any(map(os.path.exists, paths)):  # before a library is made
+        raise DataError(f"{paths[0]}: no such file or folder.")
     start = time.monotonic()
     with Library(library, model, store=store) as opened:
         report = opened.add(paths, retry=retry, draw=thumbnails, ray=ray, up=up)
@@ -68,8 +71,7 @@ def add(
         rows = [(short_path(path), reason) for path, reason in report.failed]
         print(f"{counted(len(rows), 'input')} could not be indexed:\n{table(rows, '<<')}", file=sys.stderr)
     if report.archives:
-        archives = f"{counted(len(report.archives), 'archive')}, such as {printable(short_path(report.archives[0]))}"
-        print(f"Passed over {archives}. Unpack what is to be indexed, then run this again.", file=sys.stderr)
+        print(passed_over(report.archives), file=sys.stderr)
     return 1 if report.failed else 0
 
 
@@ -80,7 +82,7 @@ def search(
     model: str = "clip-gs-tiny",
     sheet: Sheet = None,
     store: StoreUrl = None,
-    approximate_above: int | None = None,
+    approximate_above: Assets = None,
 ) -> int:
     """Find the assets closest to words, to a picture, or to another asset.
 
@@ -117,22 +119,35 @@ def tags(source: FileOrLibrary, labels: Labels = (), k: Count = 5, model: str = 
 
     Args:
         source: An asset file, or the folder of a library.
-        labels: To choose from; by default the names of about 200 everyday objects.
+        labels: Labels to choose from; by default the names of about 200 everyday objects.
         k: How many labels to show.
         model: A bundled model's name, or the folder of one.
     """
     from splatsense.library import Library
+    from splatsense.library.embedding_model import resolve_model
+    from splatsense.library.index import check_k
+    from splatsense.library.reading import load_asset
     from splatsense.library.tags import tag
     from splatsense.tables import table
+    from splatsense.upright import SCENE_GAUSSIANS
 
-    if not source.is_dir():
-        found = tag(source, labels or None, k, model)
-        print(table([(f"{probability:.1%}", label) for label, probability in found], "><"))
-        return 0
-    with Library(source, model, create=False, isolated=False) as library:
-        rows = [(asset.name, ", ".join(f"{label} {p:.0%}" for label, p in library.tags(asset, labels or None, k)))
-                for asset in library.assets()]  # fmt: skip
-    print(table(rows, "<<") if rows else "This library is empty.")
+    check_k(k)
+    if source.is_dir():
+        with Library(source, model, create=False, isolated=False) as library:
+            found = [(asset.name, asset.gaussians, library.tags(asset, labels or None, k)) for asset in library.assets()]
+    else:
+        loaded, gaussians = resolve_model(model), load_asset(source)
+        found = [(source.name, len(gaussians), tag(gaussians, labels or None, k, loaded))]
+    marks = ["?" if count >= SCENE_GAUSSIANS and not labels else "" for _, count, _ in found]  # ours are names of objects
+    if source.is_dir():
+        rows = [(name, ", ".join(f"{label}{mark} {p:.0%}" for label, p in likely))
+                for (name, _, likely), mark in zip(found, marks, strict=True)]  # fmt: skip
+        print(table(rows, "<<") if rows else "This library is empty.")
+    else:
+        print(table([(f"{p:.1%}", label + marks[0]) for label, p in found[0][2]], "><"))
+    if any(marks):
+        print(f"? An asset of {SCENE_GAUSSIANS:,} Gaussians or more may be a scene, and these labels are of single objects; "
+              "`splatsense segment FILE` says what is in a scene.", file=sys.stderr)  # fmt: skip
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from splatsense.errors import DataError, SplatSenseError
 from splatsense.formats import without_suffix
-from splatsense.library.asset_files import find_files
+from splatsense.library.asset_files import find_files, passed_over
 from splatsense.tables import counted, printable, short_path, table
 from splatsense.training.progress import Progress
 
@@ -35,14 +35,16 @@ class BatchReport:
         done: how many inputs.
         skipped: how many had their outputs already.
         failed: (path, reason) of every input that failed.
+        archives: such as .zip, that were found in folders and passed over.
     """
 
     done: int = 0
     skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
+    archives: list[Path] = field(default_factory=list)
 
     def tell(self, what: str = "", out: Path | None = None) -> int:
-        """Print what was done, such as "drawn", and on stderr what failed and why; return a command's exit status, 0 or 1.
+        """Print what was done, such as "drawn", and on stderr what failed and was passed over; return an exit status, 0 or 1.
 
         Args:
             what: the participle; without it only failures are told.
@@ -54,11 +56,13 @@ class BatchReport:
         rows = [(short_path(path), reason.removeprefix(f"{path}: ")) for path, reason in self.failed]
         if rows:
             print(f"{counted(len(rows), 'input')} failed:\n{table(rows, '<<')}", file=sys.stderr)
+        if self.archives:
+            print(passed_over(self.archives), file=sys.stderr)
         return 1 if rows else 0
 
 
-def find_inputs(paths: Sequence[Path], leave_out: Path | None) -> tuple[list[Input], list[tuple[Path, str]]]:
-    """The asset files among `paths` and in the folders among them, each once, and the paths that give none.
+def find_inputs(paths: Sequence[Path], leave_out: Path | None) -> tuple[list[Input], list[tuple[Path, str]], list[Path]]:
+    """The asset files among `paths` and in the folders among them, each once; the paths that give none; archives passed over.
 
     Names are unique: inputs that would share one keep their suffix in it, and after that get a number.
 
@@ -67,13 +71,15 @@ def find_inputs(paths: Sequence[Path], leave_out: Path | None) -> tuple[list[Inp
     """
     found: dict[Path, Path] = {}
     failed: list[tuple[Path, str]] = []
+    archives: dict[Path, None] = {}
     for path in paths:
         root = path.absolute() if os.path.isdir(path) else None  # Path.is_dir raises where a name is too long
         if root is not None and leave_out is not None and leave_out.exists() and root.samefile(leave_out):
             failed.append((path, "is the folder for the results; name another one for them"))
             continue
-        files, missing, _ = find_files([path], leave_out or Path(os.devnull))
+        files, missing, passed = find_files([path], leave_out or Path(os.devnull))
         failed += missing
+        archives |= dict.fromkeys(passed)
         for file in files:
             found.setdefault(file, file.relative_to(root) if root and file.is_relative_to(root) else Path(file.name))
     shared = Counter(map(without_suffix, found.values()))
@@ -83,7 +89,7 @@ def find_inputs(paths: Sequence[Path], leave_out: Path | None) -> tuple[list[Inp
         name = name if shared[without_suffix(name)] > 1 else without_suffix(name)
         taken[name] += 1
         inputs.append(Input(file, name if taken[name] == 1 else name.with_name(f"{name.name}-{taken[name]}")))
-    return inputs, failed
+    return inputs, failed, list(archives)
 
 
 def run_batch(
@@ -104,8 +110,8 @@ def run_batch(
         raise DataError("name at least one file or folder.")
     if leave_out is not None and leave_out.exists() and not leave_out.is_dir():
         raise DataError(f"--out {leave_out}: is a file; name a folder.")
-    inputs, failed = find_inputs(paths, leave_out)
-    report = BatchReport(failed=failed)
+    inputs, failed, archives = find_inputs(paths, leave_out)
+    report = BatchReport(failed=failed, archives=archives)
     shown = Progress(label, len(inputs)) if progress and len(inputs) > 1 else None
     try:
         for item in inputs:

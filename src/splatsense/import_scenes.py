@@ -21,6 +21,7 @@ from splatsense.corpora.scannet import find_scans, read_label_table, read_scanne
 from splatsense.corpora.sweethome import HomeSettings, find_homes, read_home
 from splatsense.errors import DataError, FormatError, SplatSenseError
 from splatsense.files import open_to_read
+from splatsense.labels import S3DIS, LabelSet
 from splatsense.scenes import Scene, save_scene
 from splatsense.tables import printable
 from splatsense.training.progress import Progress
@@ -37,12 +38,14 @@ class SceneSource:
         name: of its folder.
         split: of its folder's parent, or "".
         read: gives the scene; frames that have to be written go into the empty folder it is given.
+        labels: label set of its `semantic`, where that is known.
     """
 
     path: Path
     name: str
     split: str
     read: Callable[[Path], Scene]
+    labels: LabelSet | None = None
 
 
 def import_scenes(label: str, sources: Sequence[SceneSource], out: Path, progress: bool = True) -> BatchReport:
@@ -89,7 +92,7 @@ def _import_one(source: SceneSource, out: Path) -> bool:
         return False
     with tempfile.TemporaryDirectory(prefix=".import-", dir=out) as scratch:
         scene = source.read(Path(scratch))
-        save_scene(replace(scene, name=source.name), folder)
+        save_scene(replace(scene, name=source.name), folder, source.labels)
     return True
 
 
@@ -178,7 +181,9 @@ def import_s3dis(source: Path, out: Path, axes: Axes = "aligned") -> int:
         axes: Turn rooms by the angle that their area's file gives ("aligned"), or leave them ("scanned").
     """
     rooms = find_rooms(source)
-    sources = [SceneSource(room, room.name, room.parent.name, lambda _, room=room: read_s3dis(room, axes)) for room in rooms]
+    sources = [
+        SceneSource(room, room.name, room.parent.name, lambda _, room=room: read_s3dis(room, axes), S3DIS) for room in rooms
+    ]
     return import_scenes("rooms", _sources_or_error(sources, source, "Annotations/*.txt"), out).tell("imported")
 
 

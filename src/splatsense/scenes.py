@@ -2,35 +2,33 @@
 
 Design
 - A folder holds Pointcept's arrays (`coord color normal segment20 segment200 segment instance`, each a `.npy`), which users
-  already have, and nerfstudio's `transforms.json` with `images/` and `depth/`. All but `coord.npy` may be missing.
+  already have, and the files of its frames (`frame_files`). All but `coord.npy` may be missing.
 - A folder appears under its name only when it is complete. What is saved and loaded again is equal to the last bit.
 - `load_scene` also takes folders that Pointcept wrote: other number types are converted when that loses nothing.
+- `segment.npy` may be of any label set; `segment.json` beside it says which, where that is known, so that none are mixed up.
 - A scene is called what its folder is called; a corpus is a folder of splits, a split a folder of scenes.
 """
 
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
 import numpy as np
-import torch
 
-from splatsense.cameras import Cameras
 from splatsense.errors import DataError, FormatError
 from splatsense.files import DISK_FAULTS, open_to_read
-from splatsense.frames import Frames as Frames
-from splatsense.io._json import objects, parse_object
-from splatsense.io.transforms_json import read_transforms_json, write_transforms_json
+from splatsense.frame_files import CAMERAS, load_frames, save_frames
+from splatsense.frames import Frames
+from splatsense.io._json import parse_object
 from splatsense.labels import SCANNET20, SCANNET200, LabelSet
 
-CAMERAS = "transforms.json"
 UNIT_TOLERANCE = 1e-2
-CAMERA_TOLERANCE = 1e-5
+LABEL_SET = "segment.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +133,15 @@ ARRAYS = {
 SEGMENTS = ("segment20", "segment200", "segment")
 
 
-def save_scene(scene: Scene, folder: str | os.PathLike[str]) -> None:
+def save_scene(scene: Scene, folder: str | os.PathLike[str], labels: LabelSet | None = None) -> None:
     """Write a scene into a new folder, with copies of its frames' files.
 
     The folder appears when all of it is written. Its parents are made.
+
+    Args:
+        scene: to write.
+        folder: to make.
+        labels: label set that `scene.semantic` is of, which is written beside it, where that is known.
 
     Raises:
         FormatError: the folder exists already or cannot be written, or a file of a frame is missing.
@@ -154,31 +157,16 @@ def save_scene(scene: Scene, folder: str | os.PathLike[str]) -> None:
             if value is not None:
                 np.save(temporary / f"{file}.npy", value, allow_pickle=False)
         if scene.frames is not None:
-            _save_frames(scene.frames, temporary)
+            save_frames(scene.frames, temporary)
+        if labels is not None and labels.array == "segment" and scene.semantic is not None:
+            record = {"name": labels.name, "classes": list(labels.names)}
+            (temporary / LABEL_SET).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
         temporary.rename(folder)
     except OSError as error:
         reason = "free some space" if error.errno in DISK_FAULTS else "check that its parent is a writable folder"
         raise FormatError(f"{folder}: not written ({error.strerror or error}); {reason}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # it is gone when all went well
-
-
-def _save_frames(frames: Frames, folder: Path) -> None:
-    names: dict[str, list[str]] = {"images": [], "depth": []}
-    for kind, paths in (("images", frames.color), ("depth", frames.depth)):
-        (folder / kind).mkdir()
-        for index, path in enumerate(paths):
-            names[kind].append(f"{kind}/{index:06d}{path.suffix.lower()}")
-            try:
-                shutil.copyfile(path, folder / names[kind][-1])
-            except FileNotFoundError as error:
-                raise FormatError(f"{path}: does not exist, but a frame of the scene refers to it.") from error
-    # nerfstudio's camera-to-world matrix is inverted on reading, which rounds; the matrix itself keeps every bit
-    exact = frames.cameras.world_to_camera.tolist()
-    extras = [{"depth_file_path": name, "world_to_camera": rows} for name, rows in zip(names["depth"], exact, strict=True)]
-    write_transforms_json(
-        folder / CAMERAS, frames.cameras, names["images"], extras, {"depth_unit_scale_factor": frames.depth_scale}
-    )
 
 
 def load_scene(folder: str | os.PathLike[str], labels: LabelSet | None = None) -> Scene:
@@ -192,11 +180,14 @@ def load_scene(folder: str | os.PathLike[str], labels: LabelSet | None = None) -
 
     Raises:
         FormatError: the folder or a file in it is missing or damaged, or there are arrays of other lengths.
-        DataError: values are not finite, labels out of range or not there, or a camera is mirrored or scaled.
+        DataError: values are not finite, labels out of range, not there or of another label set, or a camera is mirrored or
+            scaled.
     """
     folder = Path(folder)
     if not (folder / "coord.npy").is_file():
         raise FormatError(f"{folder}: no scene: it has no coord.npy. {_what_instead(folder)}")
+    if labels is not None:
+        check_label_set(folder, labels)
     arrays: dict[str, Any] = {}
     for file, field in ARRAYS.items():
         path = folder / f"{file}.npy"
@@ -252,51 +243,39 @@ def _load_array(path: Path, field: ArrayField) -> np.ndarray:
     return converted
 
 
-def load_frames(path: str | os.PathLike[str]) -> Frames:
-    """The frames of a transforms.json whose images have their depth's size and camera; files are looked for beside it.
+def check_label_set(folder: Path, labels: LabelSet) -> None:
+    """Raise DataError when a scene's `segment.npy` is known to be of another label set.
 
-    Raises:
-        FormatError: it is missing or damaged, has frames without depth, or images of several sizes.
-        DataError: a camera is mirrored or scaled.
+    A set may have more classes at its end than the other. A scene that does not say what its labels are of is taken.
     """
-    path = Path(path)
-    cameras, names = read_transforms_json(path)
+    path = folder / LABEL_SET
+    if labels.array != "segment" or not path.is_file():
+        return
     with open_to_read(path) as handle:
-        content = parse_object(handle.read(), str(path))
-    frames = objects(content, "frames", str(path))
-    missing = [index for index, frame in enumerate(frames) if not isinstance(frame.get("depth_file_path"), str)]
-    if missing:
-        raise FormatError(f'{path}: frame {missing[0]} ({names[missing[0]]}) has no "depth_file_path"; scenes need depth.')
-    scale = content.get("depth_unit_scale_factor", 0.001)
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < float("inf"):
-        raise FormatError(f"{path}: depth_unit_scale_factor is {scale!r}; it must be metres per unit, above 0.")
-    exact = _exact_cameras(frames, cameras.world_to_camera)
-    return Frames(
-        Cameras(exact, cameras.K, cameras.width, cameras.height),
-        tuple(path.parent / name for name in names),
-        tuple(path.parent / frame["depth_file_path"] for frame in frames),
-        float(scale),
-    )
+        record = parse_object(handle.read(), str(path))
+    name, classes = record.get("name"), record.get("classes")
+    if not isinstance(classes, list):
+        raise FormatError(f'{path}: has no list "classes"; import the scene again.')
+    for index, (theirs, ours) in enumerate(zip(classes, labels.names, strict=False)):
+        if theirs != ours:
+            raise DataError(
+                f"{folder}: its labels are of the label set {name}, not of {labels.name}: class {index} is {theirs!r} there "
+                f"and {ours!r} here. Use that one, or delete the scene and import it again with {labels.name}; if classes were "
+                f"only renamed, delete {path}."
+            )
 
 
-def _exact_cameras(frames: Sequence[dict[str, Any]], world_to_camera: torch.Tensor) -> torch.Tensor:
-    """The matrices that `save_scene` wrote, wherever nobody has edited `transform_matrix` since."""
-    cameras = []
-    for frame, read in zip(frames, world_to_camera, strict=True):
-        try:
-            exact = torch.tensor(frame["world_to_camera"], dtype=torch.float32)
-        except (KeyError, TypeError, ValueError):
-            exact = read
-        close = exact.shape == (4, 4) and torch.allclose(exact, read, CAMERA_TOLERANCE, CAMERA_TOLERANCE)
-        cameras.append(exact if close else read)
-    return torch.stack(cameras)
-
-
-def list_scenes(root: str | os.PathLike[str], split: str = "") -> list[Path]:
+def list_scenes(root: str | os.PathLike[str], split: str = "", labels: LabelSet | None = None) -> list[Path]:
     """The folders of all scenes of a split ("train", "val", "Area_5"), sorted; of `root` itself when it is "".
+
+    Args:
+        root: folder of splits.
+        split: its name.
+        labels: label set that all of them must be of, as far as they say.
 
     Raises:
         FormatError: there are none.
+        DataError: one is of another label set.
     """
     folder = Path(root) / split
     scenes = sorted(path.parent for path in folder.glob("*/coord.npy") if not path.parent.name.startswith("."))
@@ -306,4 +285,7 @@ def list_scenes(root: str | os.PathLike[str], split: str = "") -> list[Path]:
             f"{folder}: holds no scene (a folder with coord.npy). "
             + (f"{root} holds {found}." if found else _what_instead(folder))
         )
+    if labels is not None:
+        for scene in scenes:
+            check_label_set(scene, labels)
     return scenes

@@ -216,8 +216,7 @@ def render_command(
         paths: Files, or folders of them.
         out: Folder for the pictures.
         orbit: Which pictures.
-        cameras: Draw what these cameras see instead of an orbit: a transforms.json, or the folder of a COLMAP model. They must
-            be in the units and axes of the assets.
+        cameras: Draw what these see, in the assets' units and axes: a transforms.json, or the folder of a COLMAP model.
         force: Draw again what is drawn already.
     """
     return render_files(paths, out, orbit, force, cameras).tell("drawn", out)

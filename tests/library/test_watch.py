@@ -42,6 +42,16 @@ def test_following_changes_keeps_the_library_in_step(folder, library, write_blob
     assert len(library) == 3
 
 
+def test_archives_that_appear_are_passed_over_and_told(folder, library, write_blob):
+    new = folder / "new"
+    write_blob(new / "green.splat", "green", seed=73)
+    for path in (new / "lamps.7z", folder / "chairs.zip", folder / ".hidden.zip"):
+        path.write_bytes(b"anything")
+    change = follow(library, [new, new / "lamps.7z", folder / "chairs.zip", folder / ".hidden.zip"])
+    assert (change.added.indexed, change.added.failed) == (1, [])
+    assert change.added.archives == [new / "lamps.7z", folder / "chairs.zip"]
+
+
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_what_lies_in_hidden_folders_is_not_followed(folder, library, write_blob):
     """As `add` passes it over: a trash, a cache, what an archive of a Mac carries."""

@@ -8,14 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from scene_files import write_seven_scenes
 from splatsense.cli import main
-from splatsense.errors import CheckpointError, DataError
+from splatsense.errors import CheckpointError, DataError, FormatError
 from splatsense.gaussian_cross.model import load_backbone
 from splatsense.gaussian_cross.scene_points import load_points
 from splatsense.scene_contrast import views as views_module
 from splatsense.scene_contrast.config import ContrastConfig
 from splatsense.scene_contrast.loss import point_info_nce
-from splatsense.scene_contrast.pretrain import ContrastRun, pretrain_contrast
+from splatsense.scene_contrast.pretrain import ContrastRun, open_scenes, pretrain_contrast
 from splatsense.scene_contrast.views import ViewConfig, collate, draw_view, match, view_pair
 from splatsense.scene_study.runs import pretrain_once
 from splatsense.segmentation.augment import AugmentConfig
@@ -132,6 +133,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config, monkeypat
     assert metrics_of(config) == metrics_of(broken)
     with pytest.raises(CheckpointError, match=r"temperature was 0\.4 and is 0\.1"):
         pretrain_contrast(replace(config, temperature=0.1))
+
+
+def test_the_intrinsics_of_recordings_may_be_said(config, tmp_path):
+    K = write_seven_scenes(tmp_path / "seq-01").cameras.K[0]
+    recording = replace(config, scenes=(str(tmp_path / "seq-01"),))
+    with pytest.raises(FormatError, match=r"has no intrinsics\. Give --intrinsics"):
+        open_scenes(recording)
+    numbers = (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))
+    scenes = open_scenes(replace(recording, intrinsics=numbers))
+    assert [folder.name for folder in scenes.folders] == ["seq-01"]
 
 
 def test_two_processes_take_the_steps_of_one(config, scene_folder, tmp_path):

@@ -54,6 +54,9 @@ def test_a_model_scores_what_its_kept_predictions_score(rooms, untrained, tmp_pa
 def test_bad_input(rooms, predicted, untrained, tmp_path):
     with pytest.raises(DataError, match="--model, or --predictions"):
         evaluate_semantic(EvaluateConfig(rooms, "train"))
+    for given in ({"labels": "scannet20"}, {"leave_out": ("wall",)}):
+        with pytest.raises(DataError, match="a model has its own classes, so leave out --l"):
+            evaluate_semantic(EvaluateConfig(rooms, "train", model="rooms20-tiny", **given))
     with pytest.raises(DataError, match="give --labels"):
         evaluate_semantic(EvaluateConfig(rooms, "train", predictions=predicted))
     with pytest.raises(FormatError, match=r"val_0000\.npz: does not exist"):

@@ -1,6 +1,7 @@
 """Classes of a user's own from labelled files to a segmented scan, by the command line as docs/segmentation.md has it."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -103,11 +104,12 @@ def config(halls, out, **changes):
 
 def test_fine_tuning_keeps_the_head_of_the_same_classes_only(halls, trained, tmp_path):
     given = load_segmentation_model(trained).network.state_dict()["classes.weight"]
-    renamed = tmp_path / "classes.json"
-    renamed.write_text(json.dumps(CLASSES | {"classes": ["ground", "rack", "pallet", "forklift"]}))
-    for labels, is_kept in ((halls / "classes.json", True), (renamed, False)):
+    more = tmp_path / "classes.json"
+    more.write_text(json.dumps(CLASSES | {"classes": [*CLASSES["classes"], "person"]}))
+    for labels, is_kept in ((halls / "classes.json", True), (more, False)):
         settings = config(halls, tmp_path, labels=str(labels), protocol="finetune", backbone=str(trained))
-        assert (SegmentationRun(settings).network.state_dict()["classes.weight"] == given).all() == is_kept
+        weight = SegmentationRun(settings).network.state_dict()["classes.weight"]
+        assert (weight[: len(given)] == given).all() == is_kept
 
 
 def test_a_run_goes_on_with_the_same_classes_only(halls, tmp_path):
@@ -119,8 +121,34 @@ def test_a_run_goes_on_with_the_same_classes_only(halls, tmp_path):
         train_segmentation(config(halls, tmp_path / "out", labels=str(tmp_path / "classes.json")))
 
 
+def test_scenes_of_another_label_set_are_an_error_at_once(halls, trained, tmp_path, capsys):
+    """In training, its validation and in evaluation."""
+    assert json.loads((halls / "scenes" / "train" / "hall0" / "segment.json").read_text())["name"] == "warehouse"
+    classes, scenes = tmp_path / "classes.json", tmp_path / "scenes"
+    classes.write_text(json.dumps({"name": "garage", "classes": ["ground", "car", "forklift", "pallet"]}))
+    message = "hall[012]: its labels are of the label set warehouse, not of garage: class 1 is 'rack' there and 'car' here"
+    with pytest.raises(DataError, match=message):
+        SegmentationRun(config(halls, tmp_path / "out", labels=str(classes)))
+    shutil.copytree(halls / "scenes", scenes)
+    for path in (scenes / "train").glob("*/segment.json"):
+        path.unlink()  # as of scenes that do not say it, which are taken
+    settings = replace(config(halls, tmp_path / "out", labels=str(classes)), scenes=str(scenes))
+    assert len(SegmentationRun(settings).scenes) == 2
+    with pytest.raises(DataError, match=message):
+        train_segmentation(replace(settings, val_split="val"))
+    assert main(["evaluate", "semantic", "--scenes", str(halls / "scenes"), "--split", "val", "--labels", str(classes),
+                 "--predictions", str(tmp_path)]) == 2  # fmt: skip
+    assert "not of garage" in capsys.readouterr().err
+    record = scenes / "val" / "hall2" / "segment.json"
+    record.write_text(json.dumps({"name": "store", "classes": ["ground", "rack", "till"]}))
+    assert main(["evaluate", "semantic", "--scenes", str(scenes), "--split", "val", "--model", str(trained)]) == 2
+    assert "of the label set store, not of warehouse: class 2 is 'till' there" in capsys.readouterr().err
+    classes.write_text(json.dumps({"name": "more", "classes": [*CLASSES["classes"], "person"]}))
+    assert len(SegmentationRun(config(halls, tmp_path / "out", labels=str(classes))).scenes) == 2  # the same classes first
+
+
 def test_labels_beyond_the_classes_name_scene_file_and_count(halls, tmp_path):
-    (tmp_path / "classes.json").write_text(json.dumps({"name": "few", "classes": ["a", "b", "c"]}))
+    (tmp_path / "classes.json").write_text(json.dumps({"name": "few", "classes": CLASSES["classes"][:3]}))
     run = SegmentationRun(config(halls, tmp_path, labels=str(tmp_path / "classes.json")))
     message = r"scenes/train/hall\d: .* segment\.npy has the label 3 at row \d+, but the label set few has 3 classes"
     with pytest.raises(DataError, match=message):

@@ -81,6 +81,18 @@ class Sizes(Counting):
         return images
 
 
+@pytest.mark.parametrize("value", [7e4, -7e4, float("nan"), float("inf")])
+def test_features_that_half_precision_does_not_hold_are_an_error(tmp_path, value):
+    class Large(Counting):
+        def encode_dense(self, images):
+            return super().encode_dense(images).clone().index_fill_(-1, torch.tensor([1]), value)
+
+    for folder in (tmp_path, None):
+        with pytest.raises(DataError, match="half precision, which ends at 65,504"):
+            FeatureCache(Large(), folder).features([IMAGES[0]])
+    assert list(tmp_path.glob("*/*.npy")) == []
+
+
 def test_damaged_files_are_made_again(tmp_path):
     teacher = Counting()
     first = FeatureCache(teacher, tmp_path).features([IMAGES[0]])

@@ -28,6 +28,7 @@ def test_an_asset_is_described(shared_client, objects):
     assert (asset["file"], asset["folder"], asset["bytes"]) == (path.name, str(path.parent), path.stat().st_size)
     assert asset["gaussians"] == len(splatsense.load(path))
     assert asset["tags"][0]["label"] == "chair"
+    assert asset["is_scene"] is False
 
 
 def test_tags_are_those_of_the_library(shared_client, indexed):

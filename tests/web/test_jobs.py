@@ -182,8 +182,10 @@ def test_a_folder_is_indexed_where_it_is(client, tmp_path):
     for name in NEW:
         shutil.copy(OBJECTS / f"{name}.splat", folder)
     (folder / "broken.obj").write_text("nothing")
+    (folder / "lamps.zip").write_bytes(b"anything")
     job = client.post("/api/jobs", json={"path": str(folder)}).json()
     final = events_of(client, job["id"])[-1]
+    assert "Passed over 1 archive, such as " in final["passed_over"]
     assert (final["status"], final["indexed"], final["failed"], final["total"]) == ("done", 3, 1, 4)
     assert client.get("/api/jobs").json()[0] == client.get(f"/api/jobs/{job['id']}").json()
     again = client.post("/api/jobs", json={"path": str(folder)}).json()

@@ -116,6 +116,26 @@ def test_classes_and_instances_are_painted_and_told(open_page):
     _until(lambda: pixels(page.locator(".stage canvas")), lambda image: np.abs(image - before).mean() < 4)
 
 
+def test_tags_of_objects_give_way_to_the_classes_of_the_scene(browser, room_library, scene_models, tmp_path):
+    path = shutil.copytree(room_library, tmp_path / "library")
+    with Library(path) as library, serving(library, SETTINGS, scene_models) as address:
+        page = browser.new_context().new_page()
+        page.set_default_timeout(1_000 * SECONDS)
+        page.goto(f"{address}/")
+        assert page.locator(".card .tag").text_content().endswith("?")
+        page.goto(f"{address}/#/asset/1")
+        page.locator(".stage[data-loaded]").wait_for()
+        assert page.locator(".facts", has_text="These take it for one object").count() == 1
+        press(page, "Classes")
+        page.locator(".facts h2", has_text="What is in it").wait_for()
+        shares = page.locator(".facts .tags li").all_text_contents()
+        assert any(share.startswith("chair") and share.endswith("%") for share in shares)
+        assert page.locator(".facts", has_text="These take it for one object").count() == 0
+        page.reload()  # without a click, once it is known
+        page.locator(".facts h2", has_text="What is in it").wait_for()
+        page.context.close()
+
+
 def test_the_top_of_a_scene_can_be_cut_off(open_page):
     page = open_page("#/asset/1")
     page.locator(".stage[data-loaded]").wait_for()

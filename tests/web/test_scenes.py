@@ -54,6 +54,7 @@ def test_similarity_is_that_of_the_command(scene_library, scene_models, scene_mo
     with Library(scene_library) as library, app_client(library, SETTINGS, scene_models) as client:
         about = client.get(SCENE).json()
         assert about["is_scene"]
+        assert client.get("/api/assets/1").json()["is_scene"]
         assert about["similarity"] == {"model": "room", "reason": "", "ready": False, "job": None}
         reply = client.get(f"{SCENE}/similarity", params={"gaussian": 0})
         assert reply.status_code == 409

@@ -171,8 +171,8 @@ def _engine(config: TripletConfig, run: RunConfig, device: str, groups: int) -> 
 
 
 def triplets_build(
-    corpus: Annotated[str, tyro.conf.Positional],
-    out: Annotated[Path, tyro.conf.Positional],
+    corpus: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")],
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
     licence: str = "",
     config: TripletConfig = DEFAULT,
     run: RunConfig = RunConfig(),
@@ -184,7 +184,7 @@ def triplets_build(
     Args:
         corpus: furniture, furniture:PATH, folder:PATH, modelnet40:PATH or splats:PATH.
         out: Folder of the shards, made when missing.
-        licence: Of everything that a folder's caption file gives none for.
+        licence: Licence of everything that a folder's caption file gives none for.
         config: What triplets are like.
         run: Who makes them.
     """

@@ -13,13 +13,12 @@ from splatsense.clip_gs import tabulate
 from splatsense.clip_gs.captions import clean_name
 from splatsense.clip_gs.evaluation_set import (
     Contender,
-    CorpusSource,
     EvaluationSet,
     RememberedTexts,
-    ShardSource,
     embed_objects,
     load_models,
 )
+from splatsense.clip_gs.evaluation_sources import CorpusSource, ShardSource
 from splatsense.clip_gs.few_shot import WAYS, Episode, FewShotConfig, draw_episodes, few_shot
 from splatsense.clip_gs.label_sets import LabelSet, load_label_set
 from splatsense.clip_gs.linear_probe import LinearProbeConfig, LinearProbeResult, linear_probe

@@ -24,8 +24,7 @@ class PretrainConfig(RunSettings):
     size: Literal["tiny", "small", "base", "large", "giant"] = "tiny"
     """of the network"""
     tokenizer: Literal["points", "attributes", "refinement"] = "refinement"
-    """rows of the paper's ablation: position and colour alone (the point-cloud baseline, and the stage before a run with
-    --init); all attributes in its patch encoder; all attributes with the GS tokenizer's refinement block"""
+    """rows of the paper's ablation: position and colour alone, all attributes, or these with the GS tokenizer's refinement"""
     orders: tuple[PatchOrder, ...] = ()
     """serial orders of the Gaussians inside a patch; none given means the size's own"""
     gaussians: int = 0

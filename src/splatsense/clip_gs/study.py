@@ -42,8 +42,7 @@ class StudyConfig:
     """What is compared."""
 
     surface: tuple[str, ...] = ()
-    """folders like those of --triplets, in their order, but with Gaussians sampled on the surface (`triplets build --method
-    surface`); without them the rows on them are left out"""
+    """folders like --triplets, in their order, built with --method surface; without them the rows on them are left out"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """each row is trained once with each"""
     rows: tuple[str, ...] = ()
@@ -70,7 +69,7 @@ def study(recipe: PretrainConfig, config: StudyConfig = DEFAULT) -> str:
     The folder of the study, `--out`, gets study.md, study.json, study.png and a folder for every run.
 
     Args:
-        recipe: Of all rows; what they have in common.
+        recipe: What all rows have in common.
         config: What is compared.
 
     Returns:

@@ -26,9 +26,10 @@ from splatsense.corpora.fusion import fuse_depth
 from splatsense.corpora.recording_lists import Recording, list_seven_scenes, list_tum, read_matrix
 from splatsense.corpora.scannet import evenly
 from splatsense.errors import DataError, FormatError
+from splatsense.frame_files import load_frames
 from splatsense.frames import Frames, image_size, invert_cameras, read_color
 from splatsense.geometry.upright import AXES, Up, turn_to_z
-from splatsense.scenes import Scene, load_frames
+from splatsense.scenes import Scene
 
 log = logging.getLogger("splatsense")
 

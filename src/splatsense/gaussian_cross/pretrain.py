@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from splatsense.errors import DataError
+from splatsense.frame_files import CAMERAS, load_frames
 from splatsense.gaussian_cross.dataset import SceneSet, TrainingBatch
 from splatsense.gaussian_cross.find_scenes import find_scenes
 from splatsense.gaussian_cross.model import save_backbone
 from splatsense.gaussian_cross.pretrain_config import PretrainConfig
 from splatsense.gaussian_cross.pretrain_model import GaussianCross
 from splatsense.gaussian_cross.report import Evaluation
-from splatsense.scenes import CAMERAS, load_frames
 from splatsense.teachers.dense import load_dense_teacher
 from splatsense.teachers.feature_cache import FeatureCache
 from splatsense.training.launch import Training, train_and_save

@@ -32,8 +32,7 @@ class PretrainConfig(RunSettings):
     validation_scenes: int = 8
     """how many of them, evenly spaced"""
     teacher: str = "mini"
-    """frozen 2D model: mini, mini:LAYER:STRIDE with LAYER of block, head, classes and STRIDE of 8, 16, 32; with the
-    extra `dense` dinov2:vits14, radio:v2.5-b, or either with :FILE.safetensors; or none"""
+    """frozen 2D model: mini, with the extra `dense` dinov2:vits14 or radio:v2.5-b, or none; docs/gaussian-cross.md has more"""
     cache: str = ""
     """folder of the teacher's features; by default OUT/features"""
     cache_gigabytes: float = 4.0

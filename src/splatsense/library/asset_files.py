@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from splatsense.errors import FormatError
 from splatsense.files import sha256_of
 from splatsense.formats import ARCHIVE_SUFFIXES, ASSET_SUFFIXES
 from splatsense.library.records import SeenFile
+from splatsense.tables import counted, printable, short_path
 
 
 def find_files(paths: Iterable[Path], leave_out: Path) -> tuple[list[Path], list[tuple[Path, str]], list[Path]]:
@@ -61,7 +62,7 @@ def _walk(
                 failed.append((Path(entry.path), "is a link to a file that is gone"))
             else:
                 yield Path(entry.path)
-        elif Path(entry.path).suffix.lower() in ARCHIVE_SUFFIXES:
+        elif is_named_like_archive(Path(entry.path)):
             archives.append(Path(entry.path))
 
 
@@ -73,6 +74,19 @@ def is_hidden(name: str) -> bool:
 def is_named_like_asset(path: Path) -> bool:
     """Whether a file has the name of an asset. A SOG that is not bundled is a folder; its meta.json stands for it."""
     return path.suffix.lower() in ASSET_SUFFIXES or (path.name == "meta.json" and path.with_name("means_l.webp").is_file())
+
+
+def is_named_like_archive(path: Path) -> bool:
+    """Whether a file has the name of an archive that may hold assets."""
+    return path.suffix.lower() in ARCHIVE_SUFFIXES
+
+
+def passed_over(archives: Sequence[Path]) -> str:
+    """What to tell of the archives that `find_files` passed over; "" where there are none."""
+    if not archives:
+        return ""
+    first = printable(short_path(archives[0]))
+    return f"Passed over {counted(len(archives), 'archive')}, such as {first}. Unpack what is wanted of them."
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

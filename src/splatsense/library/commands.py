@@ -6,18 +6,20 @@ from typing import Annotated
 import tyro
 
 from splatsense.geometry.upright import Up
+from splatsense.library.asset_files import passed_over
 from splatsense.library.duplicates import THRESHOLD
 from splatsense.library.export_listing import read_listing
 from splatsense.library.library import Library
 from splatsense.library.transfer import Transfer
 from splatsense.library.watch import Change, check_watch, watch
-from splatsense.model_folder import find_model
 from splatsense.tables import counted, short_path, table
 
 LibraryFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LIBRARY")]
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
 Folders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER...", help_behavior_hint="(required)")]
 Store = Annotated[str | None, tyro.conf.arg(metavar="URL")]
+Assets = Annotated[int | None, tyro.conf.arg(metavar="N")]
+OutputFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 MODEL = "clip-gs-tiny"
 
 
@@ -45,7 +47,7 @@ def verify(library: LibraryFolder, contents: bool = False, store: Store = None) 
     return 0
 
 
-def rebuild(library: LibraryFolder, approximate_above: int | None = None, store: Store = None) -> int:
+def rebuild(library: LibraryFolder, approximate_above: Assets = None, store: Store = None) -> int:
     """Make anew what is made from the database: vectors, FAISS indexes; and delete damaged and unused thumbnails.
 
     Args:
@@ -86,7 +88,7 @@ def export(library: LibraryFolder, folder: Folder, files: bool = True, store: St
 
     Args:
         library: Folder of the library.
-        folder: To make.
+        folder: New folder to write.
         files: Copy the asset files too; --no-files leaves them out, for a library on the same machine.
         store: postgresql://... of a shared library.
     """
@@ -99,12 +101,12 @@ def export(library: LibraryFolder, folder: Folder, files: bool = True, store: St
     return 1 if done.left_out else 0
 
 
-def import_(library: LibraryFolder, folder: Folder, to: Path | None = None, store: Store = None) -> int:
+def import_(library: LibraryFolder, folder: Folder, to: OutputFolder = None, store: Store = None) -> int:
     """Add an exported library to a library, which is made when it does not exist.
 
     Args:
         library: Folder of the library.
-        folder: That `splatsense library export` wrote.
+        folder: Folder that `splatsense library export` wrote.
         to: Folder that the asset files are copied to; by default `assets` in the library's folder.
         store: postgresql://... of a shared library.
     """
@@ -126,7 +128,7 @@ def follow(library: LibraryFolder, folders: Folders, model: str = MODEL, up: Up 
 
     Args:
         library: Folder of the library; made when it does not exist.
-        folders: To watch, with all that is in them.
+        folders: Folders to watch, with all that is in them.
         model: A bundled model's name, or the folder of one.
         up: Which axis of these files points up, as in `splatsense add`.
         store: postgresql://... of a shared library.
@@ -138,9 +140,10 @@ def follow(library: LibraryFolder, folders: Folders, model: str = MODEL, up: Up 
               f"{len(added.failed):,} failed.", flush=True)  # fmt: skip
         for path, reason in added.failed:
             print(f"  {short_path(path)}: {reason}", flush=True)
+        if added.archives:
+            print(f"  {passed_over(added.archives)}", flush=True)
 
     check_watch(folders)  # before a library is made
-    find_model(model)
     with Library(library, model, store=store) as opened:
         watch(opened, folders, tell, up=up)
     return 0

@@ -10,7 +10,7 @@ from splatsense.geometry.upright import AXES, Up
 from splatsense.library import thumbnails
 from splatsense.library.asset_files import find_files, seen_file
 from splatsense.library.duplicates import THRESHOLD, Duplicates, find_duplicates
-from splatsense.library.embedding_model import EmbeddingModel
+from splatsense.library.embedding_model import EmbeddingModel, resolve_model
 from splatsense.library.ingest import AddReport, Ingest, OnError
 from splatsense.library.reading import Reading
 from splatsense.library.records import Asset, ModelState
@@ -36,6 +36,7 @@ class Library(Search):
     Raises:
         LibraryError: the folder is not a library, is damaged, locked, not writable, or of a newer version; or the server
             cannot be reached.
+        CheckpointError: a library is to be made if need be, and there is no such model.
 
     Example:
         >>> with Library("my_assets") as library:
@@ -46,6 +47,8 @@ class Library(Search):
     def __init__(self, path: str | os.PathLike[str], model: str | Path | EmbeddingModel = "clip-gs-tiny",
                  create: bool = True, store: str | None = None, approximate_above: int | None = None,
                  isolated: bool = True) -> None:  # fmt: skip
+        if create:
+            resolve_model(model)  # where it is none, no empty library is left behind
         self.path = Path(os.path.abspath(path))
         super().__init__(Store(self.path, create, store), model, approximate_above, isolated)
 

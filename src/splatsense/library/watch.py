@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.geometry.upright import Up
-from splatsense.library.asset_files import find_files, is_gone, is_hidden, is_named_like_asset
+from splatsense.library.asset_files import find_files, is_gone, is_hidden, is_named_like_archive, is_named_like_asset
 from splatsense.library.ingest import AddReport
 
 if TYPE_CHECKING:
@@ -99,9 +99,10 @@ def follow(library: "Library", paths: Iterable[Path], up: Up | None = None, watc
     paths = list(paths)
     seen = [path for path in paths if not _is_hidden(path, watched)]
     folders = [path for path in seen if path.is_dir()]
-    named = [path for path in seen if path.is_file() and is_named_like_asset(path)]
-    files, _, _ = find_files([*folders, *named], library.path)
+    named = [path for path in seen if path.is_file()]
+    files, _, archives = find_files([*folders, *filter(is_named_like_asset, named)], library.path)
     report = library.add(files, progress=False, up=up) if files else AddReport()
+    report.archives += dict.fromkeys([*archives, *filter(is_named_like_archive, named)])
     gone = [path for path in paths if is_gone(path)]
     return Change(report, library.forget([file for file in library.files() if _is_at_or_under(file, gone)] if gone else []))
 

@@ -1,6 +1,7 @@
 """Settings of contrastive pre-training: `ContrastConfig`. Names and defaults are those of GaussianCross, where it has them."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from splatsense.gaussian_cross.sizes import Size, recipe
 from splatsense.gaussian_cross.unet import UNetConfig
@@ -12,12 +13,17 @@ from splatsense.training.settings import RunSettings
 class ContrastConfig(RunSettings):
     """Settings of a run. Voxels left at none are those of the size."""
 
+    HOW_IT_RUNS: ClassVar[tuple[str, ...]] = (*RunSettings.HOW_IT_RUNS, "intrinsics")
+    """Recordings are imported once, into the folder of the run."""
+
     scenes: tuple[str, ...]
     """corpora (their train split is used), folders of scenes, scenes, or posed RGB-D recordings, which are imported first"""
     out: str
     """folder of the run: checkpoints, metrics.jsonl and at the end the model"""
     size: Size = "tiny"
     """of the backbone"""
+    intrinsics: tuple[float, float, float, float] | None = None
+    """fx fy cx cy of recordings that do not say it"""
     name: str = ""
     """written into the saved model; by default scene-contrast-SIZE"""
     steps: int = 2000

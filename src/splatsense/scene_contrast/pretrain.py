@@ -67,7 +67,7 @@ def _prepare(config: ContrastConfig, processes: Processes) -> Training:
 
 def open_scenes(config: ContrastConfig) -> SceneSet:
     """The scenes that are trained on. Raises FormatError when there are none."""
-    folders = find_scenes(config.scenes, "train", Path(config.out) / "scenes")
+    folders = find_scenes(config.scenes, "train", Path(config.out) / "scenes", config.intrinsics or ())
     return SceneSet(folders, SampleConfig(voxel=config.views().voxel))
 
 

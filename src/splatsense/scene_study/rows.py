@@ -156,7 +156,7 @@ def pretraining(name: str, scenes: str, out: Path, size: Size, steps: int, cache
         cache: of the teacher's features, shared by all.
     """
     if name == CONTRAST:
-        return ContrastConfig((scenes,), str(out), size, name, steps)
+        return ContrastConfig((scenes,), str(out), size, name=name, steps=steps)
     changes = ABLATIONS[name][1] if name in ABLATIONS else {}
     config = PretrainConfig((scenes,), str(out), size, cache=str(cache), name=name, steps=steps)
     return replace(config, **changes)

@@ -77,8 +77,7 @@ class SceneStudyConfig:
     split: str = "test"
     """that is measured on, once"""
     transfer: str = ""
-    """folder of other labelled scenes, such as homes, or of splits of them: every model is measured on them too (those of
-    `split`), without further training"""
+    """folder of other labelled scenes, such as homes, or of splits of them: models are measured on those of --split as well"""
     write: str = ""
     """page of Markdown whose tables, between markers, are replaced when all is done"""
 

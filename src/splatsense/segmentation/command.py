@@ -40,8 +40,7 @@ class TrainOptions:
     task: Task = "semantic"
     """classes of points, or instances by PointGroup"""
     backbone: str = ""
-    """pre-trained model to fine-tune; none given means training from scratch; random:SIZE is an untrained one to probe. Heads
-    of a segmentation model, such as a probe, are kept where classes and task are the same"""
+    """model to fine-tune, with its heads where classes and task are the same; or random:SIZE, to probe; none: from scratch"""
     probe: bool = False
     """train a linear layer on the frozen backbone only"""
     cached: bool = False
@@ -104,42 +103,42 @@ class TrainOptions:
         return replace(config, **given)
 
 
-def train_command(options: TrainOptions) -> str:
+def train_command(run: TrainOptions) -> str:
     """Train a segmentation model on labelled scenes: from scratch, from a pre-trained backbone, or as a linear probe.
 
     A run that was interrupted goes on with the same command.
 
     Args:
-        options: A recipe and changes to it.
+        run: A recipe and changes to it; what is left at none is as the recipe says.
     """
-    return f"saved {train_segmentation(options.config())}"
+    return f"saved {train_segmentation(run.config())}"
 
 
-def train_s3dis_folds(options: TrainOptions, views: Views = "all") -> str:
+def train_s3dis_folds(run: TrainOptions, views: Views = "all") -> str:
     """S3DIS's 6-fold protocol: six models, each tested on the area it was not trained on, scored together.
 
     Folds that are done with the same settings are passed over. The points of all areas go into one confusion matrix, as usual.
 
     Args:
-        options: Settings of every fold; the recipe is s3dis.
+        run: Settings of every fold; the recipe is s3dis.
         views: One pass or all test-time augmentations in the tests.
     """
     reports: dict[str, SemanticReport] = {}
     for area, name in enumerate(S3DIS_AREAS, 1):
-        out = Path(options.out) / name
-        config = replace(options, recipe="s3dis", area=area, out=str(out)).config()
+        out = Path(run.out) / name
+        config = replace(run, recipe="s3dis", area=area, out=str(out)).config()
         settings = config.settings() | {"views": views}
         matrix = _read_fold(out / FOLD, settings)
         if matrix is None:
             model = train_segmentation(config)
-            matrix = score_scenes(load_segmentation_model(model), options.scenes, name, views, progress=True).matrix
+            matrix = score_scenes(load_segmentation_model(model), run.scenes, name, views, progress=True).matrix
             with atomic_write(out / FOLD) as temporary:
                 temporary.write_text(json.dumps({"settings": settings, "matrix": matrix.tolist()}) + "\n", "utf-8")
         reports[name] = SemanticReport(config.label_set, matrix)
     report = SemanticReport(reports["Area_1"].labels, np.sum([one.matrix for one in reports.values()], axis=0))
     figures = [(name, percent(one.mean_iou), percent(one.mean_accuracy)) for name, one in {**reports, "6-fold": report}.items()]
     rows = [("area", "mean IoU", "mean accuracy"), *figures]
-    with atomic_write(Path(options.out) / "6-fold.json") as temporary:
+    with atomic_write(Path(run.out) / "6-fold.json") as temporary:
         temporary.write_text(json.dumps(report.figures(), indent=1) + "\n", "utf-8")
     return f"{table(rows, '<>>')}\n\n{report}"
 

@@ -56,12 +56,12 @@ class TrainingScenes:
 
     Raises:
         FormatError: there are no scenes.
-        DataError: a list names scenes that are not there.
+        DataError: a list names scenes that are not there, or a scene is of another label set.
     """
 
     def __init__(self, config: SegmentationConfig) -> None:
         self.config = config
-        folders = [folder for split in config.train_splits for folder in list_scenes(config.scenes, split)]
+        folders = [folder for split in config.train_splits for folder in list_scenes(config.scenes, split, config.label_set)]
         names = [f"{folder.parent.name}/{folder.name}" for folder in folders]
         if config.scene_list:
             chosen = set(listed_scenes([folder.name for folder in folders], Path(config.scene_list)))

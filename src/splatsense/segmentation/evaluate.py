@@ -117,7 +117,7 @@ def score_scenes(
     Raises:
         FormatError, DataError: scenes are missing, damaged, or lack the model's labels.
     """
-    folders = list_scenes(scenes, split)
+    folders = list_scenes(scenes, split, model.labels)
     scores = Scores.empty(model.labels, instances and model.has_instances)
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def score_predictions(folder: Path, scenes: Path, split: str, labels: LabelSet, 
         FormatError, DataError: a scene or its prediction is missing, damaged, or of another label set.
     """
     scores = Scores.empty(labels, instances)
-    for path in list_scenes(scenes, split):
+    for path in list_scenes(scenes, split, labels):
         prediction = load_prediction(folder / f"{path.name}.npz", labels)
         scores.add(load_scene(path, labels), prediction)
     return scores
@@ -173,6 +173,9 @@ def evaluate_instance(config: EvaluateConfig) -> str:
 
 
 def _scores(config: EvaluateConfig, instances: bool) -> Scores:
+    if config.model and (config.labels or config.leave_out is not None):
+        given = "--labels" if config.labels else "--leave-out"
+        raise DataError(f"{given}: is for predictions without a model; a model has its own classes, so leave out {given}.")
     if config.model:
         model = load_segmentation_model(config.model)
         if instances and not model.has_instances:

@@ -36,8 +36,7 @@ class PointsSettings:
     """How labelled point clouds are read."""
 
     labels: str = ""
-    """label set of the files: a JSON file of classes, scannet20, scannet200 or s3dis. Every file must have labels, all of them
-    in it. Without one labels are taken as they are, and files may have none"""
+    """label set of the files: a JSON file of classes, scannet20, scannet200 or s3dis; by default labels are taken as is"""
     property: str = ""
     """property that holds the labels; by default label, class, segment or classification, also with scalar_ before it"""
     unlabelled: tuple[int, ...] = ()
@@ -65,7 +64,7 @@ def import_points(source: tuple[Path, ...], out: Path, settings: PointsSettings,
     if not files:
         raise FormatError(f"--source: {' '.join(map(str, source)) or 'nothing'} holds no .ply file.")
     sources = [
-        SceneSource(path, path.stem, split, lambda _, path=path: read_points(path, settings, labels))
+        SceneSource(path, path.stem, split, lambda _, path=path: read_points(path, settings, labels), labels)
         for path in dict.fromkeys(files)
     ]
     return import_scenes("point clouds", sources, out).tell("imported")

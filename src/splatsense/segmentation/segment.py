@@ -82,8 +82,7 @@ def similar(
 
     Args:
         scan: A point cloud, splat or mesh; or the folder of a scene or of a posed RGB-D recording.
-        point: In the axes and units of the file; the nearest point of the scan is taken. Write --point=-1,2,3 when it starts
-            with a minus.
+        point: In the axes and units of the file; the nearest point of the scan is taken. With a minus first: --point=-1,2,3.
         out: Folder for the results; by default SCAN's name with -similar, in the current folder.
         model: A segmentation model or a pre-trained backbone: a bundled one's name, or a folder.
         settings: How the scan is read.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from splatsense.gaussian_cross.model import load_backbone
+from splatsense.scenes import list_scenes
 from splatsense.segmentation.cached_features import CachedFeatures, FeatureBatch
 from splatsense.segmentation.config import SegmentationConfig
 from splatsense.segmentation.dataset import SeedOf, TrainingScenes, VoxelBatch, batch_of_step
@@ -49,6 +50,8 @@ def _prepare(config: SegmentationConfig, processes: Processes) -> Training:
         save_segmentation_model(folder, run.model())
 
     has_validation = (Path(config.scenes) / config.val_split).is_dir()
+    if has_validation:
+        list_scenes(config.scenes, config.val_split, config.label_set)  # what is wrong with it is said now, not after the run
     label = f"{config.task} {config.protocol}"
     return Training(run, label, run.fingerprint, save, run.validate if has_validation else None)
 

@@ -22,6 +22,7 @@ from splatsense.errors import DataError
 from splatsense.files import atomic_write
 from splatsense.teachers.interface import DenseTeacher
 
+LARGEST = torch.finfo(torch.half).max
 SPARE = 0.9  # part of the bound that is left when files are deleted, so that this is rare
 
 
@@ -51,7 +52,7 @@ class FeatureCache:
         """Features (N, h, w, d), rounded to half precision, of images (H, W, 3) of one size, sRGB in [0, 1].
 
         Raises:
-            DataError: the images differ in size.
+            DataError: the images differ in size, or a feature is not finite or too large for half precision.
         """
         found = [self._one(image) for image in images]
         if len({part.shape for part in found}) > 1:
@@ -60,16 +61,26 @@ class FeatureCache:
 
     def _one(self, image: Tensor) -> Tensor:
         if self.folder is None:
-            return self.teacher.encode_dense(image[None])[0].half()
+            return self._computed(image)
         pixels = (image * 255).round().byte().contiguous().numpy()
         digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
         path = self.folder / f"{digest[:32]}.npy"
         kept = self._read(path)
         if kept is not None:
             return kept
-        features = self.teacher.encode_dense(image[None])[0].half()
+        features = self._computed(image)
         self._write(path, features.numpy())
         return features
+
+    def _computed(self, image: Tensor) -> Tensor:
+        features = self.teacher.encode_dense(image[None])[0]
+        most = float(features.abs().max())
+        if not most <= LARGEST:  # NaN is not
+            raise DataError(
+                f"teacher {self.teacher.name}: gives features up to {most:,.0f}; they are kept in half precision, which "
+                f"ends at {LARGEST:,.0f}. Check its weights, or use another teacher."
+            )
+        return features.half()
 
     def _read(self, path: Path) -> Tensor | None:
         """None when it is not there, or not whole: a crash of the machine may leave an empty file."""

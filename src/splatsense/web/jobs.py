@@ -21,7 +21,7 @@ from typing import Any
 from splatsense.errors import SplatSenseError
 from splatsense.geometry.upright import Up
 from splatsense.library import Library
-from splatsense.library.asset_files import find_files
+from splatsense.library.asset_files import find_files, passed_over
 from splatsense.tables import printable
 
 log = logging.getLogger("splatsense.web")
@@ -143,10 +143,11 @@ class Indexing(Job):
         self._library, self._paths, self._after, self._settled = library, list(paths), after, settled
         self._up: Up | None = up
         self._failed: list[tuple[Path, str]] = []
+        self._archives: list[Path] = []
         self._indexed = self._skipped = 0
 
     def state(self) -> dict[str, Any]:
-        """What the page shows: also how many files were indexed and passed over, and those that failed."""
+        """What the page shows: also how many files were indexed and skipped, those that failed, and archives passed over."""
         return super().state() | {
             "indexed": self._indexed,
             "skipped": self._skipped,
@@ -154,6 +155,7 @@ class Indexing(Job):
             "failures": [
                 {"file": printable(path.name), "reason": printable(why)} for path, why in self._failed[:LISTED_FAILURES]
             ],
+            "passed_over": passed_over(self._archives),
         }
 
     def _work(self) -> None:
@@ -165,7 +167,7 @@ class Indexing(Job):
         self._after([path for path, _ in self._failed])
 
     def _index(self) -> None:
-        files, missing, _ = find_files(self._paths, self._library.path)
+        files, missing, self._archives = find_files(self._paths, self._library.path)
         self._failed += missing
         self.change(total=len(files) + len(missing), done=len(missing))
         for portion in _portions(files):

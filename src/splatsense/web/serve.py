@@ -25,6 +25,7 @@ from splatsense.web.scene_models import SceneModels
 from splatsense.web.settings import WebSettings
 
 StoreUrl = Annotated[str | None, tyro.conf.arg(metavar="URL")]
+Token = Annotated[str | None, tyro.conf.arg(metavar="TOKEN")]
 ModelName = Annotated[str | None, tyro.conf.arg(metavar="MODEL")]
 LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
 TOKEN_VARIABLE = "SPLATSENSE_TOKEN"
@@ -36,7 +37,7 @@ def serve(
     library: LibraryFolder,
     host: str = "127.0.0.1",
     port: int = 8765,
-    token: str | None = None,
+    token: Token = None,
     open: bool = False,
     model: str = "clip-gs-tiny",
     store: StoreUrl = None,
@@ -49,8 +50,7 @@ def serve(
         library: Folder of the library; made when it does not exist.
         host: Address to listen on. One that other machines can reach needs the token of the link that is printed.
         port: Port to listen on; 0 takes any free one.
-        token: Asked of everyone who uses the page. Better given in the environment variable SPLATSENSE_TOKEN, since other
-            users of this machine can see command lines.
+        token: Asked of all who use the page. SPLATSENSE_TOKEN in the environment is better: lists of processes do not show it.
         open: Open the page in the browser.
         model: A bundled model's name, or the folder of one.
         store: postgresql://USER@HOST/DATABASE of a library that machines share; the folder then holds caches only.

@@ -78,6 +78,7 @@ class Services:
             "added": asset.added,
             "up": asset.up,
             "version": version_of(asset),
+            "is_scene": self.scenes.is_scene(asset),
             "tags": [{"label": label, "probability": round(probability, 3)} for label, probability in tags],
         }
 

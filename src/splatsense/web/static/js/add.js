@@ -193,5 +193,5 @@ function ending(state) {
   if (state.skipped) parts.push(`${state.skipped} known already`);
   if (state.status === "cancelled") parts.unshift("cancelled");
   const text = parts.join(", ");
-  return `${text[0].toUpperCase()}${text.slice(1)}.`;
+  return `${text[0].toUpperCase()}${text.slice(1)}. ${state.passed_over ?? ""}`.trim();
 }

@@ -39,6 +39,8 @@ export class AssetPage {
     const tools = el("div", { class: "stage-tools" });
     const scene = el("section", { class: "scene", "aria-label": "Inside the scene", hidden: true });
     const neighbours = el("ul", { class: "grid", "aria-label": "Most similar" });
+    const shown = el("div", {}, el("h2", {}, "Tags"), tagList(asset.tags), asset.is_scene && el("p", { class: "muted" },
+      "These take it for one object. With so many Gaussians it may be a scene: Classes, under the view, say what is in it."));
     const statistics = el("div", { class: "statistics" }, el("p", { class: "muted" }, "Reading the file…"));
     this.root.replaceChildren(
       el("div", { class: "asset" },
@@ -46,18 +48,18 @@ export class AssetPage {
         el("div", { class: "facts" },
           el("h1", { tabindex: -1 }, asset.name),
           el("p", { class: "muted path" }, asset.file),
-          el("h2", {}, "Tags"), tagList(asset.tags),
+          shown,
           actions(asset, library),
           el("h2", {}, "Facts"), factTable(asset))),
       el("section", { class: "below" }, el("h2", {}, "Most similar"), neighbours),
       el("section", { class: "below" }, el("h2", {}, "Statistics"), statistics));
     this.root.querySelector("h1").focus({ preventScroll: true });
     scrollTo(0, 0);
-    const isScene = asset.gaussians >= library.scene_gaussians;
-    this.view(asset, isScene, stage, note, tools).then((viewer) => {
-      if (!viewer || !isScene) return;
+    this.view(asset, asset.is_scene, stage, note, tools).then((viewer) => {
+      if (!viewer || !asset.is_scene) return;
       scene.hidden = false;
       this.scene = new SceneTools(scene, asset, viewer);
+      this.scene.onClasses = (classes) => shown.replaceChildren(el("h2", {}, "What is in it"), classList(classes));
       this.scene.start();
     });
     fill(neighbours, get(`assets/${asset.id}/neighbours?limit=12`), (found) => found.map(card));
@@ -123,6 +125,10 @@ const tagList = (tags) => el("ul", { class: "tags" }, tags.map(({ label, probabi
   el("a", { href: `#/?${new URLSearchParams({ tag: label })}` }, label),
   el("meter", { min: 0, max: 1, value: probability, "aria-label": `probability of ${label}` }),
   el("span", { class: "muted" }, `${Math.round(100 * probability)} %`))));
+
+const classList = (classes) => el("ul", { class: "tags" }, classes.map(({ name, share }) => el("li", {},
+  name, el("meter", { min: 0, max: 1, value: share, "aria-label": `share of ${name}` }),
+  el("span", { class: "muted" }, `${(100 * share).toFixed(1)} %`))));
 
 function actions(asset, library) {
   const format = el("select", { "aria-label": "Format of the download" },

@@ -6,14 +6,14 @@ export const DRAGGED = "application/x-splatsense-asset";
 
 /** Fires "similar" on the document when more like it is asked for. */
 export function card(asset) {
-  const tag = asset.tags[0]?.label;
+  const tag = asset.tags.length ? asset.tags[0].label + (asset.is_scene ? "?" : "") : "";
   const image = el("img", { src: thumbnail(asset), alt: "", width: 256, height: 256, loading: "lazy", decoding: "async", draggable: false });
   image.addEventListener("error", () => image.replaceWith(el("span", { class: "no-picture" }, "file is gone")), { once: true });
   const link = el("a", { href: `#/asset/${asset.id}`, class: "face" },
     el("span", { class: "picture" }, image),
     el("span", { class: "name" }, asset.name),
     el("span", { class: "about" },
-      el("span", { class: "tag" }, tag ?? ""),
+      el("span", { class: "tag", title: asset.is_scene && "the tag of one object, but this may be a scene" }, tag),
       asset.score !== undefined && el("span", { class: "score", title: "cosine of the embeddings" },
         el("span", { class: "hidden" }, "score "), asset.score.toFixed(2).replace("-0.00", "0.00"))));
   const more = el("button", {

@@ -37,6 +37,7 @@ export class SceneTools {
       el("div", { class: "scene-modes" },
         el("div", { class: "segments", role: "group", "aria-label": "What the colours show" }, Object.values(this.buttons)), top),
       el("div", { class: "row scene-progress" }, this.bar, this.cancel), this.status, this.legend);
+    this.onClasses = () => {}; // told what is in the scene as soon as that is known
     viewer.onPick = (gaussian) => this.picked(gaussian).catch((error) => this.failed(error, this.mode));
   }
 
@@ -58,6 +59,7 @@ export class SceneTools {
       for (const button of Object.values(this.buttons)) if (button.disabled) button.setAttribute("aria-describedby", "scene-off");
     }
     const running = ["similarity", "segmentation"].find((what) => this.about[what].job);
+    if (this.about.segmentation.ready) get(`${this.path}/legend`).then(({ classes }) => this.onClasses(classes), () => {});
     if (running) this.choose(running === "similarity" ? "similarity" : "classes");
   }
 
@@ -105,6 +107,7 @@ export class SceneTools {
       return;
     }
     const [{ bytes }, legend] = await Promise.all([getBytes(`${this.path}/labels/${name}`), get(`${this.path}/legend`)]);
+    this.onClasses(legend.classes);
     if (this.mode !== name || this.closed) return;
     this.viewer.paint(bytes);
     this.list(name === "classes"
