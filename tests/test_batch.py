@@ -198,6 +198,16 @@ def test_a_file_is_not_converted_over_itself(tmp_path, capsys):
     assert source.stat().st_mtime_ns == before
 
 
+def test_a_name_that_is_too_long_is_that_of_no_file():
+    found, failed, _ = find_inputs([Path("x" * 300)], None)
+    assert (found, [reason for _, reason in failed]) == ([], ["no such file or folder"])
+
+
+def test_a_folder_for_inputs_and_results_is_told(folder, capsys):
+    assert main(["convert", str(folder), "--out", str(folder)]) == 1
+    assert "is the folder for the results; name another one for them" in capsys.readouterr().err
+
+
 def test_convert_usage(folder, tmp_path, capsys):
     assert main(["convert", str(folder), str(tmp_path / "a.ply")]) == 2
     assert "--out DIR" in capsys.readouterr().err

@@ -98,6 +98,8 @@ def test_selecting_and_moving():
         (lambda: Cameras.orbit(0), "views must be at least 1"),
         (lambda: Cameras.orbit(1, fov=180.0), "fov must lie between 0 and 180"),
         (lambda: Cameras.orbit(1, distance=0.0), "distance must be positive"),
+        (lambda: Cameras.orbit(1, distance=math.inf), "distance must be positive"),
+        (lambda: Cameras.orbit(1, azimuth=math.nan), "azimuth finite"),
         (
             lambda: Cameras.look_at(torch.tensor([[0.0, 3, 0]]), torch.zeros(3), torch.tensor([0.0, 1, 0]), 4, 4, 40.0),
             "parallel to `up`; choose another",

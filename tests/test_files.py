@@ -131,3 +131,15 @@ def test_a_folder_is_locked_for_one_work_at_a_time(tmp_path):
         pass
     with locked(folder, "study"):
         pass
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "漢" * 85, "😀" * 60])
+def test_a_name_may_be_as_long_as_the_disk_takes_it(tmp_path, name):
+    with atomic_write(tmp_path / name) as temporary:
+        temporary.write_text("new")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_null_byte_in_a_name_is_our_own_error(tmp_path):
+    with pytest.raises(FormatError, match="is not a file name"), atomic_write(tmp_path / "a\0b"):
+        pass

@@ -67,16 +67,24 @@ def test_gradients_flow_through_a_transform():
     assert float(means.grad.abs().sum()) > 0
 
 
-@pytest.mark.parametrize("matrix", [2 * torch.eye(3), torch.diag(torch.tensor([1.0, 1.0, -1.0])), torch.ones(3, 3)])
+@pytest.mark.parametrize(
+    "matrix", [2 * torch.eye(3), torch.diag(torch.tensor([1.0, 1.0, -1.0])), torch.ones(3, 3), torch.eye(4)]
+)
 def test_only_proper_rotations_are_taken(matrix):
     with pytest.raises(DataError, match="not a proper rotation matrix"):
         make().transform(matrix)
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
 def test_only_positive_scales_are_taken(scale):
     with pytest.raises(DataError, match="scale must be positive"):
         make().transform(scale=scale)
+
+
+@pytest.mark.parametrize("translation", [torch.zeros(2), torch.zeros(8, 3), torch.tensor([0.0, math.nan, 0.0])])
+def test_only_translations_of_three_numbers_are_taken(translation):
+    with pytest.raises(DataError, match="translation must be three finite numbers"):
+        make().transform(translation=translation)
 
 
 @given(quat=quaternions)
@@ -155,6 +163,9 @@ def test_subsample_keeps_the_order_and_depends_on_the_seed_alone():
     assert torch.equal(part.means, gaussians.subsample(40, seed=3).means)
     assert not torch.equal(part.means, gaussians.subsample(40, seed=4).means)
     assert gaussians.subsample(100) is gaussians
+    assert len(gaussians.subsample(0)) == 0
+    with pytest.raises(DataError, match="count must be at least 0, got -1"):
+        gaussians.subsample(-1)
 
 
 def test_cat_pads_missing_bands_with_zeros():

@@ -9,11 +9,11 @@ from scipy.spatial.transform import Rotation
 
 from splatsense.cameras import Cameras
 from splatsense.cli import main
-from splatsense.errors import DataError
+from splatsense.errors import DataError, FormatError
 from splatsense.gaussians import Gaussians
 from splatsense.io import load, load_cameras, save
 from splatsense.render import render
-from splatsense.turntable import Orbit, OrbitSettings, render_orbit
+from splatsense.turntable import Orbit, OrbitSettings, render_orbit, render_views
 
 QUICK = ["--views", "2", "--size", "48"]
 
@@ -223,3 +223,25 @@ def test_given_cameras_that_cannot_be_used(tmp_path, asset, capsys):
     assert main([*command, "--views", "3"]) == 2
     assert "--views is about orbits and does not go with --cameras" in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_cameras_in_double_precision_see_the_same(tmp_path):
+    """As `Orbit.in_file_units` gives them; with light, too."""
+    orbit = Orbit(box(), OrbitSettings(size=32))
+    cameras = orbit.in_file_units(orbit.cameras(1))
+    single = Cameras(cameras.world_to_camera.float(), cameras.K, 32, 32)
+    for name, given in (("double", cameras), ("single", single)):
+        render_views(box(), tmp_path / name, given, ["a.png"], OrbitSettings(shaded=True))
+    difference = read(tmp_path / "double" / "color_000.png") - read(tmp_path / "single" / "color_000.png").astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_views_need_cameras_names_and_a_folder(tmp_path):
+    cameras = Cameras.orbit(2, 8)
+    for given, names in ((cameras, ["a"]), (cameras[:0], [])):
+        with pytest.raises(DataError, match="give one for each"):
+            render_views(box(), tmp_path / "views", given, names)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(FormatError, match="no folder can be made here"):
+        render_views(box(), tmp_path / "file", cameras, ["a", "b"])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -73,10 +73,13 @@ def find_inputs(paths: Sequence[Path], leave_out: Path | None) -> tuple[list[Inp
     failed: list[tuple[Path, str]] = []
     archives: dict[Path, None] = {}
     for path in paths:
+        root = path.absolute() if os.path.isdir(path) else None  # Path.is_dir raises where a name is too long
+        if root is not None and leave_out is not None and leave_out.exists() and root.samefile(leave_out):
+            failed.append((path, "is the folder for the results; name another one for them"))
+            continue
         files, missing, passed = find_files([path], leave_out or Path(os.devnull))
         failed += missing
         archives |= dict.fromkeys(passed)
-        root = path.absolute() if path.is_dir() else None
         for file in files:
             found.setdefault(file, file.relative_to(root) if root and file.is_relative_to(root) else Path(file.name))
     shared = Counter(map(without_suffix, found.values()))

@@ -107,8 +107,8 @@ class Cameras:
             raise DataError(f'Cameras.orbit: up must be "y" or "z", got {up!r}.')
         if distance is None:
             distance = math.sqrt(3) * 0.75 / math.sin(math.radians(fov) / 2)
-        if not distance > 0:
-            raise DataError(f"Cameras.orbit: distance must be positive, got {distance}.")
+        if not 0 < distance < math.inf or not math.isfinite(azimuth):
+            raise DataError(f"Cameras.orbit: distance must be positive and azimuth finite, got {distance} and {azimuth}.")
         angle = torch.deg2rad(azimuth + torch.arange(views) * (360.0 / views))
         height, radius = math.sin(math.radians(elevation)), math.cos(math.radians(elevation))
         around, toward = radius * torch.sin(angle), radius * torch.cos(angle)

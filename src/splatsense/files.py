@@ -13,6 +13,7 @@ from pathlib import Path
 from splatsense.errors import FormatError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+NAME_CHARACTERS = 50  # of a file's name in that of its temporary file; at four bytes each they stay within the 255 of a name
 
 
 @contextlib.contextmanager
@@ -61,9 +62,11 @@ def _new_beside(path: Path) -> Path:
     """A new empty temporary file in the folder of `path`."""
     if path.is_dir():
         raise FormatError(f"{path}: is a folder; give the name of a file to write.")
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{path.name[:NAME_CHARACTERS]}.{secrets.token_hex(6)}.tmp")
     try:
         temporary.open("xb").close()
+    except ValueError as error:  # a null byte in the name
+        raise FormatError(f"{str(path)!r}: is not a file name ({error}).") from error
     except OSError as error:
         raise FormatError(
             f"{path}: cannot be written ({error.strerror}); check that its folder exists and is writable."

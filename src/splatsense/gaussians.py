@@ -85,7 +85,13 @@ class Gaussians:
         return Gaussians(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def subsample(self, count: int, seed: int = 0) -> "Gaussians":
-        """At most `count` Gaussians drawn without replacement, in file order; the same for the same seed."""
+        """At most `count` Gaussians drawn without replacement, in file order; the same for the same seed.
+
+        Raises:
+            DataError: `count` is negative.
+        """
+        if count < 0:
+            raise DataError(f"Gaussians.subsample: count must be at least 0, got {count}.")
         if count >= len(self):
             return self
         keep = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count].sort().values
@@ -107,20 +113,23 @@ class Gaussians:
 
         Args:
             rotation: (3, 3) proper rotation matrix, or None for the identity.
-            scale: factor > 0.
+            scale: finite factor > 0.
             translation: (3,), or None for zero.
 
         Raises:
-            DataError: the rotation is not a proper rotation or the scale is not positive.
+            DataError: the rotation is not a proper rotation, or the scale or the translation is not as above.
         """
-        if not scale > 0:
-            raise DataError(f"Gaussians.transform: scale must be positive, got {scale}.")
+        if not 0 < scale < math.inf:
+            raise DataError(f"Gaussians.transform: scale must be positive and finite, got {scale}.")
+        if translation is not None and (tuple(translation.shape) != (3,) or not bool(translation.isfinite().all())):
+            raise DataError(f"Gaussians.transform: translation must be three finite numbers, got {translation}.")
         means, quats, sh = self.means, self.quats, self.sh
         if rotation is not None:
             rotation = rotation.to(means)
-            identity = torch.eye(3, dtype=means.dtype, device=means.device)
-            if not torch.allclose(rotation @ rotation.T, identity, atol=1e-4) or torch.linalg.det(rotation.double()) < 0:
-                raise DataError("Gaussians.transform: rotation is not a proper rotation matrix (orthonormal, determinant +1).")
+            if not _is_rotation(rotation):
+                raise DataError(
+                    "Gaussians.transform: rotation is not a proper rotation matrix ((3, 3), orthonormal, determinant +1)."
+                )
             means = means @ rotation.T
             quats = normalize(quaternion_multiply(matrix_to_quaternion(rotation), quats), dim=-1)
             sh = rotate_sh(sh, rotation)
@@ -158,6 +167,13 @@ class Gaussians:
         sh = [torch.nn.functional.pad(part.sh, (0, 0, 0, bands - part.sh.shape[1])) for part in parts]
         names = ("means", "quats", "scales", "opacities")
         return Gaussians(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names}, sh=torch.cat(sh))
+
+
+def _is_rotation(matrix: Tensor) -> bool:
+    if tuple(matrix.shape) != (3, 3):
+        return False
+    identity = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
+    return torch.allclose(matrix @ matrix.T, identity, atol=1e-4) and bool(torch.linalg.det(matrix.double()) > 0)
 
 
 def quaternion_to_matrix(quats: Tensor) -> Tensor:

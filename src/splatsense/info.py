@@ -152,7 +152,7 @@ def _needles(scales: np.ndarray) -> str:
 def _coarse(means: np.ndarray, scales: np.ndarray) -> str:
     farthest, size = np.abs(means).max(), np.median(scales.max(1))
     step = float(np.spacing(farthest))
-    if step <= COARSE_SHARE * size:
+    if step <= COARSE_SHARE * size or size == 0:
         return ""
     return (
         f"Coordinates reach {farthest:,.0f}, where float32 has steps of {step:.2g}, and half of the Gaussians are smaller than "

@@ -63,7 +63,7 @@ def draw(gaussians: Gaussians, camera: Cameras, shaded: bool = False, ambient: f
     rendering = render(gaussians, camera[:1], features=features)
     color = rendering.color[0]
     if shaded:
-        light = camera.world_to_camera[0, :3, :3].T @ normalize(torch.tensor(LIGHT), dim=0)
+        light = camera.world_to_camera[0, :3, :3].to(color).T @ normalize(torch.tensor(LIGHT), dim=0)
         facing = (normalize(rendering.features[0], dim=-1) @ light).clamp(min=0)
         color = color * (ambient + (1 - ambient) * facing)[..., None]
     return Picture(color, rendering.alpha[0], rendering.depth[0])

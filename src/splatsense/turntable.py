@@ -169,9 +169,13 @@ def render_views(
         note: kept in transforms.json.
 
     Raises:
-        DataError: there are no Gaussians, or the images would be too large.
+        DataError: there are no Gaussians, no cameras or not as many images, or the images would be too large.
         FormatError: the folder cannot be written.
     """
+    if not len(cameras) or len(images) != len(cameras):
+        raise DataError(
+            f"render_views: {len(cameras)} cameras and {len(images)} names of images; give one for each of at least one."
+        )
     if max(cameras.width, cameras.height) > MAX_SIZE:
         raise DataError(
             f"--cameras: images of {cameras.width} x {cameras.height} pixels; at most {MAX_SIZE:,} a side are drawn."

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from splatsense.cameras import Cameras
-from splatsense.errors import SplatSenseError
+from splatsense.errors import FormatError, SplatSenseError
 from splatsense.files import atomic_write
 from splatsense.io.transforms_json import write_transforms_json
 from splatsense.pictures import Picture
@@ -40,9 +40,13 @@ def prepare(folder: Path) -> None:
     """Make a folder, or take away the pictures of a former run: all and only those that its transforms.json names.
 
     Raises:
+        FormatError: it cannot be made.
         SplatSenseError: its transforms.json was not written by `splatsense render`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FormatError(f"{folder}: no folder can be made here ({error.strerror}); choose another output folder.") from error
     former = _former(folder)
     if not former:
         return

@@ -79,3 +79,9 @@ def test_bad_input_is_named():
     queries[7, 2] = float("inf")
     with pytest.raises(DataError, match=r"k_nearest_neighbours: queries\[7\] is not finite"):
         k_nearest_neighbours(points, queries, 1)
+
+
+def test_no_clouds_have_no_neighbours():
+    for find in (k_nearest_neighbours, k_nearest_neighbours_reference):
+        distances, indices = find(torch.zeros(0, 4, 3), torch.zeros(0, 2, 3), 3)
+        assert tuple(distances.shape) == tuple(indices.shape) == (0, 2, 3)

@@ -205,3 +205,12 @@ def test_nothing_is_written_that_cannot_be_read(tmp_path, make_gaussians):
     with pytest.raises(DataError, match="no Gaussians"):
         write_compressed_ply(bad[:0], tmp_path / "a.ply")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_range_beyond_float32(tmp_path):
+    gaussians = Gaussians(
+        torch.tensor([[3e38, 0, 0], [-3e38, 0, 0]]), torch.tensor([[1.0, 0, 0, 0]] * 2), torch.ones(2, 3), torch.ones(2),
+        torch.zeros(2, 1, 3),
+    )  # fmt: skip
+    write_compressed_ply(gaussians, tmp_path / "a.ply", keep_order=True)
+    assert torch.equal(load(tmp_path / "a.ply").means, gaussians.means)

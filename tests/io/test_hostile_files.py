@@ -11,6 +11,7 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from splatsense.errors import DataError, FormatError, LimitError, SplatSenseError
 from splatsense.io import WRITERS, load, load_mesh, save
@@ -212,6 +213,17 @@ def test_companions_are_regular_files_in_the_folder(tmp_path, name):
     (folder / "a.obj").write_text(f"mtllib {name}\n{CORNER}usemtl m\nf 1 2 3\n")
     mesh = load_mesh(folder / "a.obj")
     assert all(material.color[0] != pytest.approx(0.123, abs=0.01) for material in mesh.materials)
+
+
+def test_a_texture_beside_the_mesh_serves_where_its_author_s_is_elsewhere(textured, tmp_path_factory):
+    """An absolute path that was left in the file, seen from the machine on which it was written."""
+    elsewhere = tmp_path_factory.mktemp("author") / "t.png"
+    for path, color in ((elsewhere, (255, 0, 0)), (textured / "t.png", (0, 0, 255))):
+        Image.new("RGB", (2, 2), color).save(path)
+    (textured / "a.mtl").write_text(f"newmtl m\nKd 1 1 1\nmap_Kd {elsewhere}\n")
+    mesh = load_mesh(textured / "a.obj")
+    assert mesh.missing_textures == ()
+    assert mesh.materials[0].texture[0, 0].tolist() == [0, 0, 255, 255]
 
 
 def test_a_pipe_in_place_of_a_mesh(tmp_path):

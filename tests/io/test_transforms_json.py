@@ -93,6 +93,12 @@ def test_round_trip(tmp_path_factory, views, elevation, fov, size):
     assert (back.width, back.height) == (size, size)
 
 
+def test_cameras_that_are_optimised_can_be_written(tmp_path):
+    cameras = Cameras.orbit(1, 8)
+    write_transforms_json(tmp_path / "a.json", Cameras(cameras.world_to_camera.requires_grad_(), cameras.K, 8, 8), ["a"])
+    torch.testing.assert_close(load_cameras(tmp_path / "a.json")[0].world_to_camera, cameras.world_to_camera.detach())
+
+
 def test_writing_needs_a_name_for_each_camera(tmp_path):
     with pytest.raises(DataError, match="2 cameras, but 1 names"):
         write_transforms_json(tmp_path / "t.json", Cameras.orbit(2), ["a"])

@@ -68,6 +68,8 @@ def test_missing_and_stale_files_are_refused(written):
     assert read_index(path, bytes(16)) is None
     path.unlink()
     assert read_index(path, EPOCH) is None
+    path.mkdir()  # something that cannot be read
+    assert read_index(path, EPOCH) is None
 
 
 def test_an_index_without_rows(tmp_path):

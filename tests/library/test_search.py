@@ -1,3 +1,4 @@
+import inspect
 import os
 
 import numpy as np
@@ -95,6 +96,18 @@ def test_more_results_than_assets(filled):
 def test_an_empty_query_is_an_error(filled, query):
     with pytest.raises(DataError, match="empty"):
         filled.search(query)
+
+
+@pytest.mark.parametrize("query", [3.5, None, [1], b"red"])
+def test_a_query_of_no_known_kind_is_an_error(filled, query):
+    with pytest.raises(DataError, match=f"a {type(query).__name__} cannot be searched for; give words"):
+        inspect.unwrap(Library.search)(filled, query)  # without the check of types that tests have
+
+
+@pytest.mark.parametrize("unknown", [0, -1, 2**63, -(2**70)])
+def test_an_id_that_is_none_is_an_error_whatever_its_size(filled, unknown):
+    with pytest.raises(LibraryError, match=f"no asset has the id {unknown}"):
+        filled.asset(unknown)
 
 
 def test_k_below_one_is_an_error_before_anything_is_embedded(filled, folder, monkeypatch):

@@ -7,6 +7,8 @@ import threading
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -212,6 +214,11 @@ def test_damaged_exports_are_refused(filled, tmp_path, model):
         (lambda entry: entry.update(gaussians="many"), "'gaussians' is missing or not of type int"),
         (lambda entry: entry.update(name=".."), "its name is not that of a file"),
         (lambda entry: entry.update(path="zz"), "its path is not hexadecimal"),
+        (lambda entry: entry.update(path="2f00"), "its path is not hexadecimal, or none"),
+        (lambda entry: entry.update(bounds=[[1e39] * 3] * 2), "'bounds' are missing or not"),
+        (lambda entry: entry.update(gaussians=-1), "'gaussians' is -1, out of its range"),
+        (lambda entry: entry.update(mtime_ns=10**30), "'mtime_ns' is 10+, out of its range"),
+        (lambda entry: entry.update(error="\ud800"), "its name or error is no text"),
         (lambda entry: entry.update(side_files=["a.png"]), "side files without"),
         (lambda entry: entry.clear(), "it has no sha256"),
     ],
@@ -251,6 +258,31 @@ def test_embeddings_that_are_none_are_not_imported(filled, tmp_path, model, valu
         with pytest.raises(FormatError, match="row 3: the embedding is not finite and of unit length"):
             imported.import_from(tmp_path / "export")
         assert imported.models() == []
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("name", "dtype"), [("ids", torch.float32), ("ids", torch.bool), ("vectors", torch.bfloat16)])
+def test_embeddings_of_other_numbers_are_not_imported(filled, tmp_path, model, name, dtype):
+    filled.export(tmp_path / "export", files=False)
+    path = next((tmp_path / "export" / "embeddings").iterdir())
+    tensors = {key: torch.from_numpy(value) for key, value in load_file(path).items()}
+    safetensors.torch.save_file(tensors | {name: tensors[name].to(dtype)}, path)
+    with Library(tmp_path / "imported", model) as imported:
+        with pytest.raises(FormatError, match="is damaged"):
+            imported.import_from(tmp_path / "export")
+        assert imported.models() == []
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_a_name_that_is_too_long_for_an_export_or_in_one(filled, tmp_path, model):
+    with pytest.raises(LibraryError, match="not exported"):
+        filled.export(tmp_path / ("x" * 300))
+    filled.export(tmp_path / ("漢" * 80), files=False)
+    listing = json.loads((tmp_path / ("漢" * 80) / "assets.json").read_text())
+    listing["assets"][0]["name"] = "x" * 300
+    (tmp_path / ("漢" * 80) / "assets.json").write_text(json.dumps(listing))
+    with Library(tmp_path / "imported", model) as imported:
+        assert imported.import_from(tmp_path / ("漢" * 80)).embeddings == 9
 
 
 def before_each_copy(monkeypatch, action) -> None:

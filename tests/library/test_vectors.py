@@ -171,6 +171,13 @@ def test_the_approximate_file_is_read_back_and_made_again_when_stale_or_damaged(
     assert len(built) == 3
 
 
+def test_the_approximate_index_stays_in_memory_where_no_file_can_be_written(clustered, tmp_path, caplog):
+    pytest.importorskip("faiss", reason="FAISS is not installed (extra `faiss`)")
+    index = load_or_build(tmp_path / "nowhere" / "x.faiss", clustered)
+    assert len(index.top_k(clustered, clustered.vectors[17], 10)[0]) == 10
+    assert "kept in memory" in caplog.text
+
+
 def test_a_cache_answers_through_faiss_above_the_size_chosen(vector_store, monkeypatch):
     pytest.importorskip("faiss", reason="FAISS is not installed (extra `faiss`)")
     asked = []

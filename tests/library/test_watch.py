@@ -53,6 +53,17 @@ def test_archives_that_appear_are_passed_over_and_told(folder, library, write_bl
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_what_lies_in_hidden_folders_is_not_followed(folder, library, write_blob):
+    """As `add` passes it over: a trash, a cache, what an archive of a Mac carries."""
+    hidden = [write_blob(folder / name / "a.splat", seed=70 + i) for i, name in enumerate((".trash/files", "more/__MACOSX"))]
+    seen = write_blob(folder / "more" / "a.splat", seed=80)
+    changed = [*hidden, folder / ".trash", folder / ".trash" / "files", seen]
+    assert follow(library, changed, watched=[folder]).added.indexed == 1
+    assert [asset.path for asset in library.assets()] == [seen]
+    assert follow(library, [hidden[0]], watched=[folder / ".trash"]).added.indexed == 1  # the folder was named outright
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_watching_a_folder(folder, library, write_blob):
     library.add(folder, progress=False)
     (folder / "red_1.splat").unlink()  # while nobody watched

@@ -1,12 +1,14 @@
 """The mesh renderer against analytic scenes, for both backends, and one backend against the other on random meshes."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
 import trimesh
 
 from splatsense.cameras import Cameras
-from splatsense.errors import DataError
+from splatsense.errors import DataError, LimitError
 from splatsense.mesh import Material, Mesh
 from splatsense.native import load_native
 from splatsense.render.mesh import MeshImages, render_mesh
@@ -337,3 +339,14 @@ def test_bad_input_is_named():
         render_mesh(make_mesh(good.vertices, faces, [Material(np.ones(4, np.float32), texture)]), view)
     with pytest.raises(DataError, match=r"materials\[0\]\.texture is float64"):
         render_mesh(make_mesh(good.vertices, faces, [Material(np.ones(4, np.float32), texture / 255.0)]), view)
+
+
+def test_images_beyond_memory_are_our_own_error(backend):
+    cameras = Cameras.orbit(1, 65535)[torch.zeros(10_000, dtype=torch.long)]  # more than a process can address
+    with pytest.raises(LimitError, match="out of memory at 10000 images of 65535 x 65535"):
+        render_mesh(make_mesh(np.eye(3), [0, 1, 2]), cameras, backend=backend)
+
+
+def test_only_known_backends_are_taken():
+    with pytest.raises(DataError, match="backend must be one of auto, native, reference, got 'gpu'"):
+        inspect.unwrap(render_mesh)(make_mesh(np.eye(3), [0, 1, 2]), Cameras.orbit(1, 8), backend="gpu")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from render.scenes import assert_matches_oracle, random_scene, with_camera_gradients, with_gradients
 from splatsense.cameras import Cameras
+from splatsense.errors import LimitError
 from splatsense.gaussians import Gaussians
 from splatsense.native import load_native
 from splatsense.render import native, render
@@ -179,3 +180,11 @@ def test_states_are_kept_apart():
         )
     for (_, leaves), expected in zip(copies, alone, strict=True):
         assert all(torch.equal(leaf.grad, want) for leaf, want in zip(leaves.values(), expected[4:-1], strict=True))
+
+
+def test_images_beyond_memory_are_our_own_error():
+    gaussians, _, cameras = random_scene(5, 0, 1, 8, 8, 0, seed=0)
+    many = torch.zeros(10_000, dtype=torch.long)  # more than a process can address
+    large = Cameras(cameras.world_to_camera[many], cameras.K[many], 65535, 65535)
+    with pytest.raises(LimitError, match="Out of memory rasterising 5 Gaussians into 10000 images"):
+        draw(Gaussians(*(tensor.float() for tensor in vars(gaussians).values())), large)

@@ -2,17 +2,19 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import splatsense
 from splatsense.info import file_info
+from splatsense.io import save
 from splatsense.library import Library
 from splatsense.pictures import OUTLIER_FRACTION
 from splatsense.web.catalogue import project
 from splatsense.web.conversions import FORMATS
 from splatsense.web.routes.assets import drawing
 from splatsense.web.settings import WebSettings
-from web.conftest import CHOSEN, events_of
+from web.conftest import CHOSEN, OBJECTS, events_of
 
 
 def asset_named(client, name: str) -> dict:
@@ -125,7 +127,7 @@ def test_an_unknown_asset_is_not_found(shared_client, what):
         assert (reply.status_code, reply.json()["error"]["status"]) == (404, 404)
 
 
-@pytest.mark.parametrize("asset_id", ["..%2f..", "1/..%2f..%2fetc", "%00", "1%00", "1e3", "9" * 40])
+@pytest.mark.parametrize("asset_id", ["..%2f..", "1/..%2f..%2fetc", "%00", "1%00", "1e3", "9" * 40, "-" + "9" * 40])
 def test_an_id_that_is_none_is_refused(shared_client, asset_id):
     assert shared_client.get(f"/api/assets/{asset_id}").status_code in (404, 422)
 
@@ -227,3 +229,17 @@ def test_many_conversions_keep_to_their_limit(indexed):
         assert conversions.view(library.assets()[0]).exists()
         conversions.close()
         assert not paths[-1].exists()
+
+
+def test_a_floater_far_away_does_not_spoil_the_view(client, tmp_path):
+    """SPZ holds coordinates up to 8 million, and its steps grow with the largest."""
+    gaussians = splatsense.load(OBJECTS / "sofa.splat")
+    gaussians.means[0] = torch.tensor([1e9, 0.0, 0.0])
+    save(gaussians, tmp_path / "haunted.ply")
+    events_of(client, client.post("/api/jobs", json={"path": str(tmp_path / "haunted.ply")}).json()["id"])
+    reply = client.get(f"/api/assets/{asset_named(client, 'haunted')['id']}/view.spz")
+    assert reply.status_code == 200, reply.text
+    (tmp_path / "view.spz").write_bytes(reply.content)
+    shown, expected = splatsense.load(tmp_path / "view.spz"), gaussians.normalized(OUTLIER_FRACTION)
+    torch.testing.assert_close(shown.means[1:], expected.means[1:], rtol=0, atol=2e-4)
+    assert (len(shown), float(shown.opacities[0])) == (len(gaussians), 0)

@@ -230,7 +230,7 @@ def test_what_is_said_to_point_up_is_kept_with_uploads_and_folders(client, tmp_p
         assert run(client.post("/api/jobs", json={"path": str(folder), "up": up})) == expected
 
 
-@pytest.mark.parametrize("path", ["relative/folder", "/no/such/folder", "", "/a\0b", "x" * 5_000])
+@pytest.mark.parametrize("path", ["relative/folder", "/no/such/folder", "", "/a\0b", "x" * 5_000, "/" + "x" * 300])
 def test_a_folder_that_is_none_is_an_error(client, path):
     reply = client.post("/api/jobs", json={"path": path})
     assert reply.status_code == 422
@@ -404,3 +404,16 @@ def test_an_upload_is_not_finished_while_a_file_arrives(tmp_path):
             asyncio.run(uploads.receive(identity, "b.splat", broken()))
         assert asyncio.run(uploads.receive(identity, "a.splat", parts(uploads, identity))) == 32
         assert [path.name for path in uploads.assets(uploads.finish(identity))] == ["a.splat"]
+
+
+def test_a_name_below_that_of_a_file_is_refused(client):
+    identity, statuses = upload(client, {"a.splat": b"x" * 32, "a.splat/b.splat": b"x" * 32, "c.splat": b"x" * 32})
+    assert statuses == [201, 422, 201]
+    assert client.delete(f"/api/uploads/{identity}").status_code == 204
+
+
+def test_an_upload_that_cannot_be_kept_takes_no_place(client, library_copy):
+    (library_copy / "uploads").write_text("in the way")
+    for _ in range(WebSettings().waiting_uploads + 1):
+        reply = client.post("/api/uploads")
+        assert (reply.status_code, "no upload can be kept" in reply.json()["error"]["message"]) == (503, True)

@@ -291,3 +291,16 @@ def test_heat_is_that_of_the_command(scene_models):
     theirs = similarity(model.network, points, model.voxel, 3)
     assert ours == pytest.approx(theirs, abs=3e-3)
     assert np.abs(heat_colors(ours).astype(int) - heat_colors(theirs)).max() < 12
+
+
+def test_a_cache_that_may_only_be_read_serves(tmp_path, monkeypatch):
+    SceneCache(tmp_path, 1_000).put("a", {"a": np.arange(3)})
+    monkeypatch.setattr("os.utime", refused)
+    assert SceneCache(tmp_path, 1_000).get("a")["a"].tolist() == [0, 1, 2]
+    (tmp_path / "scenes" / "a.npz").write_bytes(b"damaged")
+    monkeypatch.setattr("pathlib.Path.unlink", refused)
+    assert SceneCache(tmp_path, 1_000).get("a") is None
+
+
+def refused(*_, **__):
+    raise PermissionError(1, "Operation not permitted")

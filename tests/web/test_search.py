@@ -45,6 +45,21 @@ def test_without_a_query_the_newest_come_first_and_pages_follow_each_other(share
     )
 
 
+def test_any_number_of_assets_can_be_listed(shared_client):
+    """More are listed than searched for: the page asks for more until there are none."""
+    assert names(search(shared_client, offset=1_020)) == []
+    assert names(search(shared_client, {"text": "chair"}, offset=1_020)) == []
+
+
+def test_a_photograph_is_shown_upright(shared_client):
+    photograph, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6  # orientation: the camera was held upright
+    Image.new("RGB", (60, 30)).save(photograph, "JPEG", exif=exif)
+    dropped = shared_client.post("/api/queries", params={"name": "a.jpg"}, content=photograph.getvalue()).json()
+    with Image.open(io.BytesIO(shared_client.get(f"/api/queries/{dropped['id']}/thumbnail").content)) as image:
+        assert image.size == (30, 60)
+
+
 def test_a_dropped_picture_and_a_dropped_file_find_their_like(shared_client):
     picture = shared_client.post("/api/queries", params={"name": "my sofa.png"}, content=PICTURE.read_bytes())
     assert picture.status_code == 201

@@ -58,7 +58,7 @@ def k_nearest_neighbours_reference(
     batch, n, _ = points.shape
     index = torch.arange(n, device=points.device)
     keys = []
-    for part in queries.split(max(1, PAIRS_PER_CHUNK // (batch * n)), dim=1):
+    for part in queries.split(max(1, PAIRS_PER_CHUNK // max(1, batch * n)), dim=1):
         dx, dy, dz = (part[:, :, None] - points[:, None]).unbind(-1)
         distances = dx * dx + dy * dy + dz * dz
         # The bits of floats >= 0 sort as integers do; with the index below them no two keys are equal.

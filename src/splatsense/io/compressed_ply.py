@@ -238,5 +238,5 @@ def _ranges(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _fractions(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     chunk = np.arange(len(values)) // CHUNK
-    extent = (high - low).astype("f8")
+    extent = high.astype("f8") - low  # it may be beyond float32
     return (values - low[chunk].astype("f8")) / np.where(extent > 0, extent, 1)[chunk]

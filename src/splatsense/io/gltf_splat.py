@@ -158,7 +158,8 @@ def _place(gaussians: Gaussians, world: np.ndarray, where: str) -> Gaussians:
     with np.errstate(all="ignore"):
         scale = np.cbrt(np.linalg.det(world[:3, :3]))
         rotation = world[:3, :3] / scale
-        is_similarity = scale > 0 and np.isfinite(world).all() and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4)
+        shift = world[:3, 3].astype(np.float32)
+        is_similarity = 0 < scale < np.inf and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4)
     if not is_similarity:
         raise FormatError(
             f"{where}: its transform shears, mirrors, flattens or stretches the Gaussians in it. "
@@ -166,7 +167,10 @@ def _place(gaussians: Gaussians, world: np.ndarray, where: str) -> Gaussians:
         )
     left, _, right = np.linalg.svd(rotation)
     turn = None if np.array_equal(rotation, np.eye(3)) else torch.from_numpy(left @ right).float()
-    return gaussians.transform(turn, float(scale), torch.from_numpy(world[:3, 3].copy()).float())
+    placed = gaussians.transform(turn, float(scale), torch.from_numpy(shift)) if np.isfinite(shift).all() else None
+    if placed is None or not (placed.means.isfinite().all() and placed.scales.isfinite().all()):
+        raise FormatError(f"{where}: its transform takes Gaussians beyond the range of float32; export it at a smaller scale.")
+    return placed
 
 
 @np.errstate(all="ignore")  # what is not finite then is for clean_gaussians to see

@@ -152,14 +152,16 @@ def match_name(wanted: str, available: list[str]) -> str | None:
 
 def _read_beside(folder: Path, name: str) -> bytes:
     path = folder / PureWindowsPath(name).as_posix()
-    if not path.is_file():
+    if not (path.is_file() and _is_inside(path, folder)):
         found = match_name(name, [entry.name for entry in folder.iterdir() if entry.is_file()])
-        if not found:
-            raise FileNotFoundError(f"{name}: not there, or not a regular file")
+        if not (found and _is_inside(folder / found, folder)):
+            raise FileNotFoundError(f"{name}: no regular file in the folder of the mesh")
         path = folder / found
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise FileNotFoundError(f"{name}: outside the folder of the mesh")
     return path.read_bytes()
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _merge(parts: list[Any], linear: bool, missing: tuple[str, ...]) -> Mesh:

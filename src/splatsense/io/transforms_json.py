@@ -82,7 +82,7 @@ def write_transforms_json(
     """
     if len(names) != len(cameras) or len(frame_extras) not in (0, len(cameras)):
         raise DataError(f"{path}: {len(cameras)} cameras, but {len(names)} names and {len(frame_extras)} extras.")
-    to_world = np.linalg.inv(cameras.world_to_camera.double().cpu().numpy()) @ OPENGL_TO_OPENCV
+    to_world = np.linalg.inv(cameras.world_to_camera.detach().double().cpu().numpy()) @ OPENGL_TO_OPENCV
     frames = []
     for index, name in enumerate(names):
         K = cameras.K[index].tolist()

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from splatsense.errors import LibraryError
+from splatsense.errors import FormatError, LibraryError
 from splatsense.files import atomic_write
 from splatsense.library.index import VectorIndex, top_k
 
@@ -93,12 +93,15 @@ def load_or_build(path: Path, exact: VectorIndex) -> ApproximateIndex:
     effort = tune(index, exact)
     if effort.recall < RECALL:
         log.warning("%s: recall@%d is %.3f at best.", path, AMONG, effort.recall)
-    with atomic_write(path) as temporary:
-        faiss.write_index(index, str(temporary))
-    facts = {"version": VERSION, "epoch": exact.revision.epoch.hex(), "sequence": exact.revision.sequence,
-             "bytes": path.stat().st_size, "effort": asdict(effort)}  # fmt: skip
-    with atomic_write(facts_path) as temporary:
-        temporary.write_text(json.dumps(facts))
+    try:
+        with atomic_write(path) as temporary:
+            faiss.write_index(index, str(temporary))
+        facts = {"version": VERSION, "epoch": exact.revision.epoch.hex(), "sequence": exact.revision.sequence,
+                 "bytes": path.stat().st_size, "effort": asdict(effort)}  # fmt: skip
+        with atomic_write(facts_path) as temporary:
+            temporary.write_text(json.dumps(facts))
+    except FormatError as error:
+        log.warning("%s; the index is kept in memory, and built again by the next process.", error)
     return ApproximateIndex(index, exact.revision, effort)
 
 

@@ -53,7 +53,7 @@ def _walk(
         failed.append((folder, f"this folder cannot be searched ({error.strerror})"))
         return
     for entry in entries:
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
+        if is_hidden(entry.name):
             continue
         if os.path.isdir(entry.path):
             yield from _walk(Path(entry.path), seen, failed, archives)
@@ -64,6 +64,11 @@ def _walk(
                 yield Path(entry.path)
         elif is_named_like_archive(Path(entry.path)):
             archives.append(Path(entry.path))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is passed over when the folder that it is in is searched."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def is_named_like_asset(path: Path) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from splatsense.errors import FormatError
 from splatsense.geometry.upright import AXES
-from splatsense.library.records import Asset
+from splatsense.library.records import LARGEST_INTEGER, Asset
 
 FORMAT, VERSION = "splatsense-library", 1
 LISTING = "assets.json"
@@ -80,12 +80,16 @@ def _fault(entry: Any) -> str:
     for name, kind in FACTS.items():
         if type(entry.get(name)) is not kind:
             return f"{name!r} is missing or not of type {kind.__name__}"
-    if not _is_hexadecimal(entry["path"]):
-        return "its path is not hexadecimal"
+        if kind is int and not (-LARGEST_INTEGER if name == "mtime_ns" else 0) <= entry[name] <= LARGEST_INTEGER:
+            return f"{name!r} is {str(entry[name])[:40]}, out of its range"
+    if not _is_hexadecimal(entry["path"]) or b"\0" in bytes.fromhex(entry["path"]):
+        return "its path is not hexadecimal, or none"
     if entry["name"] in ("", ".", "..") or "/" in entry["name"] or "\0" in entry["name"]:
         return "its name is not that of a file"
     if "error" not in entry or not (entry["error"] is None or isinstance(entry["error"], str)):
         return "'error' is missing or no text"
+    if not (_is_text(entry["name"]) and _is_text(entry["error"] or "")):
+        return "its name or error is no text"
     if entry["error"] is None and not _are_bounds(entry.get("bounds")):
         return "'bounds' are missing or not twice three numbers"
     if entry.get("up") not in (None, *AXES):  # exports of the first version have none
@@ -103,9 +107,19 @@ def _is_hexadecimal(text: Any, size: int | None = None) -> bool:
         return False
 
 
+def _is_text(value: str) -> bool:
+    """Whether it is made of characters: JSON may escape halves of one."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _are_bounds(value: Any) -> bool:
     try:
-        bounds = np.array(value, np.float32)
+        with np.errstate(over="ignore"):
+            bounds = np.array(value, np.float32)
     except (TypeError, ValueError):
         return False
     return bounds.shape == (2, 3) and bool(np.isfinite(bounds).all())

@@ -113,12 +113,12 @@ def write_index(path: Path, parts: Iterable[Embeddings], rows: int, dim: int, re
 
 
 def read_index(path: Path, epoch: bytes) -> VectorIndex | None:
-    """Map the vectors file into memory, or None when it is missing, damaged or of another epoch."""
+    """Map the vectors file into memory, or None when it is missing, damaged, not to be read or of another epoch."""
     try:
         with path.open("rb") as opened:
             header = opened.read(HEADER.size)
         size = path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return None
     if len(header) < HEADER.size:
         return None

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.geometry.upright import AXES, Up
@@ -88,11 +89,13 @@ class Library(Search):
                 were indexed, or failed, with another are indexed again. "auto" forgets it; None leaves what was said before.
 
         Raises:
-            DataError: `up` is none of these.
+            DataError: `up` or `on_error` is none of these.
             FormatError, OSError: of a file, with `on_error="raise"`.
         """
         if up is not None and up not in ("auto", *AXES):
             raise DataError(f"up must be auto, {', '.join(AXES)}; got {up!r}.")
+        if on_error not in get_args(OnError):
+            raise DataError(f"on_error must be one of {', '.join(get_args(OnError))}; got {on_error!r}.")
         given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         files, missing, archives = find_files([Path(path) for path in given], self.path)
         if missing and on_error == "raise":

@@ -7,6 +7,9 @@ import numpy as np
 
 from splatsense.geometry.upright import Axis
 
+LARGEST_INTEGER = 2**63 - 1
+"""What a database holds."""
+
 
 @dataclass(frozen=True)
 class Asset:

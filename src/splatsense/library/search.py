@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from torch import Tensor
 
-from splatsense.errors import FormatError, LibraryError
+from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.formats import ASSET_SUFFIXES, TEXT_CLOUDS
 from splatsense.gaussians import Gaussians
 from splatsense.library.asset_files import seen_file
@@ -105,6 +107,8 @@ class Search:
             return self.search_image(path, k) if path.suffix.lower() in IMAGE_SUFFIXES else self.search_asset(path, k)
         if isinstance(query, (int, Asset, Gaussians)):
             return self.search_asset(query, k)
+        if not isinstance(query, (Image.Image, np.ndarray, Tensor)):
+            raise DataError(f"a {type(query).__name__} cannot be searched for; give words, a picture or an asset.")
         return self.search_image(query, k)
 
     def search_text(self, text: str, k: int = 10) -> list[Hit]:

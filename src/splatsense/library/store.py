@@ -27,7 +27,7 @@ from splatsense.geometry.upright import Axis
 from splatsense.library.asset_files import is_gone
 from splatsense.library.database import open_database
 from splatsense.library.names import asset_name
-from splatsense.library.records import Asset, Embeddings, Indexed, Known, ModelState, Revision, SeenFile
+from splatsense.library.records import LARGEST_INTEGER, Asset, Embeddings, Indexed, Known, ModelState, Revision, SeenFile
 
 ASSET_COLUMNS = "a.id, f.path, f.name, a.sha256, a.gaussians, a.bounds, a.added, f.size, a.error, a.up"
 FIRST_FILE = "assets a JOIN files f ON f.id = (SELECT min(id) FROM files WHERE asset_id = a.id)"
@@ -134,6 +134,7 @@ class Store:
     def find_assets(self, ids: Sequence[int]) -> dict[int, Asset]:
         """Those assets of these ids that are in the library and have a file."""
         found: dict[int, Asset] = {}
+        ids = [asset_id for asset_id in ids if 0 < asset_id <= LARGEST_INTEGER]
         for start in range(0, len(ids), PART):
             part = ids[start : start + PART]
             rows = self._query(f"SELECT {ASSET_COLUMNS} FROM {FIRST_FILE} WHERE a.id IN ({','.join('?' * len(part))})", part)

@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from splatsense.errors import DataError, FormatError, LibraryError
-from splatsense.files import sha256_of
+from splatsense.files import NAME_CHARACTERS, sha256_of
 from splatsense.library import thumbnails
 from splatsense.library.export_listing import LISTING, entry_of, name_in_export, read_listing, write_listing
 from splatsense.library.records import Asset, Indexed, SeenFile
@@ -68,9 +68,9 @@ def export_library(store: Store, folder: Path, files: bool = True) -> Transfer:
     Raises:
         LibraryError: the folder exists or cannot be written.
     """
-    if folder.exists():
+    if os.path.exists(folder):
         raise LibraryError(f"{folder}: exists; name a new folder for the export.")
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
+    temporary = folder.with_name(f".{folder.name[:NAME_CHARACTERS]}.{secrets.token_hex(6)}.tmp")
     try:
         temporary.mkdir(parents=True)
         with store.snapshot():  # others wait for its end, so files are copied after it
@@ -104,7 +104,7 @@ def import_library(store: Store, folder: Path, destination: Path) -> Transfer:
         path, was_copied = _place(entry, folder, destination)
         copied += was_copied
         beside += _place_side_files(entry, folder, destination)
-        here = path.stat() if path.is_file() else None
+        here = path.stat() if os.path.isfile(path) else None  # Path.is_file raises where a name is too long
         size, mtime_ns = (here.st_size, here.st_mtime_ns) if here else (entry["size"], entry["mtime_ns"])
         seen.append(SeenFile(path, size, mtime_ns, entry["sha256"]))
         if entry["error"] is not None:
@@ -213,7 +213,7 @@ def _place(entry: dict[str, Any], folder: Path, destination: Path) -> tuple[Path
     """
     source = folder / FILES / entry["sha256"] / Path(entry["name"]).name
     path = destination / entry["sha256"][:16] / source.name
-    if source.is_file():
+    if os.path.isfile(source):
         if sha256_of(source) != entry["sha256"]:
             raise FormatError(f"{source}: is damaged, its content is not the one that was exported; copy the export again.")
         if path.is_file() and sha256_of(path) == entry["sha256"]:
@@ -267,7 +267,7 @@ def _import_model(store: Store, path: Path, entries: list[dict[str, Any]], seen:
         with safe_open(path, "np") as file:
             rows, vectors = file.get_tensor("ids"), file.get_tensor("vectors")
             name = (file.metadata() or {}).get("name", "")
-        if rows.shape != vectors.shape[:1] or vectors.ndim != 2 or vectors.dtype != np.float32:
+        if rows.shape != vectors.shape[:1] or vectors.ndim != 2 or (rows.dtype, vectors.dtype) != (np.int64, np.float32):
             raise DataError("ids and vectors do not fit together")
         if len(rows) and (rows.min() < 0 or rows.max() >= len(entries)):
             raise DataError("an embedding is of no asset")
@@ -278,7 +278,7 @@ def _import_model(store: Store, path: Path, entries: list[dict[str, Any]], seen:
         failed = next((row for row in rows.tolist() if entries[row]["error"] is not None), None)
         if failed is not None:
             raise DataError(f"an embedding is of asset {failed + 1}, which could not be read")
-    except (OSError, SafetensorError, DataError) as error:
+    except (OSError, SafetensorError, DataError, TypeError) as error:  # TypeError: of a number that NumPy has not
         raise FormatError(f"{path}: is damaged ({error}); copy the export again.") from error
     for row, vector in zip(rows.tolist(), vectors, strict=True):
         known, up = store.known_content(seen[row].sha256, path.stem), entries[row].get("up")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from splatsense.errors import DataError, FormatError, LibraryError
 from splatsense.geometry.upright import Up
-from splatsense.library.asset_files import find_files, is_gone, is_named_like_archive, is_named_like_asset
+from splatsense.library.asset_files import find_files, is_gone, is_hidden, is_named_like_archive, is_named_like_asset
 from splatsense.library.ingest import AddReport
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def watch(
     for batch in changes:
         paths = [Path(path) for _, path in batch if not Path(path).is_relative_to(library.path)]
         if paths:
-            tell(follow(library, paths, up))
+            tell(follow(library, paths, up, folders))
 
 
 def check_watch(folders: Sequence[Path]) -> ModuleType:
@@ -91,16 +91,25 @@ def check_watch(folders: Sequence[Path]) -> ModuleType:
         raise LibraryError('watch: watchfiles is missing; pip install "splatsense[watch]".') from error
 
 
-def follow(library: "Library", paths: Iterable[Path], up: Up | None = None) -> Change:
-    """Index the asset files among those of `paths` that exist; forget the library's files at or under those that are gone."""
+def follow(library: "Library", paths: Iterable[Path], up: Up | None = None, watched: Sequence[Path] = ()) -> Change:
+    """Index the asset files among those of `paths` that exist; forget the library's files at or under those that are gone.
+
+    What is hidden, or lies in a hidden folder of one of the `watched` ones, is not indexed, as `Library.add` passes it over.
+    """
     paths = list(paths)
-    folders = [path for path in paths if path.is_dir()]
-    named = [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    seen = [path for path in paths if not _is_hidden(path, watched)]
+    folders = [path for path in seen if path.is_dir()]
+    named = [path for path in seen if path.is_file()]
     files, _, archives = find_files([*folders, *filter(is_named_like_asset, named)], library.path)
     report = library.add(files, progress=False, up=up) if files else AddReport()
     report.archives += dict.fromkeys([*archives, *filter(is_named_like_archive, named)])
     gone = [path for path in paths if is_gone(path)]
     return Change(report, library.forget([file for file in library.files() if _is_at_or_under(file, gone)] if gone else []))
+
+
+def _is_hidden(path: Path, watched: Sequence[Path]) -> bool:
+    around = [path.relative_to(folder).parts for folder in watched if path.is_relative_to(folder)]
+    return all(any(map(is_hidden, parts)) for parts in around or [(path.name,)])
 
 
 def _is_at_or_under(file: Path, paths: Sequence[Path]) -> bool:

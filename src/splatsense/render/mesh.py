@@ -10,7 +10,7 @@ Design
 
 import ctypes
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from splatsense.native import load_native, pointer
 from splatsense.render.mesh_reference import render_view
 
 MAX_SUPERSAMPLE = 16
+MeshBackend = Literal["auto", "native", "reference"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ def render_mesh(
     supersample: int = 1,
     shading: float = 0.0,
     near: float = 0.01,
-    backend: Literal["auto", "native", "reference"] = "auto",
+    backend: MeshBackend = "auto",
 ) -> MeshImages:
     """Draws `mesh` from every camera.
 
@@ -78,7 +79,9 @@ def render_mesh(
         raise DataError(f"render_mesh: shading must be in [0, 1], got {shading}.")
     if not 0 < near < float("inf"):
         raise DataError(f"render_mesh: near must be positive and finite, got {near}.")
-    behind = np.array(background or (0.0, 0.0, 0.0), dtype=np.float32)
+    if backend not in get_args(MeshBackend):
+        raise DataError(f"render_mesh: backend must be one of {', '.join(get_args(MeshBackend))}, got {backend!r}.")
+    behind = np.array((0.0, 0.0, 0.0) if background is None else background, dtype=np.float32)
     if behind.shape != (3,) or not ((behind >= 0) & (behind <= 1)).all():
         raise DataError(f"render_mesh: background must be three values in [0, 1], got {background}.")
     world_to_camera, K = (t.detach().cpu().numpy().astype(np.float32) for t in (cameras.world_to_camera, cameras.K))
@@ -89,14 +92,17 @@ def render_mesh(
         raise SplatSenseError("render_mesh: backend 'native' needs the native library; install with a compiler or use 'auto'.")
 
     size = (len(cameras), cameras.height, cameras.width)
-    images = MeshImages(
-        color=torch.empty(*size, 3),
-        alpha=torch.empty(size),
-        depth=torch.empty(size),
-        normal=torch.empty(*size, 3),
-        instance_id=torch.empty(size, dtype=torch.int32),
-        face_id=torch.empty(size, dtype=torch.int32),
-    )
+    try:
+        images = MeshImages(
+            color=torch.empty(*size, 3),
+            alpha=torch.empty(size),
+            depth=torch.empty(size),
+            normal=torch.empty(*size, 3),
+            instance_id=torch.empty(size, dtype=torch.int32),
+            face_id=torch.empty(size, dtype=torch.int32),
+        )
+    except RuntimeError as error:  # as PyTorch says that memory ran out
+        raise _too_large(size, supersample) from error
     if native is not None:
         _render_native(native, mesh, world_to_camera, K, near, supersample, shading, behind, images)
         return images
@@ -189,6 +195,12 @@ def _render_native(
         pointer(background), ctypes.byref(native_images),
     )  # fmt: skip
     if failed:
-        raise LimitError(
-            f"render_mesh: out of memory at {width} x {height} with supersample={supersample}; draw smaller images."
-        )
+        raise _too_large((views, height, width), supersample)
+
+
+def _too_large(size: tuple[int, int, int], supersample: int) -> LimitError:
+    views, height, width = size
+    return LimitError(
+        f"render_mesh: out of memory at {views} images of {width} x {height} with supersample={supersample}; draw fewer or "
+        "smaller ones."
+    )

@@ -101,10 +101,14 @@ def _input(packed: Packed, settings: RasterSettings) -> Any:
 
 def _check(status: int, packed: Packed) -> None:
     if status:
-        raise LimitError(
-            f"Out of memory rasterising {len(packed.means)} Gaussians into {len(packed.K)} images of {packed.layout.width} x "
-            f"{packed.layout.height}; take fewer objects or views at a time, smaller images or fewer Gaussians."
-        )
+        raise _too_large(packed)
+
+
+def _too_large(packed: Packed) -> LimitError:
+    return LimitError(
+        f"Out of memory rasterising {len(packed.means)} Gaussians into {len(packed.K)} images of {packed.layout.width} x "
+        f"{packed.layout.height}; take fewer objects or views at a time, smaller images or fewer Gaussians."
+    )
 
 
 class _Rasterise(torch.autograd.Function):
@@ -115,7 +119,10 @@ class _Rasterise(torch.autograd.Function):
         packed = Packed(*tensors, layout=layout)
         shape = (len(packed.K), layout.height, layout.width)
         channels = ((3,), (packed.features.shape[1],), (), ())
-        images = tuple(packed.means.new_empty(shape + channel) for channel in channels)
+        try:
+            images = tuple(packed.means.new_empty(shape + channel) for channel in channels)
+        except RuntimeError as error:  # as PyTorch says that memory ran out
+            raise _too_large(packed) from error
         native = load_native()
         if native is None:
             raise SplatSenseError("splatsense was installed without its native library; use the reference backend.")

@@ -4,6 +4,8 @@ Design
 - The viewer gets every asset as SPZ, centred and with its longest half-extent 1, whatever its own format and units are: the
   browser never parses a stranger's file, and one camera fits all. What has another axis than y up, because somebody said so
   or because its floor shows it, is stood up, as in thumbnails; the Gaussians keep their order.
+- SPZ's steps grow with the largest coordinate, so floaters far away would spoil the rest: beyond `FARTHEST` they are brought
+  nearer and made invisible.
 - One conversion at a time, since each may need gigabytes; what is converted already does not wait for it.
 - The files used longest ago go when there are too many, but none while it is being sent.
 """
@@ -11,6 +13,7 @@ Design
 import tempfile
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from splatsense.errors import DataError
@@ -25,6 +28,9 @@ from splatsense.web.settings import WebSettings
 
 FORMATS = tuple(suffix for suffix in WRITABLE if suffix != ".gltf")
 """What an asset can be downloaded as: all that `save` writes into one file."""
+
+FARTHEST = 1000.0
+"""Half-extents from the middle of an asset to what its view shows."""
 
 
 class Conversions:
@@ -107,4 +113,8 @@ class Conversions:
                 path.unlink(missing_ok=True)
 
     def _normalized(self, gaussians: Gaussians, up: Axis | None) -> Gaussians:
-        return stood_up(gaussians, up or room_up(gaussians, self._scene)).normalized(OUTLIER_FRACTION)
+        normalized = stood_up(gaussians, up or room_up(gaussians, self._scene)).normalized(OUTLIER_FRACTION)
+        near = (normalized.means.abs() <= FARTHEST).all(1)
+        if bool(near.all()):
+            return normalized
+        return replace(normalized, means=normalized.means.clamp(-FARTHEST, FARTHEST), opacities=normalized.opacities * near)

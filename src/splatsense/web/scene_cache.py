@@ -4,6 +4,7 @@ Everything in it can be computed again: it may be deleted at any time, and the f
 many. They are `.npz` without pickles; one that cannot be read is deleted.
 """
 
+import contextlib
 import logging
 import os
 import threading
@@ -75,13 +76,15 @@ class SceneCache:
         try:
             with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
-            os.utime(path)  # used now
+            with contextlib.suppress(OSError):  # of another user, or in a folder that cannot be written
+                os.utime(path)  # used now
             return arrays
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, BadZipFile) as error:
             log.warning("%s: is damaged (%s); it is computed again.", path, error)
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
             return None
 
     def _make_room(self, kept: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageOps
 
 from splatsense.errors import DataError, FormatError, LimitError
 from splatsense.library import Hit, Library, thumbnails
@@ -159,6 +159,8 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def _small(picture: Image.Image) -> bytes:
+    """A small picture (WebP), upright as its EXIF tag says, as the model sees it."""
+    picture = ImageOps.exif_transpose(picture)
     small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     small.thumbnail((thumbnails.SIZE, thumbnails.SIZE))
     buffer = BytesIO()

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from splatsense.errors import LibraryError
 from splatsense.library import Asset, Library
+from splatsense.library.records import LARGEST_INTEGER
 from splatsense.tables import printable
 from splatsense.web.catalogue import Catalogue, version_of
 from splatsense.web.conversions import Conversions
@@ -93,5 +94,4 @@ def _services(request: Request) -> Services:
 
 
 Shared = Annotated[Services, Depends(_services)]
-LARGEST_ID = 2**63 - 1
-AssetId = Annotated[int, PathParameter(le=LARGEST_ID, description="id of an asset")]
+AssetId = Annotated[int, PathParameter(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER, description="id of an asset")]

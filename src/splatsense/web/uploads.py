@@ -22,7 +22,7 @@ from typing import BinaryIO
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from splatsense.errors import DataError, LimitError
+from splatsense.errors import DataError, LibraryError, LimitError
 from splatsense.files import atomic_write
 from splatsense.formats import ASSET_SUFFIXES
 from splatsense.library import Library
@@ -58,14 +58,22 @@ class Uploads:
         self._lock = threading.Lock()
 
     def begin(self) -> str:
-        """Make an empty upload and return its id. Raises HTTPException 429 when too many wait."""
+        """Make an empty upload and return its id.
+
+        Raises:
+            HTTPException: 429, too many wait.
+            LibraryError: the library's folder cannot be written.
+        """
         identity = secrets.token_hex(8)
         with self._lock:
             self._drop_idle()
             if len(self._waiting) >= self._settings.waiting_uploads:
                 raise busy(f"No more than {counted(len(self._waiting), 'upload')} may wait to be indexed")
+            try:
+                (self._root / identity).mkdir(parents=True)
+            except OSError as error:
+                raise LibraryError(f"{self._root}: no upload can be kept here ({error.strerror}).") from error
             self._waiting[identity] = _Upload()
-        (self._root / identity).mkdir(parents=True)
         return identity
 
     async def receive(self, identity: str, name: str, parts: AsyncIterator[bytes]) -> int:
@@ -77,7 +85,7 @@ class Uploads:
             parts: its bytes as they arrive.
 
         Raises:
-            DataError: there is no such upload, or the name is not taken.
+            DataError: there is no such upload, or the name is not taken or lies below that of a file.
             LimitError: the upload has too many files, or the disk would be full.
             HTTPException: 429, all that waits together would be too large.
         """
@@ -90,6 +98,9 @@ class Uploads:
         try:
             size = await self._receive(upload, path, parts)
             upload.files.add(path)
+        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+            # A part of the name is that of a file, or the upload was abandoned meanwhile.
+            raise DataError(f"{name!r} does not fit what this upload holds; send it in another one.") from error
         finally:
             with self._lock:
                 upload.arriving -= 1

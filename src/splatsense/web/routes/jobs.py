@@ -87,7 +87,7 @@ def index_folder(request: FolderRequest, services: Shared) -> dict[str, Any]:
     path = Path(os.path.expanduser(request.path.strip()))
     if not path.is_absolute():
         raise DataError(f"{printable(path)}: give the whole path of the folder, such as /home/me/scans.")
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises where a name is too long
         raise DataError(f"{printable(path)}: there is no such folder.")
     if services.jobs.waiting() >= services.settings.waiting_jobs:
         raise busy(f"No more than {counted(services.settings.waiting_jobs, 'run')} may wait")

@@ -6,12 +6,13 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from splatsense.web.services import LARGEST_ID, AssetId, Shared
+from splatsense.library.records import LARGEST_INTEGER
+from splatsense.web.services import AssetId, Shared
 
 router = APIRouter(prefix="/api/assets/{asset_id}/scene", tags=["scenes"])
 
 Found = TypeVar("Found")
-Gaussian = Annotated[int, Query(ge=0, le=LARGEST_ID, description="number of a Gaussian, in the order of view.spz")]
+Gaussian = Annotated[int, Query(ge=0, le=LARGEST_INTEGER, description="number of a Gaussian, in the order of view.spz")]
 
 
 class SceneRequest(BaseModel):

@@ -11,8 +11,9 @@ from starlette.responses import JSONResponse
 
 from splatsense.errors import DataError
 from splatsense.formats import ASSET_SUFFIXES
+from splatsense.library.records import LARGEST_INTEGER
 from splatsense.library.search import IMAGE_SUFFIXES
-from splatsense.web.services import LARGEST_ID, Services, Shared, temporary_file
+from splatsense.web.services import Services, Shared, temporary_file
 from splatsense.web.uploads import write_part
 
 router = APIRouter(prefix="/api", tags=["search"])
@@ -25,7 +26,7 @@ class Part(BaseModel):
     """One part of a query: exactly one of words, an asset of the library, or something dropped, and its weight."""
 
     text: str | None = Field(None, max_length=LONGEST_TEXT, description="words")
-    asset: int | None = Field(None, le=LARGEST_ID, description="id of an asset of the library")
+    asset: int | None = Field(None, ge=-LARGEST_INTEGER, le=LARGEST_INTEGER, description="id of an asset of the library")
     query: str | None = Field(None, max_length=64, description="id that POST /api/queries gave")
     weight: float = Field(1.0, ge=-1, le=1, description="its say; a negative one leads away from it")
 
@@ -37,7 +38,7 @@ class SearchRequest(BaseModel):
     tags: list[str] = Field([], max_length=50, description="assets must have one of them")
     folder: str = Field("", max_length=4_096, description="assets must lie in it")
     size: Literal["", "small", "medium", "large", "huge"] = Field("", description="by the number of Gaussians")
-    offset: int = Field(0, ge=0, le=MOST_RESULTS)
+    offset: int = Field(0, ge=0, le=LARGEST_INTEGER)
     limit: int = Field(60, ge=1, le=200)
 
 
