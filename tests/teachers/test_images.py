@@ -91,3 +91,17 @@ def test_arrays_that_are_no_images(array, message):
 def test_an_image_without_pixels():
     with pytest.raises(DataError, match="0 x 3"):
         open_on_white(Image.new("RGB", (0, 3)))
+
+
+def test_deep_greys_keep_their_tones(tmp_path):
+    """Pillow alone would show all but the darkest 255 tones of 65,536 as white, and floats as black."""
+    tones = np.linspace(0, 1, 16).reshape(4, 4)
+    Image.fromarray((tones * 65535).round().astype(np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray((tones * 65535).round().astype(np.int32)).save(tmp_path / "whole.tif")
+    Image.fromarray(tones.astype(np.float32)).save(tmp_path / "float.tif")
+    for name in ("deep.png", "whole.tif", "float.tif"):
+        opened = np.asarray(open_on_white(tmp_path / name))
+        np.testing.assert_allclose(opened, np.repeat(tones[..., None] * 255, 3, 2), atol=0.51)
+    Image.fromarray(tones.astype(np.float32) * 3).save(tmp_path / "bright.tif")
+    with pytest.raises(FormatError, match=r"bright\.tif.*spans \[0\.0, 3\.0\]"):
+        open_on_white(tmp_path / "bright.tif")
