@@ -130,7 +130,7 @@ def test_the_mean_feature_is_that_of_the_images(config):
 
 
 def test_two_processes_take_the_steps_of_one(config, scene_folder, tmp_path):
-    whole = replace(config, batch_size=2, steps=4)
+    whole = replace(config, batch_size=2, steps=4, learning_rate=1e-4)
     pretrain(whole)
     script = Path(__file__).with_name("two_processes.py")
     command = [*TWO_PROCESSES, str(script), str(scene_folder), str(tmp_path / "two")]
@@ -139,4 +139,4 @@ def test_two_processes_take_the_steps_of_one(config, scene_folder, tmp_path):
     one, two = metrics_of(whole), read_metrics(tmp_path / "two" / METRICS)
     assert one[0] == pytest.approx(two[0], rel=1e-3, abs=1e-5)
     for ours, theirs in zip(one[1:3], two[1:3], strict=True):  # then rounding grows: Adam divides by small gradients
-        assert ours == pytest.approx(theirs, rel=6e-2, abs=1e-4)
+        assert ours == pytest.approx(theirs, rel=4e-2, abs=1e-4)
