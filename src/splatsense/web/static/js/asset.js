@@ -39,7 +39,8 @@ export class AssetPage {
     const tools = el("div", { class: "stage-tools" });
     const scene = el("section", { class: "scene", "aria-label": "Inside the scene", hidden: true });
     const neighbours = el("ul", { class: "grid", "aria-label": "Most similar" });
-    const shown = el("div", {}, el("h2", {}, "Tags"), tagList(asset.tags), asset.is_scene && el("p", { class: "muted" },
+    const isDoubtful = asset.is_scene && asset.tags.length > 0;
+    const shown = el("div", {}, el("h2", {}, "Tags"), tagList(asset.tags), isDoubtful && el("p", { class: "muted" },
       "These take it for one object. With so many Gaussians it may be a scene: Classes, under the view, say what is in it."));
     const statistics = el("div", { class: "statistics" }, el("p", { class: "muted" }, "Reading the file…"));
     this.root.replaceChildren(
