@@ -13,7 +13,13 @@ if __name__ == "__main__":
         make_small(patch)
         pretrain(
             PretrainConfig(
-                scenes=(sys.argv[1],), out=sys.argv[2], steps=4, batch_size=2, checkpoint_every=3, log_every=1, teacher="none",
+                scenes=(sys.argv[1],),
+                out=sys.argv[2],
+                steps=4,
+                batch_size=2,
+                checkpoint_every=3,
+                log_every=1,
+                teacher="none",
                 learning_rate=1e-4,
-            )  # fmt: skip
+            )
         )
