@@ -1,5 +1,6 @@
 """The fuzzer itself: it finds each sort of fault that it is there to find, and our readers hold for a few seconds."""
 
+import gc
 import importlib
 import os
 import random
@@ -59,6 +60,12 @@ def wrapped(path):
         raise FormatError(f"{path}: damaged") from error
 
 
+def tidying_and_hungry(path):
+    """What is freed here was taken before: it must not be set against what is taken here."""
+    gc.collect()
+    return hungry(path)
+
+
 def hungry(path):
     block = torch.ones(1 << 25).sum()
     return good() if block else None
@@ -110,6 +117,24 @@ def test_each_fault_is_told(tmp_path, reader, status):
             outcome = worker.run(Case("ply", "a.ply", {"a.ply": b"ply\n"}))
             assert outcome.status == status, outcome.detail
             assert outcome.is_finding == (status not in ("loaded", "refused"))
+    finally:
+        worker.close()
+
+
+def test_memory_of_the_parent_does_not_hide_that_of_a_case(tmp_path):
+    from fuzzing.case import Case
+    from fuzzing.worker import Worker
+
+    gc.disable()
+    try:
+        garbage = [torch.ones(1 << 25)]
+        garbage.append(garbage)
+        del garbage
+        worker = Worker(tmp_path / "case", tidying_and_hungry)
+    finally:
+        gc.enable()
+    try:
+        assert worker.run(Case("ply", "a.ply", {"a.ply": b"ply\n"})).status == "memory"
     finally:
         worker.close()
 

@@ -4,6 +4,8 @@ A worker is forked from the parent, which has loaded every seed and with it ever
 use; so the memory measured is that of the case alone.
 """
 
+import ctypes
+import gc
 import hashlib
 import multiprocessing
 import resource
@@ -100,6 +102,8 @@ class Worker:
 
 def _serve(connection: Connection, load: Load) -> None:
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+    gc.collect()
+    gc.freeze()  # what the parent holds need not be looked through before every case
     limit = _status_kilobytes("VmSize") * 1024 + ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -111,6 +115,7 @@ def _serve(connection: Connection, load: Load) -> None:
 
 
 def _judge(path: Path, size: int, load: Load) -> Outcome:
+    _let_go()
     Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident memory starts anew
     before, start = _status_kilobytes("VmRSS"), time.process_time()
     outcome = _attempt(path, load)
@@ -122,6 +127,13 @@ def _judge(path: Path, size: int, load: Load) -> Outcome:
     if seconds > CPU_SECONDS:
         return Outcome("slow", path.suffix, f"{seconds:.1f} s for {size} bytes; {outcome.detail}")
     return outcome
+
+
+def _let_go() -> None:
+    """Give back what earlier cases, or the parent, left to be freed: freed while a case runs, it would hide what that takes."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+        trim(0)
 
 
 def _attempt(path: Path, load: Load) -> Outcome:
