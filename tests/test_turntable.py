@@ -146,6 +146,7 @@ def test_one_gaussian(tmp_path):
         ({"elevation": 90.0}, "--elevation"),
         ({"azimuth": float("nan")}, "--azimuth"),
         ({"background": "octarine"}, "--background 'octarine' is not a colour"),
+        ({"background": "#20304080"}, "--background '#20304080' is partly transparent; give #rrggbb, or transparent"),
         ({"background": "transparent", "turntable": "gif"}, "does not go with --turntable gif"),
     ],
 )

@@ -85,6 +85,8 @@ class OrbitSettings:
             color = ImageColor.getrgb(self.background)
         except ValueError as error:
             raise DataError(f"--background {self.background!r} is not a colour; give a name or #rrggbb.") from error
+        if color[3:] not in ((), (255,)):
+            raise DataError(f"--background {self.background!r} is partly transparent; give #rrggbb, or transparent.")
         return color[0], color[1], color[2]
 
 

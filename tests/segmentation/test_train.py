@@ -1,7 +1,8 @@
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -127,6 +128,21 @@ def test_scenes_without_labels_are_found_before_training(rooms, tmp_path):
     assert not (tmp_path / "out" / CURRENT).exists()
     with pytest.raises(DataError, match="has no split none; name one with --val-split"):
         train_segmentation(config(rooms, tmp_path / "out", evaluate_every=1))
+
+
+def test_scenes_without_any_label_are_refused(rooms, tmp_path):
+    """The loss would be zero to the end."""
+    for folder in sorted((rooms / "train").iterdir()):
+        scene = load_scene(folder)
+        unlabelled = replace(scene, semantic20=np.full_like(scene.semantic20, -1))
+        save_scene(unlabelled, tmp_path / "data" / "train" / folder.name)
+    with pytest.raises(DataError, match=r"data: no point of \d scenes, such as .*, has a label in segment20.npy"):
+        train_segmentation(config(tmp_path / "data", tmp_path / "out"))
+
+
+def test_a_run_says_that_nothing_is_validated(rooms, tmp_path, caplog):
+    train_segmentation(config(rooms, tmp_path / "out", steps=1, val_split="dev"))
+    assert "has no split dev: nothing is validated; name one with --val-split" in caplog.text
 
 
 def test_from_the_command_line(rooms, tmp_path, capsys):

@@ -59,7 +59,7 @@ class SegmentationConfig(RunSettings):
     train_splits: tuple[str, ...] = ("train",)
     """splits that are trained on"""
     val_split: str = "val"
-    """split whose scores go into the metrics; never choose by the one you report on"""
+    """split whose scores go into the metrics, or none; never choose by the one you report on"""
     leave_out: tuple[str, ...] | None = None
     """classes that are no instances; None for those that the label set says"""
     voxel: float = 0.02

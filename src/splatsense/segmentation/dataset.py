@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int32, Int64
 from torch import Tensor
@@ -113,12 +114,15 @@ class TrainingScenes:
 
 
 def check_labelled(folders: Sequence[Path], config: SegmentationConfig) -> None:
-    """Raise DataError, naming the scene, when one lacks the file of its labels, or of instances that are to be learned."""
+    """Raise DataError when a scene lacks its labels, or instances that are to be learned, or no point of all has a label."""
+    array = f"{config.label_set.array}.npy"
     for folder in folders:
-        if not (folder / f"{config.label_set.array}.npy").is_file():
+        if not (folder / array).is_file():
             load_scene(folder, config.label_set)  # says what it has instead
         if config.task == "instance" and not (folder / "instance.npy").is_file():
             raise DataError(f"{folder}: has no instances (instance.npy); train classes alone with --task semantic.")
+    if not any((np.load(folder / array, mmap_mode="r") >= 0).any() for folder in folders):
+        raise DataError(f"{config.scenes}: no point of {len(folders)} scenes, such as {folders[0].name}, has a label in {array}.")
 
 
 def only_counted(points: Points, config: SegmentationConfig) -> Int64[Tensor, " n"]:

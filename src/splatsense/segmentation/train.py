@@ -10,6 +10,7 @@ Design
 """
 
 import hashlib
+import logging
 from pathlib import Path
 
 import torch
@@ -31,6 +32,8 @@ from splatsense.training.processes import Processes, autocast_type
 from splatsense.training.schedules import OneCycle
 from splatsense.training.shares import Share
 
+log = logging.getLogger("splatsense")
+
 
 def train_segmentation(config: SegmentationConfig) -> Path:
     """Train, or go on training, and save the model.
@@ -51,6 +54,8 @@ def _prepare(config: SegmentationConfig, processes: Processes) -> Training:
         check_labelled(list_scenes(config.scenes, config.val_split, config.label_set), config)
     elif config.evaluate_every:
         raise DataError(f"--evaluate-every: {config.scenes} has no split {config.val_split}; name one with --val-split.")
+    elif config.val_split != "none":
+        log.warning("%s has no split %s: nothing is validated; name one with --val-split.", config.scenes, config.val_split)
 
     def save(folder: Path) -> None:
         save_segmentation_model(folder, run.model())
