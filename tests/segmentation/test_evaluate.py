@@ -57,7 +57,7 @@ def test_bad_input(rooms, predicted, untrained, tmp_path):
     for given in ({"labels": "scannet20"}, {"leave_out": ("wall",)}):
         with pytest.raises(DataError, match="a model has its own classes, so leave out --l"):
             evaluate_semantic(EvaluateConfig(rooms, "train", model="rooms20-tiny", **given))
-    with pytest.raises(DataError, match="--views: is for a model; .* leave out --views"):
+    with pytest.raises(DataError, match=r"--views: is for a model; .* leave out --views"):
         evaluate_semantic(EvaluateConfig(rooms, "train", views="all", predictions=predicted, labels="scannet20"))
     with pytest.raises(DataError, match="give --labels"):
         evaluate_semantic(EvaluateConfig(rooms, "train", predictions=predicted))
