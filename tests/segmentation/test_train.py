@@ -136,7 +136,7 @@ def test_scenes_without_any_label_are_refused(rooms, tmp_path):
         scene = load_scene(folder)
         unlabelled = replace(scene, semantic20=np.full_like(scene.semantic20, -1))
         save_scene(unlabelled, tmp_path / "data" / "train" / folder.name)
-    with pytest.raises(DataError, match=r"data: no point of \d scenes, such as .*, has a label \(segment20\.npy\)"):
+    with pytest.raises(DataError, match=r"data: none of \d scenes, such as .*/segment20\.npy, has a labelled point"):
         train_segmentation(config(tmp_path / "data", tmp_path / "out"))
 
 

@@ -122,7 +122,8 @@ def check_labelled(folders: Sequence[Path], config: SegmentationConfig) -> None:
         if config.task == "instance" and not (folder / "instance.npy").is_file():
             raise DataError(f"{folder}: has no instances (instance.npy); train classes alone with --task semantic.")
     if not any((np.load(folder / array, mmap_mode="r") >= 0).any() for folder in folders):
-        raise DataError(f"{config.scenes}: no point of {len(folders)} scenes, such as {folders[0].name}, has a label ({array}).")
+        example = f"such as {folders[0].name}/{array}"
+        raise DataError(f"{config.scenes}: none of {len(folders)} scenes, {example}, has a labelled point.")
 
 
 def only_counted(points: Points, config: SegmentationConfig) -> Int64[Tensor, " n"]:
