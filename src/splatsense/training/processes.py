@@ -6,9 +6,14 @@ Design
   setting of the method: n processes take the steps one process would, up to the order of sums.
 - Precision is a setting of the run and not of the launcher, for the same reason.
 - Data-parallel training only: Accelerate's other plug-ins cut the weights up, which our checkpoints do not know.
+- A process must not end before the threads of its group have: one that still has a tensor to release while Python is being
+  taken down aborts the process, now and then, after all is done. They end with the group, so nothing may hold on to that.
 """
 
 import contextlib
+import gc
+import importlib
+import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
@@ -39,6 +44,8 @@ class Processes:
     """
 
     def __init__(self) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            importlib.import_module("torch._dynamo.utils")  # imported later, as data-parallel modules do, it keeps the group
         patience = InitProcessGroupKwargs(timeout=PATIENCE)
         self._accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[patience])
         if self._accelerator.distributed_type not in DATA_PARALLEL:
@@ -84,8 +91,10 @@ class Processes:
             yield
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the group, whose threads end where nothing else is left of what was trained."""
         if self.count > 1:
+            self._accelerator.free_memory()
+            gc.collect()
             self._accelerator.end_training()
 
 
