@@ -67,7 +67,7 @@ def tidying_and_hungry(path):
 
 
 def hungry(path):
-    block = torch.ones(1 << 25).sum()
+    block = torch.ones(1 << 27).sum()  # far more than is allowed: the kernel may take other pages back meanwhile
     return good() if block else None
 
 
@@ -127,7 +127,7 @@ def test_memory_of_the_parent_does_not_hide_that_of_a_case(tmp_path):
 
     gc.disable()
     try:
-        garbage = [torch.ones(1 << 25)]
+        garbage = [torch.ones(1 << 27)]
         garbage.append(garbage)
         del garbage
         worker = Worker(tmp_path / "case", tidying_and_hungry)
