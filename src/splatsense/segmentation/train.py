@@ -54,7 +54,7 @@ def _prepare(config: SegmentationConfig, processes: Processes) -> Training:
         check_labelled(list_scenes(config.scenes, config.val_split, config.label_set), config)
     elif config.evaluate_every:
         raise DataError(f"--evaluate-every: {config.scenes} has no split {config.val_split}; name one with --val-split.")
-    elif config.val_split != "none":
+    elif config.val_split != "none" and processes.is_first:
         log.warning("%s has no split %s: nothing is validated; name one with --val-split.", config.scenes, config.val_split)
 
     def save(folder: Path) -> None:
