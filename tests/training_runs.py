@@ -41,6 +41,16 @@ def assert_same_runs(first: Path | str, second: Path | str) -> None:
     assert Path(first, METRICS).read_text() == Path(second, METRICS).read_text()
 
 
+def end_with_the_group() -> None:
+    """In a process of several, when training is over: exit with an error if the threads of its group are still there.
+
+    One that outlives Python aborts the process, now and then.
+    """
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    if "pt_gloo_runloop" in threads:
+        sys.exit(f"the group's threads are still there: {threads}")
+
+
 def python_environment() -> dict[str, str]:
     """Of a Python that imports this package and what the tests share."""
     tests = Path(__file__).parent

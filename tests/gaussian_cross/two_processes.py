@@ -7,6 +7,7 @@ import pytest
 from gaussian_cross.conftest import make_small
 from splatsense.gaussian_cross.pretrain import pretrain
 from splatsense.gaussian_cross.pretrain_config import PretrainConfig
+from training_runs import end_with_the_group
 
 if __name__ == "__main__":
     with pytest.MonkeyPatch.context() as patch:
@@ -23,3 +24,4 @@ if __name__ == "__main__":
                 learning_rate=1e-4,
             )
         )
+    end_with_the_group()

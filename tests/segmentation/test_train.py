@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from segmentation_scenes import SMALL
 from splatsense.cli import main
-from splatsense.errors import CheckpointError, DataError
+from splatsense.errors import CheckpointError, DataError, FormatError
 from splatsense.gaussian_cross.model import load_backbone
 from splatsense.gaussian_cross.unet import SpUNet
 from splatsense.scenes import load_scene, save_scene
@@ -137,6 +137,15 @@ def test_scenes_without_any_label_are_refused(rooms, tmp_path):
         unlabelled = replace(scene, semantic20=np.full_like(scene.semantic20, -1))
         save_scene(unlabelled, tmp_path / "data" / "train" / folder.name)
     with pytest.raises(DataError, match=r"data: none of \d scenes, such as .*/segment20\.npy, has a labelled point"):
+        train_segmentation(config(tmp_path / "data", tmp_path / "out"))
+
+
+def test_damaged_labels_are_named_before_training(rooms, tmp_path):
+    for folder in sorted((rooms / "train").iterdir()):
+        save_scene(load_scene(folder), tmp_path / "data" / "train" / folder.name)
+        labels = tmp_path / "data" / "train" / folder.name / "segment20.npy"
+        labels.write_bytes(labels.read_bytes()[:-20])
+    with pytest.raises(FormatError, match=r"segment20\.npy"):
         train_segmentation(config(tmp_path / "data", tmp_path / "out"))
 
 

@@ -13,6 +13,7 @@ from splatsense.training.optimizer import parameter_groups, update
 from splatsense.training.processes import Processes
 from splatsense.training.schedules import OneCycle
 from splatsense.training.shares import Share, rand_rows, working_on
+from training_runs import end_with_the_group
 
 SETTINGS = {"width": 8}
 
@@ -69,6 +70,4 @@ if __name__ == "__main__":
     processes = Processes()
     train(TinyRun(int(sys.argv[2]), processes, float(sys.argv[3])), processes, config_of(Path(sys.argv[1])))
     processes.close()
-    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    if "pt_gloo_runloop" in threads:  # one that outlives Python aborts the process, now and then
-        sys.exit(f"the group's threads are still there: {threads}")
+    end_with_the_group()

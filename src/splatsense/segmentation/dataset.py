@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int32, Int64
 from torch import Tensor
@@ -115,14 +114,14 @@ class TrainingScenes:
 
 def check_labelled(folders: Sequence[Path], config: SegmentationConfig) -> None:
     """Raise DataError when a scene lacks its labels, or instances that are to be learned, or no point of all has a label."""
-    array = f"{config.label_set.array}.npy"
+    labels = config.label_set
     for folder in folders:
-        if not (folder / array).is_file():
-            load_scene(folder, config.label_set)  # says what it has instead
+        if not (folder / f"{labels.array}.npy").is_file():
+            load_scene(folder, labels)  # says what it has instead
         if config.task == "instance" and not (folder / "instance.npy").is_file():
             raise DataError(f"{folder}: has no instances (instance.npy); train classes alone with --task semantic.")
-    if not any((np.load(folder / array, mmap_mode="r") >= 0).any() for folder in folders):
-        example = f"such as {folders[0].name}/{array}"
+    if folders and not any((load_scene(folder, labels).labels_of(labels) >= 0).any() for folder in folders):
+        example = f"such as {folders[0].name}/{labels.array}.npy"
         raise DataError(f"{config.scenes}: none of {len(folders)} scenes, {example}, has a labelled point.")
 
 

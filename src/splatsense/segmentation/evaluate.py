@@ -182,10 +182,10 @@ def _scores(config: EvaluateConfig, instances: bool) -> Scores:
             raise DataError(f"--model {config.model}: predicts classes only; train one with --task instance.")
         kept = config.predictions
         return score_scenes(model, config.scenes, config.split, config.views, kept, progress=True, instances=instances)
-    if config.views != "one":
-        raise DataError("--views: is for a model; predictions are scored as they are, so leave out --views.")
     if config.predictions is None:
         raise DataError("evaluate: give --model, or --predictions with --labels.")
+    if config.views != "one":
+        raise DataError("--views: is for a model; predictions are scored as they are, so leave out --views.")
     if not config.labels:
         raise DataError("--predictions: give --labels too, the label set they are of.")
     labels = label_set(config.labels)

@@ -16,7 +16,7 @@ class PromptProtocol(H11Protocol):
 
     _deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # asyncio's own takes any transport
         """Expect a request."""
         super().connection_made(transport)
         self._expect()
