@@ -46,25 +46,22 @@ def train_and_save(config: RunSettings, prepare: Callable[[Processes], Training]
     """
     processes = Processes()
     try:
-        return _train(config, prepare(processes), processes)
+        training = prepare(processes)
+        folder = Path(config.out)
+        loop = LoopConfig(
+            folder=folder,
+            settings=config.settings() | {"data": training.data},
+            label=training.label,
+            checkpoint_every=config.checkpoint_every,
+            log_every=config.log_every,
+            evaluate_every=config.evaluate_every,
+            prefetch=config.prefetch,
+            tensorboard=config.tensorboard,
+        )
+        train(training.run, processes, loop, training.evaluate)
+        if processes.is_first:
+            training.save(folder / MODEL)
+        processes.wait()
+        return folder / MODEL
     finally:
         processes.close()
-
-
-def _train(config: RunSettings, training: Training, processes: Processes) -> Path:
-    folder = Path(config.out)
-    loop = LoopConfig(
-        folder=folder,
-        settings=config.settings() | {"data": training.data},
-        label=training.label,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-        evaluate_every=config.evaluate_every,
-        prefetch=config.prefetch,
-        tensorboard=config.tensorboard,
-    )
-    train(training.run, processes, loop, training.evaluate)
-    if processes.is_first:
-        training.save(folder / MODEL)
-    processes.wait()
-    return folder / MODEL

@@ -11,7 +11,6 @@ Design
 """
 
 import contextlib
-import gc
 import importlib
 import os
 from collections.abc import Iterator, Mapping
@@ -91,10 +90,8 @@ class Processes:
             yield
 
     def close(self) -> None:
-        """Leave the group, whose threads end where nothing else is left of what was trained."""
+        """Leave the group."""
         if self.count > 1:
-            self._accelerator.free_memory()
-            gc.collect()
             self._accelerator.end_training()
 
 
