@@ -149,10 +149,9 @@ def test_scenes_of_another_label_set_are_an_error_at_once(halls, trained, tmp_pa
 
 def test_labels_beyond_the_classes_name_scene_file_and_count(halls, tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps({"name": "few", "classes": CLASSES["classes"][:3]}))
-    run = SegmentationRun(config(halls, tmp_path, labels=str(tmp_path / "classes.json")))
     message = r"scenes/train/hall\d: .* segment\.npy has the label 3 at row \d+, but the label set few has 3 classes"
     with pytest.raises(DataError, match=message):
-        run.load(0)
+        SegmentationRun(config(halls, tmp_path, labels=str(tmp_path / "classes.json")))
     with pytest.raises(DataError, match="leave_out names 'wall', which is none of its classes"):
         config(halls, tmp_path, leave_out=("wall", "floor"))
 
