@@ -29,7 +29,7 @@ def room_up(gaussians: Gaussians, least: int = SCENE_GAUSSIANS) -> Axis | None:
         gaussians: in the file's own axes and units.
         least: assets of fewer Gaussians are objects.
     """
-    from splatsense.segmentation.points import normals_towards_middle
+    from splatsense.geometry.normals import normals_towards_middle
     from splatsense.segmentation.scan import LEAST_OPACITY, UNITS, points_of_gaussians, unit_by_size
 
     if len(gaussians) < least:

@@ -66,6 +66,13 @@ def test_ply_is_read_back(tmp_path):
     assert values["label"].tolist() == [0, 4, 4, 6]
 
 
+def test_boxes_have_the_digits_of_their_coordinates():
+    metres = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    far = metres + np.array([500_000, 4_600_000, 100.0])
+    low = describe_instances(prediction(), SCANNET20, far, metres)[0]["box"]["low"]
+    assert np.abs(far - low).min() < 1e-5
+
+
 def test_colours_of_instances():
     colors = instance_colors(prediction())
     assert colors[1].tolist() == colors[2].tolist() != colors[3].tolist()

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -151,3 +152,56 @@ def test_no_scan(tmp_path):
         read_scan(tmp_path)
     with pytest.raises(FormatError, match="does not exist"):
         read_scan(tmp_path / "missing.ply")
+
+
+@pytest.mark.parametrize("away", [(0, 0, -30), (0, 0, 30), (20, 0, 0)])
+def test_a_stray_point_does_not_turn_the_floor_round(tmp_path, away):
+    coord = np.vstack([SCENE.coord, [away]]).astype(np.float32)
+    write_points(tmp_path / "a.ply", coord, np.vstack([SCENE.color, SCENE.color[:1]]))
+    scan = read_scan(tmp_path / "a.ply", ScanSettings(unit="m", up="z"))
+    floor = scan.points.coord[:, 2].abs().numpy() < 0.03
+    assert (scan.points.normal.numpy()[floor, 2] > 0.9).mean() > 0.8
+
+
+def test_points_very_far_away_are_left_out(tmp_path, caplog):
+    coord = np.vstack([SCENE.coord, [(10_000, 0, 0)]]).astype(np.float32)
+    write_points(tmp_path / "a.ply", coord, np.vstack([SCENE.color, SCENE.color[:1]]))
+    scan = read_scan(tmp_path / "a.ply")
+    assert (scan.coord == SCENE.coord).all()
+    assert f"left out 1 of {len(coord):,} points" in caplog.text
+
+
+def test_points_in_the_grid_of_a_country_keep_their_coordinates(tmp_path):
+    coord = SCENE.coord + np.array([500_000.125, 4_600_000.25, 120])
+    write_points(tmp_path / "a.ply", coord, SCENE.color)
+    scan = read_scan(tmp_path / "a.ply")
+    assert scan.coord.dtype == np.float64
+    assert np.abs(scan.coord - coord).max() < 1e-6
+    origin = (scan.coord - scan.points.coord.numpy() @ scan.matrix).mean(0)
+    assert np.abs((scan.coord - origin) @ scan.matrix.T - scan.points.coord.numpy()).max() < 1e-5
+    assert scan.points.coord.abs().max() < 20
+
+
+def test_a_recording_keeps_the_axes_of_its_world(tmp_path, caplog):
+    write_seven_scenes(tmp_path / "seq")
+    settings = ScanSettings(intrinsics=(51.4, 51.4, 48, 36), frames=4)
+    upright, lying = read_scan(tmp_path / "seq", settings), read_scan(tmp_path / "seq", replace(settings, up="-y"))
+    assert (np.sort(upright.coord, 0) == np.sort(lying.coord, 0)).all()
+    assert (lying.points.coord.numpy() == lying.coord @ lying.matrix.T).all()
+    assert (lying.points.coord[:, 2].numpy() == -lying.coord[:, 1]).all()
+    assert not (lying.points.normal == upright.points.normal).all()
+
+
+def test_a_mesh_has_the_colours_of_its_vertices(tmp_path, caplog):
+    corners = np.array([(0, 0, 0), (5, 0, 0), (5, 4, 0), (0, 4, 2.5)])
+    colors = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.2, 0.4, 0.6)]
+    lines = [f"v {x} {y} {z} {r} {g} {b}" for (x, y, z), (r, g, b) in zip(corners.tolist(), colors, strict=True)]
+    (tmp_path / "a.obj").write_text("\n".join([*lines, "f 1 2 3", "f 1 3 4"]) + "\n")
+    scan = read_scan(tmp_path / "a.obj")
+    order = np.lexsort(corners.T[::-1])
+    assert (scan.coord == corners[order]).all()
+    assert scan.points.color.numpy() == pytest.approx(np.array(colors)[order], abs=1 / 255)
+    assert "has no colours" not in caplog.text
+    (tmp_path / "b.obj").write_text("\n".join([*(line.rsplit(" ", 3)[0] for line in lines), "f 1 2 3"]) + "\n")
+    assert (read_scan(tmp_path / "b.obj").points.color == 0.5).all()
+    assert "has no colours" in caplog.text

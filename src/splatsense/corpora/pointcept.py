@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from splatsense.errors import FormatError
-from splatsense.geometry.normals import estimate_normals
+from splatsense.geometry.normals import normals_towards_middle
 from splatsense.scenes import Scene, load_scene
 
 log = logging.getLogger("splatsense")
@@ -44,5 +44,4 @@ def read_preprocessed(path: Path) -> Scene:
     if scene.normal is not None:
         return scene
     log.info("%s: has no normals; they are estimated from neighbouring points and turned to the middle of the scene.", path)
-    middle = (scene.coord.max(0) + scene.coord.min(0)).astype(float) / 2
-    return replace(scene, normal=estimate_normals(scene.coord, middle))
+    return replace(scene, normal=normals_towards_middle(scene.coord))

@@ -28,7 +28,7 @@ from splatsense.corpora.scannet import evenly
 from splatsense.errors import DataError, FormatError
 from splatsense.frame_files import load_frames
 from splatsense.frames import Frames, image_size, invert_cameras, read_color
-from splatsense.geometry.upright import AXES, Up, turn_to_z
+from splatsense.geometry.upright import AXES, Axis, Up, turn_to_z
 from splatsense.scenes import Scene
 
 log = logging.getLogger("splatsense")
@@ -105,15 +105,25 @@ def z_up(frames: Frames, up: Up, where: str) -> Frames:
         where: names the recording in the log.
     """
     cameras = frames.cameras
-    if up == "auto":
-        mean_up = -cameras.world_to_camera[:, 1, :3].mean(0)  # images have y down
-        up = max(AXES, key=lambda name: float(AXES[name][1] * mean_up[AXES[name][0]]))
-        if up != "z":
-            log.warning("%s: %s points up in its world; it was turned to z (--up).", where, up)
     turn = torch.eye(4)
-    turn[:3, :3] = torch.from_numpy(turn_to_z(up))
+    turn[:3, :3] = torch.from_numpy(turn_to_z(up_of_world(cameras, up, where)))
     turned = Cameras(cameras.world_to_camera @ turn.T, cameras.K, cameras.width, cameras.height)
     return replace(frames, cameras=turned)
+
+
+def up_of_world(cameras: Cameras, up: Up, where: str) -> Axis:
+    """The axis of a recording's world that points up: what `up` says, or the one nearest to the cameras' mean up.
+
+    Args:
+        where: names the recording in the log.
+    """
+    if up != "auto":
+        return up
+    mean_up = -cameras.world_to_camera[:, 1, :3].mean(0)  # images have y down
+    found = max(AXES, key=lambda name: float(AXES[name][1] * mean_up[AXES[name][0]]))
+    if found != "z":
+        log.warning("%s: %s points up in its world; it was turned to z (--up).", where, found)
+    return found
 
 
 def _transforms_frames(path: Path, scratch: Path, settings: RecordingSettings) -> Frames:

@@ -18,7 +18,7 @@ import numpy as np
 
 from splatsense.errors import FormatError
 from splatsense.files import open_to_read
-from splatsense.geometry.normals import estimate_normals
+from splatsense.geometry.normals import normals_towards_middle
 from splatsense.io._text_table import read_table
 from splatsense.labels import S3DIS
 from splatsense.scenes import Scene
@@ -67,7 +67,7 @@ def read_s3dis(folder: Path, axes: Literal["aligned", "scanned"] = "aligned") ->
         folder.name,
         coord,
         np.concatenate([color for _, color in objects]),
-        estimate_normals(coord, middle),
+        normals_towards_middle(coord),
         semantic=np.repeat([clutter if label < 0 else label for label in labels], sizes).astype(np.int16),
         instance=np.repeat(np.arange(len(files)), sizes).astype(np.int32),
     )

@@ -12,6 +12,8 @@ from splatsense.errors import DataError
 from splatsense.geometry.voxels import voxel_groups, voxel_sum
 
 QUERIES_PER_BLOCK = 1 << 17
+OUTLIERS = 0.005  # of the points at both ends of an axis do not count for where the middle is
+LOOKED_AT = 200_000  # points that tell it
 LINE_LIKE = 1e-6  # second variance over the first below which neighbours lie on a line
 
 
@@ -46,6 +48,15 @@ def estimate_normals(
     normals[behind] *= -1
     normals[~flat] = 0
     return normals.astype(np.float32)[group]
+
+
+def normals_towards_middle(points: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
+    """Estimated normals of a scan, turned to the middle of the box that holds nearly all of its points.
+
+    A stray point far below the floor, as reflections make, would move the middle of all points there, and turn the floor round.
+    """
+    low, high = np.quantile(points[:: -(-len(points) // LOOKED_AT)], [OUTLIERS, 1 - OUTLIERS], axis=0)
+    return estimate_normals(points, (low + high) / 2)
 
 
 def _planes(points: Float32[np.ndarray, "n 3"], neighbours: int) -> tuple[Float64[np.ndarray, "n 3"], Bool[np.ndarray, " n"]]:

@@ -24,7 +24,7 @@ MOST_POINTS = 100_000  # that are looked at
 OUTLIERS = 0.005  # of the points at both ends of an axis do not count for the size
 PLANE, ALIGNED = 0.05, 0.9  # thickness of a floor in sides of the box; cosine of a normal along an axis
 CELLS = 12  # along each side of the grid by which it is measured how much of a side of the box is seen
-CLEARLY = 0.3  # how much better than the usual axis another must score
+CLEARLY = 0.5  # how much better than the usual axis another must score
 LEAST_SIDE, MOST_HEIGHT = 2.0, 10.0  # metres of rooms and halls
 LEAST_FLOOR, LEAST_INSIDE = 0.5, 0.02  # seen share of the floor; share of the points that lie at no side of the box
 

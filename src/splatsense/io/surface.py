@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 
 from splatsense.errors import DataError
 from splatsense.gaussians import Gaussians, matrix_to_quaternion
@@ -18,6 +19,7 @@ from splatsense.mesh import Mesh
 
 WIDTH = 0.6  # standard deviation within the surface, in units of the mean spacing between samples
 FLATNESS = 0.1  # thickness relative to the width
+GREY = 0.5
 MIN_OPACITY = 0.05  # samples more transparent than this show nothing and are not drawn
 
 
@@ -92,6 +94,18 @@ def mesh_to_gaussians(mesh: Mesh, count: int = 4096, seed: int = 0, face_weights
         torch.from_numpy(np.minimum(rgba[:, 3], 0.99)),
         torch.from_numpy(rgba[:, :3]),
     )[keep]
+
+
+def vertex_colors(mesh: Mesh) -> Float32[np.ndarray, "n 3"] | None:
+    """sRGB in [0, 1] of each vertex, where a face has it; None for a mesh of one plain colour. Vertices of no face are grey."""
+    is_plain = all(entry.texture is None for entry in mesh.materials) and len({tuple(m.color) for m in mesh.materials}) == 1
+    if is_plain and mesh.corner_colors is None:
+        return None
+    used, first = np.unique(mesh.faces, return_index=True)
+    face, corner = np.divmod(first, 3)
+    colors = np.full((len(mesh.vertices), 3), GREY, np.float32)
+    colors[used] = _color_at(mesh, face, np.eye(3)[corner])[:, :3]
+    return colors
 
 
 def _barycentric(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -16,7 +16,7 @@ from splatsense.segmentation.predict import Prediction
 
 FIELDS = ("semantic", "confidence", "instance", "instance_labels", "instance_scores")
 WHOLE = ("semantic", "instance", "instance_labels")
-PLY_TYPES = {"f": "float", "u": "uchar", "i": "int"}
+PLY_TYPES = {"<f8": "double", "<f4": "float", "|u1": "uchar", "<i4": "int"}
 
 
 def save_prediction(
@@ -101,11 +101,11 @@ def write_points(
 
     Args:
         path: ends in .ply.
-        coord: as they are to stand in the file.
+        coord: as they are to stand in the file; float64 as doubles.
         color: sRGB.
         columns: further properties of the points by name, floats or integers.
     """
-    values: dict[str, np.ndarray] = dict(zip("xyz", coord.astype("<f4").T, strict=True))
+    values: dict[str, np.ndarray] = dict(zip("xyz", coord.astype("<f8" if coord.dtype == np.float64 else "<f4").T, strict=True))
     values |= dict(zip(("red", "green", "blue"), color.T, strict=True))
     for name, column in (columns or {}).items():
         values[name] = column.astype("<f4" if column.dtype.kind == "f" else "<i4")
@@ -113,7 +113,7 @@ def write_points(
     for name, column in values.items():
         table[name] = column
     lines = ["ply", "format binary_little_endian 1.0", "comment splatsense", f"element vertex {len(coord)}"]
-    lines += [f"property {PLY_TYPES[column.dtype.kind]} {name}" for name, column in values.items()]
+    lines += [f"property {PLY_TYPES[column.dtype.str]} {name}" for name, column in values.items()]
     with atomic_write(path) as temporary, temporary.open("wb") as handle:
         handle.write("\n".join([*lines, "end_header", ""]).encode())
         table.tofile(handle)
@@ -149,8 +149,8 @@ def describe_instances(
 
 
 def _rounded(corner: np.ndarray) -> list[float]:
-    """To the seven digits that float32 holds."""
-    return [float(f"{value:.7g}") for value in corner.tolist()]
+    digits = 12 if corner.dtype == np.float64 else 7  # micrometres in a country's grid; what float32 holds
+    return [float(f"{value:.{digits}g}") for value in corner.tolist()]
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from splatsense.errors import DataError
-from splatsense.geometry.normals import estimate_normals
+from splatsense.geometry.normals import normals_towards_middle
 from splatsense.labels import LabelSet
 from splatsense.scenes import Scene
 
@@ -87,12 +87,6 @@ def points_of_scene(scene: Scene, labels: LabelSet | None = None) -> Points:
         _labels(semantic, count),
         _labels(scene.instance, count),
     )
-
-
-def normals_towards_middle(coord: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
-    """Estimated normals, turned to the middle of the box, as importers do for scans without them."""
-    middle = (coord.max(0) + coord.min(0)).astype(np.float64) / 2
-    return estimate_normals(coord, middle)
 
 
 def _labels(values: np.ndarray | None, count: int) -> Int64[Tensor, " n"]:
