@@ -98,12 +98,28 @@ def test_convert_a_folder(folder, tmp_path, capsys):
     made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert made == ["chair.ply.splat", "chair.splat.splat", "more/lamp.splat"]
     torch.testing.assert_close(load(out / "more" / "lamp.splat").means, load(folder / "more" / "lamp.ply").means)
-    before = os.stat(out / "more" / "lamp.splat").st_mtime_ns
+    before = os.stat(out / "more" / "lamp.splat")
     main(command)
     assert "0 converted, 3 converted already, 1 failed." in capsys.readouterr().out
-    assert os.stat(out / "more" / "lamp.splat").st_mtime_ns == before
+    assert os.stat(out / "more" / "lamp.splat").st_ino == before.st_ino
     main([*command, "--force"])
-    assert os.stat(out / "more" / "lamp.splat").st_mtime_ns > before
+    assert os.stat(out / "more" / "lamp.splat").st_ino != before.st_ino
+
+
+def test_what_was_made_from_another_file_is_neither_taken_for_done_nor_lost(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    source, other = tmp_path / "one" / "a.ply", tmp_path / "other" / "a.ply"
+    for path, count in ((source, 5), (other, 7)):
+        path.parent.mkdir()
+        save(load(next(folder.rglob("*.splat")))[:count], path)
+    assert main(["convert", str(source.parent), "--out", str(out), "--to", "splat"]) == 0
+    os.utime(other, ns=(10**18, 10**18))
+    capsys.readouterr()
+    assert main(["convert", str(other.parent), "--out", str(out), "--to", "splat"]) == 1
+    assert "a.splat: is there, but not made from this file as it is now; give --force, or another --out" in capsys.readouterr().err
+    assert len(load(out / "a.splat")) == 5
+    assert main(["convert", str(other.parent), "--out", str(out), "--to", "splat", "--force"]) == 0
+    assert len(load(out / "a.splat")) == 7
 
 
 def test_outputs_in_the_folder_that_is_searched_are_not_converted_again(folder, capsys):

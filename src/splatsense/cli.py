@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tags": ("splatsense.asset_commands:tags", "say what assets show"),
     "library verify": ("splatsense.library.commands:verify", "check that nothing in a library is lost or damaged"),
     "library rebuild": ("splatsense.library.commands:rebuild", "make vectors and search indexes anew"),
+    "library forget": ("splatsense.library.commands:forget", "forget assets whose files are gone"),
     "library duplicates": ("splatsense.library.commands:duplicates", "list files and assets that are the same"),
     "library export": ("splatsense.library.commands:export", "write a whole library into one folder"),
     "library import": ("splatsense.library.commands:import_", "add an exported library to a library"),

@@ -1,5 +1,9 @@
-"""`splatsense convert`: one file, or many into a folder."""
+"""`splatsense convert`: one file, or many into a folder.
 
+What lies in that folder has the time of change of the file it was made from, by which a later run knows what is done.
+"""
+
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +30,8 @@ def convert_file(source: Path, output: Path) -> str:
 def convert_files(paths: Sequence[Path], out: Path, to: str = ".ply", force: bool = False) -> BatchReport:
     """Write every asset among `paths` and in the folders among them as a splat into `out`, sub-folders kept.
 
+    What is there already and was made from another file, or an earlier state of it, is an error of that input.
+
     Args:
         to: extension of a format that `save` writes, with or without the dot.
         force: also write what is there already.
@@ -41,12 +47,16 @@ def convert_files(paths: Sequence[Path], out: Path, to: str = ".ply", force: boo
 
     def work(item: Input) -> bool:
         output = out / item.name.with_name(item.name.name + suffix)
+        changed = item.path.stat().st_mtime_ns
         if output.exists() and not force:
-            return False
+            if output.stat().st_mtime_ns == changed:
+                return False
+            raise FormatError(f"{output}: is there, but not made from this file as it is now; give --force, or another --out.")
         _refuse_itself(item.path, output)
         gaussians = load_asset(item.path)
         output.parent.mkdir(parents=True, exist_ok=True)
         save(gaussians, output)
+        os.utime(output, ns=(changed, changed))
         return True
 
     return run_batch("converting", paths, out, work)

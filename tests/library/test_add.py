@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import shutil
@@ -7,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from library.color_model import COLORS, ColorModel, blob
@@ -69,12 +71,33 @@ def test_failed_files_are_not_read_again_unless_asked(tmp_path, library, monkeyp
     library.add(tmp_path / "bad.splat", progress=False)
     opened = []
     monkeypatch.setattr("splatsense.library.reading.load_asset", lambda path: opened.append(path) or pytest.fail("read again"))
-    library.add(tmp_path / "bad.splat", progress=False)
-    os.utime(tmp_path / "bad.splat", (1, 1))  # touched, but the same content
-    library.add(tmp_path / "bad.splat", progress=False)
+    assert len(library.add(tmp_path / "bad.splat", progress=False).failed) == 1
     assert opened == []
     monkeypatch.undo()
     assert len(library.add(tmp_path / "bad.splat", progress=False, retry=True).failed) == 1
+
+
+def test_a_file_that_failed_is_read_again_under_another_name(tmp_path, library, write_blob):
+    write_blob(tmp_path / "blob.splat")
+    (tmp_path / "blob.splat").rename(tmp_path / "blob.stl")
+    assert len(library.add(tmp_path, progress=False).failed) == 1
+    (tmp_path / "blob.stl").rename(tmp_path / "blob.splat")
+    report = library.add(tmp_path, progress=False)
+    assert (report.indexed, report.failed) == (1, [])
+    assert library.failures() == []
+
+
+def test_a_file_that_failed_is_read_again_when_its_other_files_may_have_come(tmp_path, library):
+    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4")
+    accessor = {"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3", "min": [0, 0, 0], "max": [1, 1, 0]}
+    (tmp_path / "a.gltf").write_text(json.dumps({
+        "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}], "accessors": [accessor],
+        "bufferViews": [{"buffer": 0, "byteLength": 36}], "buffers": [{"uri": "a.bin", "byteLength": 36}],
+    }))  # fmt: skip
+    assert len(library.add(tmp_path, progress=False).failed) == 1
+    (tmp_path / "a.bin").write_bytes(corners.tobytes())
+    assert library.add(tmp_path, progress=False).indexed == 1
 
 
 def test_the_command_lists_failures_and_exits_with_1(hundred, tmp_path, model, monkeypatch, capsys):

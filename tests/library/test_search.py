@@ -125,6 +125,17 @@ def test_a_sheet_that_cannot_be_written_is_an_error_before_the_library_is_opened
         assert message in capsys.readouterr().err
 
 
+def test_files_of_other_kinds_and_folders_are_not_taken_for_words(filled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "red").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "photo.heic", "PNG")
+    with pytest.raises(FormatError, match=r"photo\.heic: is not a 3D file: its first bytes are those of a PNG image"):
+        filled.search("photo.heic")
+    with pytest.raises(FormatError, match="red: is a folder; name a file in it"):
+        filled.search("./red")
+    assert filled.search("red") == filled.search_text("red"), "a word is a word, whatever lies in the current folder"
+
+
 def test_a_file_that_does_not_exist_is_not_taken_for_words(filled):
     with pytest.raises(FormatError, match=r"chair\.png: no such file"):
         filled.search("chair.png")

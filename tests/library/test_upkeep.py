@@ -94,6 +94,20 @@ def test_verify_finds_what_was_damaged_and_rebuild_repairs_what_it_can(filled, f
     assert filled.verify().problems == []
 
 
+def test_assets_whose_files_are_gone_can_be_forgotten(filled, folder, store, capsys):
+    first, *others = filled.assets()
+    first.path.rename(folder / "elsewhere.txt")
+    given = [str(filled.path), *(["--store", store] if store else [])]
+    assert main(["library", "verify", *given]) == 1
+    assert "`splatsense library forget`" in capsys.readouterr().out
+    assert main(["library", "forget", *given]) == 0
+    told = capsys.readouterr().out
+    assert first.path.name in told
+    assert "1 asset forgotten" in told
+    assert filled.assets() == others
+    assert filled.verify().missing == []
+
+
 def test_verify_finds_damaged_embeddings(filled):
     database = filled._store.database
     ids = [asset.id for asset in filled.assets()]

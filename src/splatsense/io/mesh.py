@@ -29,7 +29,6 @@ from splatsense.mesh import Material, Mesh
 log = logging.getLogger("splatsense")
 
 MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".ply", ".stl")
-NO_FACES = "holds no faces. If it is a splat, read it with splatsense.load, or take the corpus splats:PATH."
 GREY = np.array([0.7, 0.7, 0.7, 1.0], np.float32)
 PNG_BITS = {"LA": 16, "RGB": 24, "RGBA": 32}
 """Bits of a pixel by Pillow's modes; others may have as little as one."""
@@ -57,7 +56,7 @@ def load_mesh(path: str | Path, file_type: str | None = None) -> Mesh:
     if suffix == ".ply":
         header = read_header(path)
         if not is_mesh(header) and (is_splat(header) or is_compressed(header)):
-            raise DataError(f"{path}: {NO_FACES}")
+            raise DataError(f"{path}: holds no faces. It is a splat: read it with splatsense.load, or take the corpus splats:PATH.")
         check_counts(header)
     return parse_mesh(data, suffix[1:], lambda name: _read_beside(path.parent, name), str(path))
 
@@ -92,7 +91,10 @@ def parse_mesh(data: bytes, file_type: str, read_file: ReadFile, name: str) -> M
     except Exception as error:  # trimesh parsers raise almost anything on damaged files
         raise FormatError(f"{name}: cannot be read as {file_type} ({type(error).__name__}: {error}).") from error
     if not parts:
-        raise DataError(f"{name}: {NO_FACES} If it is a point cloud, save it as .ply with x, y, z.")
+        raise DataError(
+            f"{name}: holds no faces. Is its extension right? A splat needs that of its format; a point cloud is read from a "
+            ".ply with x, y, z."
+        )
     for part in parts:
         if part.vertices.ndim != 2 or part.vertices.shape[1] != 3 or part.faces.shape[1] != 3:
             raise FormatError(f"{name}: damaged: a vertex has not three coordinates; export it again.")

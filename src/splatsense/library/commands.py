@@ -37,13 +37,28 @@ def verify(library: LibraryFolder, contents: bool = False, store: Store = None) 
     for title, lines in (
         ("Problems", report.problems),
         ("Changed since they were indexed; `splatsense add` indexes them again", [short_path(path) for path in report.changed]),
-        ("Gone; add the folder they were moved to, or forget them", [short_path(asset.path) for asset in report.missing]),
+        ("Gone; add the folder they were moved to, or run `splatsense library forget`", [short_path(asset.path) for asset in report.missing]),
     ):
         if lines:
             print(f"\n{title}:\n" + "\n".join(f"  {line}" for line in lines))
     if report.problems or report.changed or report.missing:
         return 1
     print("Nothing is lost or damaged.")
+    return 0
+
+
+def forget(library: LibraryFolder, store: Store = None) -> int:
+    """Forget assets whose files are gone. They are found until then, as a disk may be away: look at `library verify` first.
+
+    Args:
+        library: Folder of the library.
+        store: postgresql://... of a shared library.
+    """
+    with Library(library, create=False, store=store) as opened:
+        gone = opened.forget_missing()
+    for asset in gone:
+        print(f"  {short_path(asset.path)}")
+    print(f"{counted(len(gone), 'asset')} forgotten.")
     return 0
 
 

@@ -3,8 +3,8 @@
 Design
 - A file whose size and time of change are as recorded is not opened. Otherwise its content is hashed; a content that
   is known (a copy, a renamed or a touched file) is not read either, unless another axis is said to point up than before.
-- One bad file never ends a run: it is recorded with the reason, reported, and not tried again until it changes, or another axis
-  is said to point up.
+- One bad file never ends a run: it is recorded with the reason, reported, and not tried again until it changes, gets another
+  name, or another axis is said to point up. One that is read with others beside it, as glTF is, is tried every time.
 - Files are read ahead of the model, a few at a time; `splatsense.library.reading` says where.
 - Memory stays flat: a batch for the model ends at 16 assets or 400,000 Gaussians. Each asset is stored in a transaction of its
   own, after its thumbnail. Whatever stops the run, those before are kept.
@@ -122,7 +122,7 @@ class Ingest:
                 self._fail(SeenFile(path, 0, 0), error, None)
                 continue
             known = self._store.known_file(file, self._model.hash)
-            if known is None or self._is_wanted(known):
+            if known is None or self._is_wanted(known) or _may_be_mended(known, path):
                 pending.append((path, self._up_of(known)))
             elif known.error is not None:
                 self.report.failed.append((path, known.error))
@@ -175,17 +175,17 @@ class Ingest:
         try:
             file = unread_file(path)
             known = self._store.known_file(file, self._model.hash)
-            if known is None or self._is_wanted(known):
+            if known is not None and known.error is not None and not self._is_wanted(known) and not _may_be_mended(known, path):
+                raise FormatError(f"{path}: {known.error}")
+            if known is None or known.error is not None or self._is_wanted(known):
                 file = replace(file, sha256=sha256_of(path))
                 if any(file.sha256 == waiting.sha256 for waiting, _, _ in (*self._batch, *self._reading)):
                     self._flush()
                 known = self._store.known_content(file.sha256, self._model.hash)
                 if known is not None and not self._store.note_file(file, known.asset_id):
                     known = None
-            if known is None or self._is_wanted(known):
+            if known is None or known.error is not None or self._is_wanted(known):  # under another name it may be no fault
                 self._begin(file, self._up_of(known))
-            elif known.error is not None:
-                raise FormatError(f"{path}: {known.error}")
             else:
                 self.report.skipped += 1
         except LibraryError:  # the library is at fault, not the file
@@ -259,6 +259,11 @@ class Ingest:
         if file.sha256 and not isinstance(error, OSError):
             self._store.put_failed(file, os.fsencode(reason).decode("utf-8", "backslashreplace"), up)
         self.report.failed.append((file.path, reason))
+
+
+def _may_be_mended(known: Known, path: Path) -> bool:
+    """Whether a file that failed may be whole by now though it has not changed itself: its other files may have come."""
+    return known.error is not None and (path.suffix.lower() == ".gltf" or path.name == "meta.json")
 
 
 def reason_of(error: Exception, path: Path) -> str:

@@ -146,6 +146,13 @@ class Library(Search):
             self._store.drop_unseen()
         return gone
 
+    def forget_missing(self) -> list[Asset]:
+        """Forget every asset of which no file exists any more; returns them."""
+        missing = [asset for asset in self.assets() if not self._store.places(asset)]
+        for asset in missing:
+            self.remove(asset)
+        return missing
+
     def duplicates(self, threshold: float = THRESHOLD) -> Duplicates:
         """Files of the same content, and groups of assets whose embeddings are at least `threshold` (cosine) close."""
         return find_duplicates(self._store, self.embeddings(), threshold)
@@ -216,7 +223,7 @@ class Library(Search):
         found = self._found(asset)
         places = self._store.places(found)
         if not places:
-            raise LibraryError(f"{found.path}: the file is gone; add the folder it was moved to, or remove the asset.")
+            raise LibraryError(f"{found.path}: the file is gone; add the folder it was moved to, or `splatsense library forget`.")
         if check:
             _check(places[0], found)
         return places[0]

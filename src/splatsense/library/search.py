@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from splatsense.errors import DataError, FormatError, LibraryError
-from splatsense.formats import ASSET_SUFFIXES, TEXT_CLOUDS
+from splatsense.formats import ASSET_SUFFIXES
 from splatsense.gaussians import Gaussians
 from splatsense.library.asset_files import seen_file
 from splatsense.library.embedding_model import EmbeddingModel, ImageLike, resolve_model
@@ -90,7 +90,8 @@ class Search:
 
         Args:
             query: words; or an image (a file or a PIL image); or an asset (a file, Gaussians, an `Asset` or its id).
-                A string is a file when it ends in a suffix of an image or an asset, or in .txt, .csv or .asc and is there.
+                A string is a file when it ends in a suffix of an image or an asset, or when a file of that name, with a suffix
+                or in a folder, is there.
             k: at least 1.
 
         Raises:
@@ -102,6 +103,8 @@ class Search:
             return self.search_text(query, k)
         if isinstance(query, (str, os.PathLike)):
             path = Path(query)
+            if os.path.isdir(path):
+                raise FormatError(f"{path}: is a folder; name a file in it.")
             if not os.path.isfile(path):  # also where the words are too long for a name
                 raise FormatError(f"{path}: no such file. Words that end like one are for `Library.search_text` in Python.")
             return self.search_image(path, k) if path.suffix.lower() in IMAGE_SUFFIXES else self.search_asset(path, k)
@@ -226,7 +229,7 @@ class Search:
 
 def _names_a_file(query: str) -> bool:
     suffix = Path(query).suffix.lower()
-    return suffix in IMAGE_SUFFIXES | ASSET_SUFFIXES or (suffix in TEXT_CLOUDS and os.path.isfile(query))
+    return suffix in IMAGE_SUFFIXES | ASSET_SUFFIXES or bool((suffix or os.sep in query) and os.path.exists(query))
 
 
 def _row(embeddings: Any) -> np.ndarray:
