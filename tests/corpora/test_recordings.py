@@ -1,5 +1,7 @@
 """Recordings in the forms of 7-Scenes, TUM and nerfstudio, as the data sets write them; faults are told."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,27 @@ def test_nerfstudio(tmp_path, scale, caplog):
     truth, _ = room_frames(VIEWS, WIDTH, HEIGHT)
     assert np.median(np.abs(scene.frames.frame(2)[0] - truth.color[2])) < 0.01
     assert not caplog.records
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_every_frame_of_a_transforms_json_keeps_its_own_intrinsics(tmp_path, scale):
+    """Every second frame is the magnified left upper quarter of its images; one frame is missing."""
+    folder = tmp_path / "phone"
+    write_nerfstudio(folder, scale)
+    content = json.loads((folder / "transforms.json").read_text())
+    for index in range(1, VIEWS, 2):
+        for path in (folder / f"images/{index}.png", folder / f"depth/{index}.png"):
+            image = np.asarray(Image.open(path))
+            Image.fromarray(image[: len(image) // 2, : image.shape[1] // 2].repeat(2, 0).repeat(2, 1)).save(path)
+        content["frames"][index] |= {key: 2 * content[key] for key in ("fl_x", "fl_y", "cx", "cy")}
+    (folder / "transforms.json").write_text(json.dumps(content))
+    (folder / "images" / "2.png").unlink()
+    scene = read_recording(folder, tmp_path, RecordingSettings(voxel=0.05, up="z"))
+    assert scene.frames is not None
+    K = room_frames(VIEWS, WIDTH, HEIGHT)[0].cameras.K[0]
+    expected = torch.stack([K * torch.tensor([zoom, zoom, 1])[:, None] for zoom in (1, 2, 2, 1, 2, 1, 2)])
+    torch.testing.assert_close(scene.frames.cameras.K, expected, atol=1e-3, rtol=0)
+    assert np.quantile(side_of(scene.coord)[1][:, 0], 0.9) < 0.02
 
 
 def test_intrinsics_may_lie_beside_the_images(tmp_path):

@@ -135,7 +135,7 @@ def _transforms_frames(path: Path, scratch: Path, settings: RecordingSettings) -
         log.warning("%s: left out %d of %d frames whose images are missing.", path, len(frames) - len(there), len(frames))
     frames = frames.select([there[index] for index in evenly(len(there), settings.frames)])
     scale = frames.depth_scale if settings.depth_scale is None else settings.depth_scale
-    return _joined(frames.color, frames.depth, frames.cameras.world_to_camera, frames.cameras.K[0], scale, scratch)
+    return _joined(frames.color, frames.depth, frames.cameras.world_to_camera, frames.cameras.K, scale, scratch)
 
 
 def _listed_frames(folder: Path, listed: Recording, scratch: Path, settings: RecordingSettings) -> Frames:
@@ -150,7 +150,7 @@ def _listed_frames(folder: Path, listed: Recording, scratch: Path, settings: Rec
     K[[0, 1, 0, 1], [0, 1, 2, 2]] = torch.tensor(settings.intrinsics or _read_intrinsics(folder))
     scale = listed.depth_scale if settings.depth_scale is None else settings.depth_scale
     color, depth = ([files[index] for index in chosen] for files in (listed.color, listed.depth))
-    return _joined(color, depth, world_to_camera, K, scale, scratch)
+    return _joined(color, depth, world_to_camera, K.repeat(len(color), 1, 1), scale, scratch)
 
 
 def _read_intrinsics(folder: Path) -> tuple[float, ...]:
@@ -173,7 +173,7 @@ def _joined(
     """Frames of colour and depth files; colour of another size than depth is resized to it.
 
     Args:
-        K: (3, 3) of the colour images.
+        K: (V, 3, 3) of the colour images.
     """
     size, depth_size = image_size(color[0]), image_size(depth[0])
     if size != depth_size:
@@ -185,8 +185,7 @@ def _joined(
             )
         K = torch.tensor([x, y, 1.0])[:, None] * K
         color = [_resized(path, size, depth_size, scratch / f"{index:06d}.png") for index, path in enumerate(color)]
-    cameras = Cameras(world_to_camera, K.repeat(len(color), 1, 1), *depth_size)
-    return Frames(cameras, tuple(color), tuple(depth), depth_scale)
+    return Frames(Cameras(world_to_camera, K, *depth_size), tuple(color), tuple(depth), depth_scale)
 
 
 def _resized(path: Path, size: tuple[int, int], new_size: tuple[int, int], target: Path) -> Path:
