@@ -116,3 +116,24 @@ def test_folders_that_hold_nothing_of_the_kind_say_so(tmp_path, kind, capsys):
     assert f"{tmp_path}: holds no " in capsys.readouterr().err
     assert main(["scenes", kind, "--source", str(tmp_path / "x"), "--out", str(tmp_path / "out")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_recording_imported_with_other_settings_is_not_passed_over(tmp_path, capsys):
+    """Settings are those of the command and the intrinsics beside the images; a scene that says none is taken as it is."""
+    source, out = tmp_path / "chess", tmp_path / "out"
+    write_seven_scenes(source / "seq-01")
+    command = ["scenes", "recordings", "--source", str(source), "--out", str(out)]
+    numbers = ["100", "100", "48", "36"]
+    assert main([*command, "--intrinsics", *numbers]) == 0
+    capsys.readouterr()
+    assert main([*command, "--intrinsics", "90", *numbers[1:]]) == 1
+    assert "imported with intrinsics [100.0, 100.0, 48.0, 36.0], not [90.0, 100.0, 48.0, 36.0]" in capsys.readouterr().err
+    assert main([*command, "--intrinsics", *numbers, "--voxel", "0.03"]) == 1
+    assert "imported with voxel 0.02, not 0.03. Choose another --out, or delete this" in capsys.readouterr().err
+    (source / "camera-intrinsics.txt").write_text("100 0 48\n0 100 36\n0 0 1\n")
+    assert main(command) == 0
+    assert "0 imported, 1 imported already" in capsys.readouterr().out
+    (source / "camera-intrinsics.txt").write_text("90 0 48\n0 90 36\n0 0 1\n")
+    assert main(command) == 1
+    (out / "train" / "seq-01" / "import.json").unlink()
+    assert main(command) == 0

@@ -2,7 +2,7 @@
 
 Design
 - Each scene becomes a folder `OUT/<split>/<name>` that appears when it is complete. One that is there is passed over, so the
-  same command goes on after an interruption.
+  same command goes on after an interruption; that of a recording only if it was imported with the same settings.
 - A scene that cannot be read is reported with its reason at the end, and the others go on.
 """
 
@@ -11,18 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from splatsense.batch import BatchReport
 from splatsense.corpora.pointcept import find_preprocessed, read_preprocessed
-from splatsense.corpora.recordings import RecordingSettings, find_recordings, read_recording
+from splatsense.corpora.recordings import RecordingSettings, find_recordings, read_recording, settings_of
 from splatsense.corpora.s3dis import find_rooms, read_s3dis
 from splatsense.corpora.scannet import find_scans, read_label_table, read_scannet
 from splatsense.corpora.sweethome import HomeSettings, find_homes, read_home
 from splatsense.errors import DataError, FormatError, SplatSenseError
 from splatsense.files import open_to_read
 from splatsense.labels import S3DIS, LabelSet
-from splatsense.scenes import Scene, save_scene
+from splatsense.scenes import MADE_WITH, Scene, check_made_with, save_scene
 from splatsense.tables import printable
 from splatsense.training.progress import Progress
 
@@ -39,6 +39,7 @@ class SceneSource:
         split: of its folder's parent, or "".
         read: gives the scene; frames that have to be written go into the empty folder it is given.
         labels: label set of its `semantic`, where that is known.
+        settings: gives what it is made with, where a scene that is there already must have been made with the same.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class SceneSource:
     split: str
     read: Callable[[Path], Scene]
     labels: LabelSet | None = None
+    settings: Callable[[], dict[str, Any]] | None = None
 
 
 def import_scenes(label: str, sources: Sequence[SceneSource], out: Path, progress: bool = True) -> BatchReport:
@@ -89,10 +91,12 @@ def import_scenes(label: str, sources: Sequence[SceneSource], out: Path, progres
 def _import_one(source: SceneSource, out: Path) -> bool:
     folder = out / source.split / source.name
     if folder.exists():
+        if source.settings and (folder / MADE_WITH).is_file():
+            check_made_with(folder, source.settings())
         return False
     with tempfile.TemporaryDirectory(prefix=".import-", dir=out) as scratch:
         scene = source.read(Path(scratch))
-        save_scene(replace(scene, name=source.name), folder, source.labels)
+        save_scene(replace(scene, name=source.name), folder, source.labels, source.settings and source.settings())
     return True
 
 
@@ -199,14 +203,23 @@ def import_recordings(source: Path, out: Path, settings: RecordingSettings, spli
         settings: How recordings become scenes.
         split: Folder below OUT that they go into.
     """
-    sources = []
-    for folder in find_recordings(source):
-        name = "-".join(folder.relative_to(source).parts) or folder.absolute().name
-        sources.append(
-            SceneSource(folder, name, split, lambda scratch, folder=folder: read_recording(folder, scratch, settings))
-        )
     expected = "*.pose.txt, groundtruth.txt or transforms.json"
-    return import_scenes("recordings", _sources_or_error(sources, source, expected), out).tell("imported")
+    sources = _sources_or_error(recording_sources(source, settings, split), source, expected)
+    return import_scenes("recordings", sources, out).tell("imported")
+
+
+def recording_sources(root: Path, settings: RecordingSettings, split: str) -> list[SceneSource]:
+    """All recordings at or below a folder, each called by the folders that it is in."""
+    return [
+        SceneSource(
+            folder,
+            "-".join(folder.relative_to(root).parts) or folder.absolute().name,
+            split,
+            lambda scratch, folder=folder: read_recording(folder, scratch, settings),
+            settings=lambda folder=folder: settings_of(folder, settings),
+        )
+        for folder in find_recordings(root)
+    ]
 
 
 def import_homes(source: Path, out: Path, settings: HomeSettings, split: str = "train") -> int:

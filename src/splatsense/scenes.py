@@ -6,6 +6,7 @@ Design
 - A folder appears under its name only when it is complete. What is saved and loaded again is equal to the last bit.
 - `load_scene` also takes folders that Pointcept wrote: other number types are converted when that loses nothing.
 - `segment.npy` may be of any label set; `segment.json` beside it says which, where that is known, so that none are mixed up.
+  So does `import.json` of the settings that a recording was imported with.
 - A scene is called what its folder is called; a corpus is a folder of splits, a split a folder of scenes.
 """
 
@@ -13,6 +14,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -29,6 +31,7 @@ from splatsense.labels import SCANNET20, SCANNET200, LabelSet
 
 UNIT_TOLERANCE = 1e-2
 LABEL_SET = "segment.json"
+MADE_WITH = "import.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +136,12 @@ ARRAYS = {
 SEGMENTS = ("segment20", "segment200", "segment")
 
 
-def save_scene(scene: Scene, folder: str | os.PathLike[str], labels: LabelSet | None = None) -> None:
+def save_scene(
+    scene: Scene,
+    folder: str | os.PathLike[str],
+    labels: LabelSet | None = None,
+    made_with: Mapping[str, Any] | None = None,
+) -> None:
     """Write a scene into a new folder, with copies of its frames' files.
 
     The folder appears when all of it is written. Its parents are made.
@@ -142,6 +150,7 @@ def save_scene(scene: Scene, folder: str | os.PathLike[str], labels: LabelSet | 
         scene: to write.
         folder: to make.
         labels: label set that `scene.semantic` is of, which is written beside it, where that is known.
+        made_with: settings that the scene was made with, which are written beside it too.
 
     Raises:
         FormatError: the folder exists already or cannot be written, or a file of a frame is missing.
@@ -161,6 +170,8 @@ def save_scene(scene: Scene, folder: str | os.PathLike[str], labels: LabelSet | 
         if labels is not None and labels.array == "segment" and scene.semantic is not None:
             record = {"name": labels.name, "classes": list(labels.names)}
             (temporary / LABEL_SET).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        if made_with is not None:
+            (temporary / MADE_WITH).write_text(json.dumps(made_with, indent=1) + "\n", "utf-8")
         temporary.rename(folder)
     except OSError as error:
         reason = "free some space" if error.errno in DISK_FAULTS else "check that its parent is a writable folder"
@@ -262,6 +273,19 @@ def check_label_set(folder: Path, labels: LabelSet) -> None:
                 f"{folder}: its labels are of the label set {name}, not of {labels.name}: class {index} is {theirs!r} there "
                 f"and {ours!r} here. Use that one, or delete the scene and import it again with {labels.name}; if classes were "
                 f"only renamed, delete {path}."
+            )
+
+
+def check_made_with(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise DataError when a scene is known to be made with other settings, as far as both say."""
+    path = folder / MADE_WITH
+    with open_to_read(path) as handle:
+        record = parse_object(handle.read(), str(path))
+    for name, value in json.loads(json.dumps(settings)).items():
+        if record.get(name, value) != value:
+            raise DataError(
+                f"{folder}: was imported with {name} {record[name]}, not {value}. Choose another --out, or delete this folder "
+                "to import it again."
             )
 
 

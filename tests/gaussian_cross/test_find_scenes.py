@@ -24,3 +24,13 @@ def test_recordings_of_one_name_are_not_taken_for_one_another(recording, tmp_pat
     assert find_scenes([kitchen, kitchen], "train", tmp_path / "imported") == 2 * [tmp_path / "imported" / "train" / "seq-01"]
     found = find_scenes([str(tmp_path / "seven")], "train", tmp_path / "imported")
     assert [folder.name for folder in found] == ["kitchen-seq-01", "office-seq-01"]
+
+
+def test_recordings_imported_with_other_intrinsics_are_not_trained_on(recording, tmp_path):
+    imported = tmp_path / "scenes"
+    (scene,) = find_scenes([str(recording)], "train", imported, (90.0, 90.0, 48.0, 36.0))
+    assert find_scenes([str(recording)], "train", imported, (90.0, 90.0, 48.0, 36.0)) == [scene]
+    with pytest.raises(FormatError, match=r"seq-01: was imported with intrinsics \[90\.0, .* delete this folder"):
+        find_scenes([str(recording)], "train", imported, (95.0, 95.0, 48.0, 36.0))
+    shutil.rmtree(scene)
+    assert find_scenes([str(recording)], "train", imported, (95.0, 95.0, 48.0, 36.0)) == [scene]

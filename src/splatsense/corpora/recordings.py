@@ -12,8 +12,9 @@ Design
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from splatsense.corpora.fusion import fuse_depth
 from splatsense.corpora.recording_lists import Recording, list_seven_scenes, list_tum, read_matrix
 from splatsense.corpora.scannet import evenly
 from splatsense.errors import DataError, FormatError
-from splatsense.frame_files import load_frames
+from splatsense.frame_files import CAMERAS, load_frames
 from splatsense.frames import Frames, image_size, invert_cameras, read_color
 from splatsense.geometry.upright import AXES, Axis, Up, turn_to_z
 from splatsense.scenes import Scene
@@ -85,8 +86,8 @@ def read_recording(folder: Path, scratch: Path, settings: RecordingSettings = Re
         DataError: a camera is mirrored or scaled, or there is no usable depth.
     """
     try:
-        if (folder / "transforms.json").is_file():
-            frames = _transforms_frames(folder / "transforms.json", scratch, settings)
+        if (folder / CAMERAS).is_file():
+            frames = _transforms_frames(folder / CAMERAS, scratch, settings)
         else:
             listed = list_tum(folder) if (folder / "groundtruth.txt").is_file() else list_seven_scenes(folder)
             frames = _listed_frames(folder, listed, scratch, settings)
@@ -96,6 +97,13 @@ def read_recording(folder: Path, scratch: Path, settings: RecordingSettings = Re
     except DataError as error:
         raise DataError(f"{folder}: {error}") from error
     return Scene(folder.absolute().name, cloud.coord, cloud.color, cloud.normal, frames=frames)
+
+
+def settings_of(folder: Path, settings: RecordingSettings) -> dict[str, Any]:
+    """The settings, with the intrinsics that the recording is read with. Raises FormatError when there are none."""
+    if (folder / CAMERAS).is_file():
+        return asdict(replace(settings, intrinsics=None))
+    return asdict(settings) | {"intrinsics": settings.intrinsics or _read_intrinsics(folder)}
 
 
 def z_up(frames: Frames, up: Up, where: str) -> Frames:

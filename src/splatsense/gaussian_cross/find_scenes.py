@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from splatsense.corpora.recordings import RecordingSettings, find_recordings, read_recording
+from splatsense.corpora.recordings import RecordingSettings
 from splatsense.errors import DataError, FormatError
-from splatsense.import_scenes import SceneSource, import_scenes
+from splatsense.import_scenes import import_scenes, recording_sources
 from splatsense.scenes import list_scenes
 
 
@@ -19,7 +19,7 @@ def find_scenes(given: Sequence[str], split: str, imported: Path, intrinsics: tu
         intrinsics: fx, fy, cx, cy of recordings that do not say it.
 
     Raises:
-        FormatError: a folder holds nothing of the kind, or a recording cannot be read.
+        FormatError: a folder holds nothing of the kind, or a recording cannot be read or was imported with other intrinsics.
         DataError: recordings of two folders have the same name.
     """
     found: list[Path] = []
@@ -48,17 +48,13 @@ def find_scenes(given: Sequence[str], split: str, imported: Path, intrinsics: tu
 def _import(folder: Path, split: str, imported: Path, intrinsics: tuple[float, ...]) -> list[Path]:
     if not folder.is_dir():
         raise FormatError(f"{folder}: is no folder; check the name.")
-    recordings = find_recordings(folder)
-    if not recordings:
+    settings = RecordingSettings(intrinsics=intrinsics or None)  # pyright: ignore[reportArgumentType]
+    sources = recording_sources(folder, settings, split)
+    if not sources:
         raise FormatError(
             f"{folder}: holds neither scenes (folders with coord.npy, or a folder {split} of them) nor recordings (7-Scenes, "
             "TUM, transforms.json with depth)."
         )
-    settings = RecordingSettings(intrinsics=intrinsics or None)  # pyright: ignore[reportArgumentType]
-    sources = []
-    for recording in recordings:
-        name = "-".join(recording.relative_to(folder).parts) or recording.absolute().name
-        sources.append(SceneSource(recording, name, split, lambda scratch, at=recording: read_recording(at, scratch, settings)))
     report = import_scenes("recordings", sources, imported)
     if report.failed:
         raise FormatError("; ".join(f"{path}: {reason}" for path, reason in report.failed))
