@@ -4,7 +4,7 @@ import os
 import pytest
 
 from splatsense.errors import FormatError
-from splatsense.files import atomic_write, check_writable, locked, open_to_read
+from splatsense.files import atomic_write, check_writable, locked, open_to_read, walk
 
 
 @pytest.mark.parametrize("fsync", [False, True])
@@ -143,3 +143,19 @@ def test_a_name_may_be_as_long_as_the_disk_takes_it(tmp_path, name):
 def test_a_null_byte_in_a_name_is_our_own_error(tmp_path):
     with pytest.raises(FormatError, match="is not a file name"), atomic_write(tmp_path / "a\0b"):
         pass
+
+
+def test_folders_are_searched_through_links_each_once_and_real_ones_first(tmp_path):
+    for folder in ("root/b/inner", "root/c", "elsewhere/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "file").touch()
+    root = tmp_path / "root"
+    for link, target in (("a", "c"), ("z", "../elsewhere"), ("b/again", "../../elsewhere"), ("b/inner/up", "../..")):
+        (root / link).symlink_to(target)
+    (tmp_path / "elsewhere" / "back").symlink_to(root)
+    (root / "gone").symlink_to("nowhere")
+    found = list(walk(root))
+    expected = ["", "b", "b/inner", "c", "z", "z/deep"]
+    assert [folder for folder, _, _ in found] == [root / name for name in expected]
+    assert found[0][1:] == (["a", "b", "c", "z"], ["gone"])
+    assert list(walk(tmp_path / "nowhere")) == []

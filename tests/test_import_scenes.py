@@ -7,9 +7,14 @@ import pytest
 
 from scene_files import write_room, write_scan, write_seven_scenes
 from splatsense.cli import main
+from splatsense.corpora.pointcept import find_preprocessed
+from splatsense.corpora.recordings import find_recordings
+from splatsense.corpora.s3dis import find_rooms
+from splatsense.corpora.scannet import find_scans
+from splatsense.corpora.sweethome import find_homes
 from splatsense.errors import DataError
 from splatsense.import_scenes import SceneSource, import_scenes
-from splatsense.scenes import Scene, list_scenes, load_scene
+from splatsense.scenes import Scene, list_scenes, load_scene, save_scene
 from synthetic_room import room_frames
 
 TABLE = "id\traw_category\tnyu40id\r\n3\tfloor\t2\r\n10\toffice chair\t5\r\n28\tlamp\t35\r\n"
@@ -137,3 +142,29 @@ def test_a_recording_imported_with_other_settings_is_not_passed_over(tmp_path, c
     assert main(command) == 1
     (out / "train" / "seq-01" / "import.json").unlink()
     assert main(command) == 0
+
+
+@pytest.mark.parametrize(
+    ("find", "below"),
+    [
+        (find_scans, "scans/scene0000_00"),
+        (lambda root: [path for _, path in find_preprocessed(root)], "train/room"),
+        (find_rooms, "Area_1/office_1"),
+        (find_recordings, "chess/seq-01"),
+        (find_homes, "home.sh3d"),
+    ],
+)
+def test_data_behind_symbolic_links_is_found_once(tmp_path, find, below):
+    data = tmp_path / "data"
+    write_scan(data, "scene0000_00")
+    save_scene(Scene("room", np.zeros((3, 3), np.float32)), data / "train" / "room")
+    write_room(data, "Area_1", "office_1")
+    write_seven_scenes(data / "chess" / "seq-01")
+    (data / "home.sh3d").touch()
+    assert find(data) == [data / below]
+    (tmp_path / "root").mkdir()
+    for link in ("first", "second"):
+        (tmp_path / "root" / link).symlink_to(data)
+    (data / "back").symlink_to(tmp_path / "root")
+    assert find(tmp_path / "root") == [tmp_path / "root" / "first" / below]
+    assert find(data) == [data / below]

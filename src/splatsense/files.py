@@ -1,4 +1,4 @@
-"""Opening files with errors that say what to do, writing them so that no reader sees half of one; hashes, locks."""
+"""Opening files with errors that say what to do, writing them so that no reader sees half of one; hashes, locks, folders."""
 
 import contextlib
 import errno
@@ -107,6 +107,25 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """Hex digest of a file's content. Raises OSError when it cannot be read."""
     with open(path, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def walk(root: str | os.PathLike[str]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Every folder at or below `root`, with the names of the folders and of the files in it, sorted.
+
+    Symbolic links are followed after all that lies below `root` itself, and each real folder is visited once.
+    """
+    seen: set[str] = set()
+    waiting = [Path(root)]
+    for start in waiting:  # links are added on the way
+        for name, folders, files in os.walk(start):
+            folder, real = Path(name), os.path.realpath(name)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders.sort()
+            waiting += [folder / inner for inner in folders if (folder / inner).is_symlink()]
+            yield folder, folders, sorted(files)
 
 
 @contextlib.contextmanager

@@ -20,13 +20,14 @@ from splatsense.corpora.s3dis import find_rooms, read_s3dis
 from splatsense.corpora.scannet import find_scans, read_label_table, read_scannet
 from splatsense.corpora.sweethome import HomeSettings, find_homes, read_home
 from splatsense.errors import DataError, FormatError, SplatSenseError
-from splatsense.files import open_to_read
+from splatsense.files import open_to_read, walk
 from splatsense.labels import S3DIS, LabelSet
 from splatsense.scenes import MADE_WITH, Scene, check_made_with, save_scene
 from splatsense.tables import printable
 from splatsense.training.progress import Progress
 
 Axes = Literal["aligned", "scanned"]
+LABELS = "scannetv2-labels.combined.tsv"
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def import_scannet(
     """
     if frames < 0:
         raise DataError(f"--frames must be at least 0, got {frames}.")
-    table_file = labels or next(iter(sorted(source.rglob("scannetv2-labels.combined.tsv"))), None)
+    table_file = labels or min((folder / LABELS for folder, _, files in walk(source) if LABELS in files), default=None)
     folders = find_scans(source)
     if table_file is None and any(any(folder.glob("*.aggregation.json")) for folder in folders):
         raise FormatError(f"{source}: its scans have annotations; give the table of labels with --labels (see docs/scenes.md).")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from splatsense.errors import FormatError
+from splatsense.files import walk
 from splatsense.geometry.normals import normals_towards_middle
 from splatsense.scenes import Scene, load_scene
 
@@ -20,8 +21,11 @@ def find_preprocessed(root: Path) -> list[tuple[str, Path]]:
 
     Pickles of an older Pointcept are listed too, so that reading them says what to do.
     """
-    folders = [path.parent for path in root.rglob("coord.npy")]
-    found = [*folders, *root.rglob("*.pth")]
+    found: list[Path] = []
+    for folder, _, files in walk(root):
+        if "coord.npy" in files:
+            found.append(folder)
+        found += [folder / file for file in files if file.endswith(".pth")]
     splits = [path.parent if path != root else root for path in found]
     return sorted(
         (split.relative_to(root).as_posix().removeprefix("."), path) for split, path in zip(splits, found, strict=True)

@@ -27,6 +27,7 @@ from splatsense.corpora.fusion import fuse_depth
 from splatsense.corpora.recording_lists import Recording, list_seven_scenes, list_tum, read_matrix
 from splatsense.corpora.scannet import evenly
 from splatsense.errors import DataError, FormatError
+from splatsense.files import walk
 from splatsense.frame_files import CAMERAS, load_frames
 from splatsense.frames import Frames, image_size, invert_cameras, read_color
 from splatsense.geometry.upright import AXES, Axis, Up, turn_to_z
@@ -69,8 +70,12 @@ class RecordingSettings:
 
 def find_recordings(root: Path) -> list[Path]:
     """The folders of all recordings at or below `root`, sorted."""
-    marks = ("*.pose.txt", "groundtruth.txt", "transforms.json")
-    return sorted({path.parent for mark in marks for path in root.rglob(mark) if not (path.parent / "coord.npy").exists()})
+    marks = (".pose.txt", "groundtruth.txt", CAMERAS)
+    return sorted(
+        folder
+        for folder, _, files in walk(root)
+        if "coord.npy" not in files and any(file.endswith(marks[0]) or file in marks for file in files)
+    )
 
 
 def read_recording(folder: Path, scratch: Path, settings: RecordingSettings = RecordingSettings()) -> Scene:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from splatsense.errors import FormatError
-from splatsense.files import open_to_read
+from splatsense.files import open_to_read, walk
 from splatsense.geometry.normals import normals_towards_middle
 from splatsense.io._text_table import read_table
 from splatsense.labels import S3DIS
@@ -34,7 +34,7 @@ LARGEST = 1e6  # metres
 
 def find_rooms(root: Path) -> list[Path]:
     """The folders of all rooms below `root`, sorted by area and name; `root` may be one itself."""
-    rooms = {path.parent for path in root.rglob(ANNOTATIONS) if path.is_dir() and any(path.glob("*.txt"))}
+    rooms = [folder for folder, inner, _ in walk(root) if ANNOTATIONS in inner and any((folder / ANNOTATIONS).glob("*.txt"))]
     return sorted(rooms, key=lambda path: (path.parent.name, path.name))
 
 

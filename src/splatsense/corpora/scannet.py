@@ -20,7 +20,7 @@ import numpy as np
 from splatsense.cameras import Cameras
 from splatsense.corpora.sens import SensFile
 from splatsense.errors import DataError, FormatError
-from splatsense.files import open_to_read
+from splatsense.files import open_to_read, walk
 from splatsense.frames import Frames, FrameWriter, check_cameras, invert_cameras
 from splatsense.io._json import objects, parse_object
 from splatsense.io.mesh import load_mesh
@@ -72,7 +72,8 @@ def read_label_table(path: Path) -> LabelTable:
 
 def find_scans(root: Path) -> list[Path]:
     """The folders below `root` that hold a scan's mesh, sorted by name; `root` may be one itself."""
-    return sorted({path.parent for path in root.rglob(f"*{MESH}")}, key=lambda path: path.name)
+    folders = [folder for folder, _, files in walk(root) if any(file.endswith(MESH) for file in files)]
+    return sorted(folders, key=lambda path: path.name)
 
 
 def read_scannet(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from splatsense.errors import DataError, FormatError
+from splatsense.files import walk
 from splatsense.geometry.upright import Up
 from splatsense.import_scenes import SceneSource, import_scenes
 from splatsense.io._ply_container import read_header
@@ -71,7 +72,7 @@ def import_points(source: tuple[Path, ...], out: Path, settings: PointsSettings,
 
 
 def _find(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".ply")
+    return sorted(inside / file for inside, _, files in walk(folder) for file in files if file.lower().endswith(".ply"))
 
 
 def read_points(path: Path, settings: PointsSettings, labels: LabelSet | None) -> Scene:

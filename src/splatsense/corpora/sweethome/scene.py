@@ -25,6 +25,7 @@ from splatsense.corpora.sweethome.build import HomeFiles, Thing, build_home
 from splatsense.corpora.sweethome.cameras import home_cameras
 from splatsense.corpora.sweethome.home import Home, Piece, parse_home
 from splatsense.errors import DataError, FormatError, LimitError
+from splatsense.files import walk
 from splatsense.frames import DAMAGES, Frames, FrameWriter
 from splatsense.geometry.voxels import voxel_keys
 from splatsense.io._archive import Archive, open_archive
@@ -81,7 +82,9 @@ class HomeSettings:
 
 def find_homes(root: Path) -> list[Path]:
     """All `.sh3d` files below `root`, sorted; `root` may be one itself."""
-    return [root] if root.is_file() else sorted(root.rglob("*.sh3d"))
+    if root.is_file():
+        return [root]
+    return sorted(folder / file for folder, _, files in walk(root) for file in files if file.endswith(".sh3d"))
 
 
 def read_home(path: Path, scratch: Path, settings: HomeSettings = HomeSettings()) -> Scene:
