@@ -1,5 +1,7 @@
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from splatsense.cli import main
 from splatsense.errors import CheckpointError, DataError
 from splatsense.gaussian_cross.model import load_backbone
 from splatsense.gaussian_cross.unet import UNET_SIZES, SpUNet
+from splatsense.scenes import Scene, save_scene
 from splatsense.segmentation import cached_features
 from splatsense.segmentation import config as config_module
 from splatsense.segmentation.cached_features import CachedFeatures
@@ -16,6 +19,8 @@ from splatsense.segmentation.model import load_segmentation_model
 from splatsense.segmentation.network import ProbeHead
 from splatsense.segmentation.predict import predict
 from splatsense.segmentation.train import SegmentationRun, train_segmentation
+from splatsense.training.metrics import METRICS, read_metrics
+from training_runs import assert_same_runs, interrupted_before
 
 
 def probe(rooms, out, backbone, **changes):
@@ -118,9 +123,31 @@ def test_a_backbone_is_used_with_its_own_voxels(rooms, untrained, tmp_path):
             load_backbone(tmp_path)
 
 
-def test_a_scene_with_one_label_is_refused(rooms, untrained, tmp_path):
-    run = SegmentationRun(probe(rooms, tmp_path, untrained["semantic"], points=1))
-    with pytest.raises(DataError, match="train_0000: has labels in 1 voxels"):
+def test_scenes_with_few_labels_are_trained_on_too(rooms, untrained, tmp_path):
+    """They keep all voxels; a run with one of them goes on where it stopped."""
+    one = SegmentationRun(probe(rooms, tmp_path, untrained["semantic"], points=1)).features.scene(0)
+    assert int((one.semantic >= 0).sum()) == 1
+    scenes = shutil.copytree(rooms, tmp_path / "scenes")
+    labels = np.load(scenes / "train" / "train_0001" / "segment20.npy")
+    np.save(scenes / "train" / "train_0001" / "segment20.npy", np.full_like(labels, -1))
+    whole, parts = (
+        probe(scenes, tmp_path / name, untrained["semantic"], batch_size=1, steps=6, checkpoint_every=2)
+        for name in ("whole", "parts")
+    )
+    train_segmentation(whole)
+    with interrupted_before(3, SegmentationRun):
+        train_segmentation(parts)
+    train_segmentation(parts)
+    assert_same_runs(whole.out, parts.out)
+    losses = [line["loss"] for line in read_metrics(tmp_path / "whole" / METRICS)]
+    assert sorted(loss == 0 for loss in losses) == 3 * [False] + 3 * [True]
+
+
+def test_a_scene_of_one_voxel_is_refused(untrained, tmp_path):
+    scene = Scene("dot", np.zeros((3, 3), np.float32), semantic20=np.zeros(3, np.int16))
+    save_scene(scene, tmp_path / "scenes" / "train" / "dot")
+    run = SegmentationRun(probe(tmp_path / "scenes", tmp_path / "out", untrained["semantic"]))
+    with pytest.raises(DataError, match="dot: lies in a single voxel"):
         run.features.scene(0)
 
 

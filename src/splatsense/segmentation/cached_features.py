@@ -4,6 +4,8 @@ Design
 - A scene is seen as predictions see it: whole, unaugmented, the mean of the points in each voxel. So its features never change,
   and a step of the probe is that of a linear layer.
 - A voxel's class is the most frequent one of its points, the lowest of several.
+- Of a scene only the voxels with a class are kept. One with fewer than two keeps all: it adds nothing to the loss, or next to
+  nothing, as where features are not cached, and still has what a normalisation needs.
 - What is kept in memory only saves time: scenes beyond `KEPT_BYTES` are run again.
 """
 
@@ -42,7 +44,7 @@ class FeatureBatch:
 
 
 class CachedFeatures:
-    """Labelled voxels of training scenes with their features.
+    """Voxels of training scenes with their features and labels.
 
     Args:
         scenes: of the run.
@@ -56,7 +58,7 @@ class CachedFeatures:
         self._bytes = 0
 
     def scene(self, row: int) -> FeatureBatch:
-        """Features of all voxels of a scene that have a class. Raises DataError when fewer than two have."""
+        """Features of the voxels that have a class; of all where fewer than two have. Raises DataError for a single voxel."""
         if row not in self._kept:
             self._kept[row] = found = self._compute(row)
             self._bytes += found.features.nbytes
@@ -86,7 +88,7 @@ class CachedFeatures:
         points = self.scenes.points(row)
         features, voxel = voxel_features(self.network.backbone, points, self.scenes.config.voxel)
         semantic = voxel_classes(points.semantic, voxel, len(features), self.classes)
+        if len(features) < 2:
+            raise DataError(f"{self.scenes.folders[row]}: lies in a single voxel; leave the scene out.")
         labelled = semantic != NONE
-        if int(labelled.sum()) < 2:
-            raise DataError(f"{self.scenes.folders[row]}: has labels in {int(labelled.sum())} voxels; leave the scene out.")
-        return FeatureBatch(features[labelled], semantic[labelled])
+        return FeatureBatch(features[labelled], semantic[labelled]) if labelled.sum() > 1 else FeatureBatch(features, semantic)
