@@ -116,7 +116,7 @@ def test_what_was_made_from_another_file_is_neither_taken_for_done_nor_lost(fold
     os.utime(other, ns=(10**18, 10**18))
     capsys.readouterr()
     assert main(["convert", str(other.parent), "--out", str(out), "--to", "splat"]) == 1
-    assert "a.splat: is there, but not made from this file as it is now; give --force, or another --out" in capsys.readouterr().err
+    assert "a.splat: is there, but not made from this file as it is now; give --force" in capsys.readouterr().err
     assert len(load(out / "a.splat")) == 5
     assert main(["convert", str(other.parent), "--out", str(out), "--to", "splat", "--force"]) == 0
     assert len(load(out / "a.splat")) == 7

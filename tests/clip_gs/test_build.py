@@ -232,7 +232,7 @@ def test_the_command_builds_and_lists_what_failed(mesh_folder, tmp_path, capsys)
     assert main(["triplets", "build", f"folder:{splats}", str(tmp_path / "none"), *settings]) == 1
     told = capsys.readouterr()
     assert "0 samples, 2 failed; 2 objects in" in told.out
-    assert told.err.count("It is a splat: read it with splatsense.load, or take the corpus splats:PATH.") == 2
+    assert told.err.count("is a splat, without faces: read it with splatsense.load, or take the corpus splats:PATH.") == 2
     assert main(["triplets", "build", "nonsense", str(tmp_path)]) == 2
     assert "furniture, furniture:PATH, folder:PATH" in capsys.readouterr().err
 

@@ -56,7 +56,7 @@ def load_mesh(path: str | Path, file_type: str | None = None) -> Mesh:
     if suffix == ".ply":
         header = read_header(path)
         if not is_mesh(header) and (is_splat(header) or is_compressed(header)):
-            raise DataError(f"{path}: holds no faces. It is a splat: read it with splatsense.load, or take the corpus splats:PATH.")
+            raise DataError(f"{path}: is a splat, without faces: read it with splatsense.load, or take the corpus splats:PATH.")
         check_counts(header)
     return parse_mesh(data, suffix[1:], lambda name: _read_beside(path.parent, name), str(path))
 

@@ -223,7 +223,7 @@ class Library(Search):
         found = self._found(asset)
         places = self._store.places(found)
         if not places:
-            raise LibraryError(f"{found.path}: the file is gone; add the folder it was moved to, or `splatsense library forget`.")
+            raise LibraryError(f"{found.path}: the file is gone; add where it was moved to, or `splatsense library forget`.")
         if check:
             _check(places[0], found)
         return places[0]
