@@ -37,7 +37,7 @@ def verify(library: LibraryFolder, contents: bool = False, store: Store = None) 
     for title, lines in (
         ("Problems", report.problems),
         ("Changed since they were indexed; `splatsense add` indexes them again", [short_path(path) for path in report.changed]),
-        ("Gone; add where they are now, or run `splatsense library forget`", [short_path(asset.path) for asset in report.missing]),
+        ("Gone; add where they are now, or run `splatsense library forget`", [short_path(a.path) for a in report.missing]),
     ):
         if lines:
             print(f"\n{title}:\n" + "\n".join(f"  {line}" for line in lines))
