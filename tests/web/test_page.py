@@ -400,6 +400,19 @@ def test_everything_can_be_done_with_the_keyboard(open_page):
     page.locator("#add-dialog[open]").wait_for(state="hidden")
 
 
+@pytest.mark.parametrize(("path", "focused"), [("#/?q=chair", "results"), ("#/asset/1", "main"), ("#/map", "main")])
+def test_the_header_is_skipped_without_leaving_the_page(open_page, path, focused):
+    page = open_page(path)
+    page.locator("#results .card, #page-asset h1, .legend button").first.wait_for()
+    address = page.url
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    page.locator(f"#{focused}:focus").wait_for()
+    assert page.url == address
+    page.keyboard.press("Tab")
+    assert page.evaluate_handle("() => document.activeElement").evaluate("at => at.closest('main') && at.id !== 'words'")
+
+
 @pytest.mark.parametrize("path", ["", "#/asset/1", "#/map"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_nothing_is_wider_than_a_small_telephone(open_page, path, theme):

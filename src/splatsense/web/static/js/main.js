@@ -54,6 +54,14 @@ async function searchByFile(file) {
   }
 }
 
+/** Go past the header, and past the search box where there are results; the address stays, as it says which page is shown. */
+function skip(event) {
+  event.preventDefault();
+  const results = byId("results");
+  (byId("page-search").hidden || results.childElementCount === 0 ? byId("main") : results).focus();
+}
+
+document.querySelector(".skip").addEventListener("click", skip);
 byId("picture-button").addEventListener("click", () => byId("picture-file").click());
 byId("picture-file").addEventListener("change", (event) => {
   const [file] = event.target.files;
