@@ -185,6 +185,24 @@ def test_an_asset_is_dragged_or_chosen_to_search_by(open_page):
     assert page.locator("#parts img").count() == 2
 
 
+def test_a_weight_that_is_not_shown_does_not_count(open_page):
+    page = open_page()
+    for name in ("basketball", "sofa"):
+        card = page.locator(".card", has_text=name)
+        card.hover()
+        card.locator(".similar").click()
+        page.locator("#parts li", has_text=name).wait_for()
+    for slider in page.locator("#parts input[type=range]").all():
+        slider.fill("0")
+    page.locator("#status", has_text="newest first").wait_for()
+    for slider in page.locator("#parts input[type=range]").all():
+        slider.fill("-1")
+    page.locator("#status", has_text="best first").wait_for()
+    page.get_by_role("button", name="Remove sofa").click()
+    page.locator("#results li:first-child", has_text="basketball").wait_for()
+    assert page.locator("#parts input[type=range]").count() == 0
+
+
 def test_an_asset_is_seen_in_3d_and_can_be_turned(open_page):
     page = open_page("#/?q=oak chair")
     page.locator(".card a", has_text="oak chair").click()

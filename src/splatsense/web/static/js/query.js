@@ -11,15 +11,16 @@ export class SearchQuery {
     this.parts = []; // {key, label, picture, weight}; key is {asset: id} or {query: id}
   }
 
-  isEmpty() {
-    return this.words.trim() === "" && this.parts.length === 0;
+  /** Whether there are parts to weigh against each other. Only then are weights shown, and only then do they count. */
+  isMixed() {
+    return this.parts.length + (this.words.trim() ? 1 : 0) > 1;
   }
 
   /** The parts as the API takes them. */
   toJson() {
     const parts = this.parts.map(({ key, weight }) => ({ ...key, weight }));
-    if (this.words.trim()) parts.unshift({ text: this.words, weight: this.parts.length ? this.wordsWeight : 1 });
-    return parts;
+    if (this.words.trim()) parts.unshift({ text: this.words, weight: this.wordsWeight });
+    return this.isMixed() ? parts : parts.map((part) => ({ ...part, weight: 1 }));
   }
 
   setWords(words) {
@@ -55,7 +56,7 @@ export class SearchQuery {
 
   /** Show the parts; words are one of them only where there is something to weigh them against. */
   show() {
-    const isMixed = this.parts.length + (this.words.trim() ? 1 : 0) > 1;
+    const isMixed = this.isMixed();
     const words = isMixed && this.words.trim() && el("li", { class: "part" },
       el("span", { class: "label" }, `“${this.words.trim()}”`),
       this.slider("the words", this.wordsWeight, (weight) => { this.wordsWeight = weight; }));

@@ -78,7 +78,7 @@ export class SearchPage {
       const isEmpty = found.matching === 0 && !this.filters.isSet();
       byId("welcome").hidden = !isEmpty;
       byId("filters").hidden = isEmpty;
-      this.say(isEmpty ? "This library is empty." : this.summary(list.childElementCount, found));
+      this.say(isEmpty ? "This library is empty." : this.summary(list.childElementCount, found, body.parts));
     } catch (error) {
       if (error.name === "AbortError") return;
       list.replaceChildren();
@@ -89,9 +89,10 @@ export class SearchPage {
     }
   }
 
-  summary(shown, found) {
+  summary(shown, found, parts) {
     if (found.matching === 0) return "No asset has all of these properties.";
-    const what = this.query.isEmpty() ? "newest first" : `best first, ${Math.ceil(found.milliseconds)} ms`;
+    const isRanked = parts.some(({ weight }) => weight !== 0);
+    const what = isRanked ? `best first, ${Math.ceil(found.milliseconds)} ms` : "newest first";
     return shown < found.matching ? `${shown} of ${count(found.matching, "asset")}, ${what}` : `${count(shown, "asset")}, ${what}`;
   }
 
