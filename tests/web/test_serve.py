@@ -43,6 +43,12 @@ def test_a_port_that_is_taken_and_an_address_that_is_none_are_errors():
         listening_socket("192.0.2.1", 0)
 
 
+@pytest.mark.parametrize("port", [-1, 65_536, 99_999])
+def test_a_port_that_no_machine_has_is_an_error(port):
+    with pytest.raises(DataError, match=rf"--port {port}: must lie between 0 and 65535\."):
+        listening_socket("127.0.0.1", port)
+
+
 def test_other_hosts_get_a_token_and_this_one_needs_none():
     assert settings_for("127.0.0.1", None).token is None
     assert settings_for("localhost", None).token is None

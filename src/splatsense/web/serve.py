@@ -29,6 +29,7 @@ Token = Annotated[str | None, tyro.conf.arg(metavar="TOKEN")]
 ModelName = Annotated[str | None, tyro.conf.arg(metavar="MODEL")]
 LibraryFolder = Annotated[Path, tyro.conf.arg(metavar="LIBRARY")]
 TOKEN_VARIABLE = "SPLATSENSE_TOKEN"
+LAST_PORT = 65_535
 BACKLOG = 256
 SHUTDOWN_SECONDS = 3
 
@@ -98,8 +99,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
     """A socket that takes connections.
 
     Raises:
-        DataError: the address is not one of this machine, or the port is taken.
+        DataError: the address is not one of this machine, or the port is none, or taken.
     """
+    if not 0 <= port <= LAST_PORT:  # getaddrinfo would take it modulo 65536
+        raise DataError(f"--port {port}: must lie between 0 and {LAST_PORT}.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
