@@ -119,6 +119,9 @@ def test_tags_of_what_may_be_a_scene_are_marked(assets, tmp_path, model_folder, 
 def test_errors_are_messages_with_status_2(assets, tmp_path, capsys):
     assert main(["search", str(tmp_path / "none"), "chair"]) == 2
     assert "there is no library here" in capsys.readouterr().err
+    for command in (["search", str(tmp_path / "none"), "chair"], ["library", "rebuild", str(tmp_path / "none")]):
+        assert main([*command, "--approximate-above", "-1"]) == 2
+        assert "--approximate-above -1: must not be negative." in capsys.readouterr().err
     assert main(["add", str(assets), str(assets)]) == 2
     assert "holds other files" in capsys.readouterr().err
     assert main(["add", str(tmp_path / "library"), str(assets), "--model", "nonsense"]) == 2

@@ -30,13 +30,15 @@ class Library(Search):
         create: make a new library if there is none.
         store: postgresql://USER@HOST/DATABASE to share one library among machines; the folder then holds thumbnails and
             caches only. By default everything is in the folder.
-        approximate_above: search through FAISS in libraries of more assets than this; by default always exactly.
+        approximate_above: search through FAISS in libraries of more assets than this; by default always exactly. Fewer than
+            624 are always searched exactly.
         isolated: read files in processes of their own, so that none can harm this one. False reads them here.
 
     Raises:
         LibraryError: the folder is not a library, is damaged, locked, not writable, or of a newer version; or the server
             cannot be reached.
         CheckpointError: a library is to be made if need be, and there is no such model.
+        DataError: `approximate_above` is negative.
 
     Example:
         >>> with Library("my_assets") as library:
@@ -47,6 +49,8 @@ class Library(Search):
     def __init__(self, path: str | os.PathLike[str], model: str | Path | EmbeddingModel = "clip-gs-tiny",
                  create: bool = True, store: str | None = None, approximate_above: int | None = None,
                  isolated: bool = True) -> None:  # fmt: skip
+        if approximate_above is not None and approximate_above < 0:
+            raise DataError(f"--approximate-above {approximate_above}: must not be negative.")
         if create:
             resolve_model(model)  # where it is none, no empty library is left behind
         self.path = Path(os.path.abspath(path))
