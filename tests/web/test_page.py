@@ -304,6 +304,18 @@ def test_a_good_and_a_broken_file_are_uploaded(open_page, tmp_path):
     assert page.locator(".job").count() == 0
 
 
+def test_an_archive_is_to_be_unpacked(open_page, tmp_path):
+    page = open_page()
+    page.locator("#results .card").first.wait_for()
+    for name in ("chairs.ZIP", "notes.docx"):
+        (tmp_path / name).write_bytes(b"x")
+    drop(page, "#drop-add", [tmp_path / "chairs.ZIP", tmp_path / "notes.docx"])
+    page.locator(".job p", has_text="Nothing to add").wait_for()
+    archive, other = page.locator(".job li").all_text_contents()
+    assert archive == "chairs.ZIP is an archive; unpack it and drop what is in it"
+    assert other.startswith("notes.docx is no 3D asset; these are read: .")
+
+
 def test_which_way_is_up_is_chosen_by_its_label_and_sent(browser, library_copy, tmp_path):
     with Library(library_copy) as library, serving(library) as address, own_page(browser, address) as page:
         page.locator("#results .card").first.wait_for()

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from splatsense.formats import ASSET_SUFFIXES
+from splatsense.formats import ARCHIVE_SUFFIXES, ASSET_SUFFIXES
 from splatsense.tables import printable
 from splatsense.web.conversions import FORMATS
 from splatsense.web.services import Shared
@@ -23,7 +23,12 @@ def library(services: Shared) -> dict[str, Any]:
         "assets": len(services.library),
         "failed": len(services.library.failures()),
         **snapshot.counts(),
-        "formats": {"read": sorted(ASSET_SUFFIXES), "companions": sorted(COMPANIONS), "write": list(FORMATS)},
+        "formats": {
+            "read": sorted(ASSET_SUFFIXES),
+            "companions": sorted(COMPANIONS),
+            "archives": sorted(ARCHIVE_SUFFIXES),
+            "write": list(FORMATS),
+        },
         "upload_bytes": services.settings.upload_bytes,
         "can_index_folders": services.settings.is_local,
         "scene_gaussians": services.settings.scene_gaussians,

@@ -58,11 +58,13 @@ export class Adding {
   /** Send files, then index them. Files that no asset is made of are reported at once. */
   async upload(files) {
     const up = chosenUp();
-    const { read, companions } = this.library?.formats ?? { read: [], companions: [] };
+    const { read, companions, archives } = this.library?.formats ?? { read: [], companions: [], archives: [] };
     const suffix = ({ path }) => `.${path.toLowerCase().split(".").at(-1)}`;
     const taken = files.filter((file) => [...read, ...companions].includes(suffix(file)) && !isHidden(file.path));
+    const reason = (file) => (archives.includes(suffix(file))
+      ? "is an archive; unpack it and drop what is in it" : `is no 3D asset; these are read: ${read.join(" ")}`);
     const refused = files.filter((file) => !taken.includes(file) && !isHidden(file.path))
-      .map(({ path }) => ({ file: path, reason: `is no 3D asset; these are read: ${read.join(" ")}` }));
+      .map((file) => ({ file: file.path, reason: reason(file) }));
     const panel = new Panel(`Upload of ${count(files.length, "file")}`);
     const stop = new AbortController();
     panel.onCancel = () => stop.abort();
