@@ -316,6 +316,16 @@ def test_an_archive_is_to_be_unpacked(open_page, tmp_path):
     assert other.startswith("notes.docx is no 3D asset; these are read: .")
 
 
+def test_the_title_stays_that_of_the_page_when_a_run_ends(open_page):
+    page = open_page("#/asset/1")
+    page.locator(".stage[data-loaded]").wait_for()
+    title = page.title()
+    drop(page, "#drop-add", [OBJECTS / "oakChair.splat"])
+    page.locator(".job p", has_text="1 known already").wait_for()
+    page.locator("#filters select").first.wait_for(state="attached")  # made when a run has ended
+    assert page.title() == title
+
+
 def test_which_way_is_up_is_chosen_by_its_label_and_sent(browser, library_copy, tmp_path):
     with Library(library_copy) as library, serving(library) as address, own_page(browser, address) as page:
         page.locator("#results .card").first.wait_for()

@@ -44,7 +44,7 @@ export class SearchPage {
       return;
     }
     byId("library-name").textContent = this.library.name;
-    document.title = `${this.library.name} · SplatSense`;
+    if (!byId("page-search").hidden) document.title = `${this.library.name} · SplatSense`;
     this.filters.show(this.library);
     if (again) await this.search();
   }
