@@ -203,6 +203,39 @@ def test_a_weight_that_is_not_shown_does_not_count(open_page):
     assert page.locator("#parts input[type=range]").count() == 0
 
 
+def test_links_start_a_new_search_and_back_leads_to_the_old_one(open_page):
+    page = open_page()
+    parts = page.locator("#parts li")
+    page.locator("#results .card").first.wait_for()
+    drop(page, "#drop-search", [OBJECTS.parent / "query.png"])
+    page.locator("#results li:first-child", has_text="sofa").wait_for()
+    page.locator(".card a", has_text="oak chair").click()
+    page.locator("#page-asset .tags a").first.click()
+    page.locator("#status", has_text="newest first").wait_for()
+    assert parts.count() == 0
+    page.go_back()
+    page.locator("h1", has_text="oak chair").wait_for()
+    page.go_back()
+    parts.filter(has_text="query.png").wait_for()
+    page.locator("#results li:first-child", has_text="sofa").wait_for()
+    page.reload()
+    parts.filter(has_text="query.png").wait_for()
+    page.locator(".brand").click()  # a link to the address that is shown
+    page.locator("#status", has_text="newest first").wait_for()
+    assert parts.count() == 0
+
+
+def test_a_search_by_an_asset_keeps_the_parts_there_were(open_page):
+    page = open_page()
+    page.locator("#results .card").first.wait_for()
+    drop(page, "#drop-search", [OBJECTS.parent / "query.png"])
+    page.locator("#parts li", has_text="query.png").wait_for()
+    page.locator(".card a", has_text="oak chair").click()
+    page.locator("#page-asset button", has_text="Search by it").click()
+    page.locator("#parts li", has_text="oak chair").wait_for()
+    assert page.locator("#parts li").count() == 2
+
+
 def test_an_asset_is_seen_in_3d_and_can_be_turned(open_page):
     page = open_page("#/?q=oak chair")
     page.locator(".card a", has_text="oak chair").click()

@@ -32,7 +32,7 @@ function show() {
 
 function goToSearch() {
   if (byId("page-search").hidden) {
-    history.pushState(null, "", "#/");
+    history.pushState({ parts: pages.search.query.parts }, "", "#/");
     show();
   }
   scrollTo(0, 0);
@@ -73,6 +73,12 @@ byId("words").addEventListener("paste", (event) => {
   if (!file) return;
   event.preventDefault();
   searchByFile(file);
+});
+document.addEventListener("click", (event) => {
+  if (byId("page-search").hidden || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (event.target.closest("a")?.hash !== location.hash) return;
+  history.replaceState(null, ""); // a link to the search that is shown starts anew as well, and no hashchange tells of it
+  show();
 });
 document.addEventListener("similar", (event) => similar(event.detail));
 document.addEventListener("keydown", (event) => {

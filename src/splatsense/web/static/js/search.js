@@ -26,8 +26,9 @@ export class SearchPage {
     byId("results").addEventListener("keydown", moveInGrid);
   }
 
-  /** Take words and filters from the address, and show the page. */
+  /** Take words and filters from the address, other parts from the browser's history: a link has none. Show the page. */
   async open(parameters) {
+    this.query.parts = history.state?.parts ?? [];
     this.query.words = parameters.get("q") ?? "";
     byId("words").value = this.query.words;
     this.filters.values = { tags: parameters.getAll("tag"), folder: parameters.get("folder") ?? "", size: parameters.get("size") ?? "" };
@@ -54,7 +55,7 @@ export class SearchPage {
     if (this.query.words.trim()) parameters.set("q", this.query.words.trim());
     for (const tag of this.filters.values.tags) parameters.append("tag", tag);
     for (const name of ["folder", "size"]) if (this.filters.values[name]) parameters.set(name, this.filters.values[name]);
-    history.replaceState(null, "", parameters.size ? `#/?${parameters}` : "#/");
+    history.replaceState({ parts: this.query.parts }, "", parameters.size ? `#/?${parameters}` : "#/");
     if (byId("words").value !== this.query.words) byId("words").value = this.query.words;
     this.later();
   }
