@@ -53,6 +53,12 @@ def test_a_damaged_listing_is_an_error(tmp_path, listing):
         bundled_objects(tmp_path)
 
 
+def test_results_go_into_a_folder(assets, tmp_path, model_folder):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(DataError, match=r"--output .*out: is a file; name a folder\."):
+        run_demo(tmp_path / "out", assets, model_folder)
+
+
 def test_a_missing_object_is_an_error(assets, tmp_path, model_folder):
     entries = json.loads((assets / "objects.json").read_text())
     (tmp_path / "objects.json").write_text(json.dumps([entries[0] | {"file": "gone.splat"}]))

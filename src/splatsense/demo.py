@@ -67,8 +67,10 @@ def run_demo(output: Path, assets: Path, model: str = "clip-gs-tiny") -> Path:
     """The demo on any folder of assets laid out as the bundled one; returns the picture of the results.
 
     Raises:
-        DataError: objects.json is missing or damaged, or an object could not be indexed.
+        DataError: objects.json is missing or damaged, an object could not be indexed, or the output is a file.
     """
+    if output.is_file():
+        raise DataError(f"--output {output}: is a file; name a folder.")
     bundled = bundled_objects(assets)
     licences = " and ".join(sorted({item.licence for item in bundled}))
     print(f"{counted(len(bundled), 'bundled splat')}, {licences}; {assets / 'objects.json'} names who made them\n")
