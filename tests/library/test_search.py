@@ -213,6 +213,7 @@ def test_tags_rank_the_labels(filled):
         assert len(tags) == 2
     everything = filled.tags(red, ["red", "green", "blue"], k=9)
     assert sum(probability for _, probability in everything) == pytest.approx(1.0)
+    assert filled.tags(red, ["red", "green", "red", "blue", "blue"], k=9) == everything  # each label once
     with pytest.raises(DataError, match="no labels"):
         filled.tags(red, [])
 

@@ -203,6 +203,24 @@ def test_a_weight_that_is_not_shown_does_not_count(open_page):
     assert page.locator("#parts input[type=range]").count() == 0
 
 
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_chips_are_of_one_height(open_page, size):
+    page = open_page("#/?q=chair&size=small", size)
+    page.get_by_role("button", name="Clear filters").wait_for()
+    heights = page.locator("#filters summary, #filters select").evaluate_all("all => all.map(one => one.offsetHeight)")
+    assert len(heights) == 3
+    assert len(set(heights)) == 1
+    drop(page, "#drop-search", [OBJECTS.parent / "query.png"])
+    slider, weight = page.locator("#parts input[type=range]").first, page.locator("#parts output").first
+    slider.wait_for()
+    sizes = []
+    for value in ("0", "-1"):
+        slider.fill(value)
+        sizes.append(weight.evaluate("one => [one.scrollWidth, one.offsetHeight]"))
+    assert weight.text_content() == "-100 %"
+    assert sizes[0] == sizes[1]
+
+
 def test_links_start_a_new_search_and_back_leads_to_the_old_one(open_page):
     page = open_page()
     parts = page.locator("#parts li")

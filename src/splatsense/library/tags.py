@@ -92,10 +92,10 @@ def tag(
 
 
 def chosen_labels(labels: Sequence[str] | None) -> tuple[str, ...]:
-    """`labels`, or the default ones for None. Raises DataError when there are none, or they are one string."""
+    """`labels`, each once, or the default ones for None. Raises DataError when there are none, or they are one string."""
     if isinstance(labels, str):
         raise DataError(f"labels: {labels[:80]!r} is one string, whose letters would be the labels; give a list of them.")
-    chosen = tuple(default_labels() if labels is None else labels)
+    chosen = tuple(dict.fromkeys(default_labels() if labels is None else labels))
     if not chosen:
         raise DataError("there are no labels to choose from; give at least one.")
     return chosen
