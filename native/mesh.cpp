@@ -32,6 +32,7 @@ constexpr int kLanes = 4;
 #endif
 typedef double Doubles __attribute__((vector_size(kLanes * 8)));
 typedef float Floats __attribute__((vector_size(kLanes * 4)));
+typedef int64_t Longs __attribute__((vector_size(kLanes * 8)));
 typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
 
 struct Camera {
@@ -173,7 +174,9 @@ void draw_opaque(const Edges& e, const Box& box, DepthRange range, float inverse
       std::memcpy(&nearest, depth_at, sizeof nearest);
       std::memcpy(&faces, face_at, sizeof faces);
       const Doubles cx = centers + x;
-      const auto inside = (e.a[0] * cx + r0 >= 0) & (e.a[1] * cx + r1 >= 0) & (e.a[2] * cx + r2 >= 0);
+      const Doubles e0 = e.a[0] * cx + r0, e1 = e.a[1] * cx + r1, e2 = e.a[2] * cx + r2;
+      // No sign bit is set, and not all are 0, as they can be in a triangle that is edge-on but for rounding.
+      const Longs inside = (Longs(e0) | Longs(e1) | Longs(e2)) > 0;
       Floats z = __builtin_convertvector(e.za * cx + rz, Floats);
       z = z < range.low ? Floats{} + range.low : z;
       z = z > range.high ? Floats{} + range.high : z;
@@ -194,13 +197,14 @@ void draw_cutout(const SsMesh& mesh, const Material& material, const Edges& e, c
     const double r0 = e.b[0] * cy + e.c[0], r1 = e.b[1] * cy + e.c[1], r2 = e.b[2] * cy + e.c[2], rz = e.zb * cy + e.zc;
     for (int x = box.x0; x <= box.x1; x++) {
       const double cx = x + 0.5;
-      if (!((e.a[0] * cx + r0 >= 0) & (e.a[1] * cx + r1 >= 0) & (e.a[2] * cx + r2 >= 0))) continue;
+      const double e0 = e.a[0] * cx + r0, e1 = e.a[1] * cx + r1, e2 = e.a[2] * cx + r2;
+      if (!((e0 >= 0) & (e1 >= 0) & (e2 >= 0))) continue;
       const int64_t at = int64_t(y) * buffer.stride + x;
       const float z = std::min(range.high, std::max(range.low, float(e.za * cx + rz)));
-      if (!((z > buffer.inverse_depth[at]) & (z <= inverse_near))) continue;
+      if (!((z > buffer.inverse_depth[at]) & (z <= inverse_near) & (e0 + e1 + e2 > 0))) continue;
       double weights[3];
       barycentrics(e, cx, cy, weights);
-      if (texture_at(mesh, material, face, weights)[3] * material.color[3] < 127.5f) continue;
+      if (!(texture_at(mesh, material, face, weights)[3] * material.color[3] >= 127.5f)) continue;
       buffer.inverse_depth[at] = z;
       buffer.face[at] = face;
     }

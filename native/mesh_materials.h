@@ -44,15 +44,17 @@ inline Rgba texel(const uint8_t* row, int x) {
   return __builtin_convertvector(bytes, Rgba);
 }
 
-// Bilinear, repeating in both directions, in [0, 255].
+// Bilinear, repeating in both directions, in [0, 255]; NaN where u or v is.
 inline Rgba sample_texture(const Material& material, double u, double v) {
   const int width = material.width, height = material.height;
   v = 1 - v;
   const float x = float((u - std::floor(u)) * width) - 0.5f, y = float((v - std::floor(v)) * height) - 0.5f;
   const float x_floor = std::floor(x), y_floor = std::floor(y), fx = x - x_floor, fy = y - y_floor;
   const int left = int(x_floor), top = int(y_floor);
-  const int x0 = left < 0 ? width - 1 : left, x1 = left + 1 >= width ? 0 : left + 1;
-  const int y0 = top < 0 ? height - 1 : top, y1 = top + 1 >= height ? 0 : top + 1;
+  // Outside is what NaN makes, too.
+  const auto or_if_outside = [](int at, int size, int other) { return unsigned(at) < unsigned(size) ? at : other; };
+  const int x0 = or_if_outside(left, width, width - 1), x1 = or_if_outside(left + 1, width, 0);
+  const int y0 = or_if_outside(top, height, height - 1), y1 = or_if_outside(top + 1, height, 0);
   const uint8_t *row0 = material.texture + int64_t(4) * y0 * width, *row1 = material.texture + int64_t(4) * y1 * width;
   const Rgba upper = (1 - fx) * texel(row0, x0) + fx * texel(row0, x1);
   const Rgba lower = (1 - fx) * texel(row1, x0) + fx * texel(row1, x1);

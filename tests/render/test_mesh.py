@@ -61,6 +61,23 @@ def assert_same(a: MeshImages, b: MeshImages, color_tolerance: float = 0.0) -> N
     torch.testing.assert_close(a.color, b.color, rtol=0, atol=color_tolerance)
 
 
+SOLID = np.full((2, 2, 4), 255, np.uint8)
+HOLED = np.array([[[255] * 4, [0] * 4], [[255] * 4] * 2], np.uint8)
+
+
+@pytest.mark.parametrize("texture", [None, SOLID, HOLED])
+def test_a_triangle_seen_edge_on_is_not_drawn(backend, texture):
+    """Rounding gives it a determinant, but at the pixels' centres every edge function is 0."""
+    vertices = [
+        [0, -0.47145840525627136, 0.8156681060791016],
+        [0, 0.7894468307495117, 0.734898567199707],
+        [0, 0.7360682487487793, 0.5790033340454102],
+    ]
+    uvs = np.array([[[0, 0], [1, 0], [0, 1]]], np.float32)
+    mesh = make_mesh(vertices, [[0, 1, 2]], [Material(np.ones(4, np.float32), texture)], uvs=uvs)
+    assert not render_mesh(mesh, camera(21, 21, 20), backend=backend).alpha.any()
+
+
 def test_texture_has_its_first_row_at_the_top_and_repeats(backend):
     texture = np.random.default_rng(0).integers(0, 256, (4, 6, 4), np.uint8)
     texture[..., 3] = 255

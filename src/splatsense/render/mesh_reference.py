@@ -70,7 +70,8 @@ def rasterise(mesh: Mesh, points: np.ndarray, width: int, height: int, near: flo
         values = np.einsum("nij,nj->ni", edges[face], np.stack([x + 0.5, y + 0.5, np.ones(len(x))], 1))
         inverse_depth = values.sum(1) / determinants[face]
         inverse_depth = np.clip(inverse_depth, lowest[face], highest[face]).astype(np.float32)
-        inside = (values * np.sign(determinants[face])[:, None] >= 0).all(1)
+        values *= np.sign(determinants[face])[:, None]
+        inside = (values >= 0).all(1) & (values.sum(1) > 0)  # all 0: seen edge-on but for rounding
         drawn = inside & (determinants[face] != 0) & (inverse_depth > 0) & (inverse_depth <= np.float32(1 / near))
         face, pixel, inverse_depth, values = face[drawn], (y * width + x)[drawn], inverse_depth[drawn], values[drawn]
         solid = opacity(mesh, face, values / values.sum(1, keepdims=True)) >= 0.5
