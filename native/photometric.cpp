@@ -40,9 +40,9 @@ class Rows {
  public:
   void resize(int64_t rows, int64_t width) {
     if (rows == rows_ && width == width_) return;
-    rows_ = rows, width_ = width;
-    stride_ = RADIUS + whole_vectors(width) + RADIUS;
-    data_.assign(rows * stride_, 0.0f);
+    const int64_t stride = RADIUS + whole_vectors(width) + RADIUS;
+    data_.assign(rows * stride, 0.0f);  // may throw, and the next call finds these rows as they are
+    rows_ = rows, width_ = width, stride_ = stride;
   }
   float* operator[](int64_t row) { return data_.data() + row * stride_ + RADIUS; }
 
@@ -55,7 +55,7 @@ class Rows {
 template <int N>
 class Ring {
  public:
-  void resize(int64_t width) { width_ = width, rows_.resize(TAPS * N + 1, width); }
+  void resize(int64_t width) { rows_.resize(TAPS * N + 1, width), width_ = width; }
 
   void push(Rows& values, int64_t y) {
     for (int q = 0; q < N; q++) {

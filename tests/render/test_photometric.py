@@ -1,11 +1,13 @@
 """The native loss equals its definition, and the definition equals an independent SSIM."""
 
+from ctypes import c_float, c_int32, c_int64
+
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from splatsense.native import load_native
+from splatsense.native import load_native, pointer
 from splatsense.render.photometric import photometric_loss, photometric_loss_reference, ssim
 
 needs_native = pytest.mark.skipif(load_native() is None, reason="the native library is not installed")
@@ -81,6 +83,15 @@ def test_any_number_of_threads():
         torch.set_num_threads(threads)
     for one, three in zip(*results, strict=True):
         assert torch.equal(one, three)
+
+
+@needs_native
+def test_rows_that_found_no_memory_are_not_taken_for_there():
+    zeros = torch.zeros(4)
+    library, array = load_native(), pointer(zeros)
+    sizes = c_int64(1), c_int64(1), c_int64(1 << 55)
+    for _ in range(4):
+        assert library.ss_photometric_loss(*[array] * 4, *sizes, c_float(0.2), c_int32(1), *[array] * 3) == 1
 
 
 def test_reference_gradient():
