@@ -43,6 +43,14 @@ def test_the_order_of_points_changes_names_only():
     assert len(pairs) == first.max() + 1 == second.max() + 1
 
 
+@needs_native
+def test_arrays_of_any_layout():
+    """They are copied, and the copies have to last as long as native code reads them."""
+    points, labels = cloud(5, 100_000, spread=20)
+    expected = cluster_points(points, labels, 0.05)
+    assert (cluster_points(np.asfortranarray(points), np.repeat(labels, 2)[::2], 0.05) == expected).all()
+
+
 def test_a_chain_is_one_cluster_and_labels_part_it():
     chain = np.zeros((30, 3), np.float32)
     chain[:, 1] = np.arange(30) * 0.9

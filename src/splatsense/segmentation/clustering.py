@@ -34,17 +34,20 @@ def cluster_points(
         least: points of a cluster, at least 1.
 
     Raises:
-        DataError: a setting is out of range or a point is not finite.
+        DataError: a setting is out of range, a point is not finite, or there are not as many labels as points.
         LimitError: out of memory, or the points span over a million radii.
     """
     if not (0 < radius < float("inf") and least >= 1) or not np.isfinite(points).all():
         raise DataError(f"cluster_points: needs finite points, radius > 0 and least >= 1; got {radius} and {least}.")
+    if points.shape != (len(labels), 3) or labels.ndim != 1:
+        raise DataError(f"cluster_points: needs (N, 3) points and N labels, got {points.shape} and {labels.shape}.")
     library = load_native()
     if library is None:
         return cluster_points_reference(points, labels, radius, least)
+    points, labels = np.ascontiguousarray(points, np.float32), np.ascontiguousarray(labels, np.int32)
     clusters, found = np.empty(len(points), np.int32), ctypes.c_int32()
     status = library.ss_cluster_points(
-        pointer(np.ascontiguousarray(points)), pointer(np.ascontiguousarray(labels)), ctypes.c_int32(len(points)),
+        pointer(points), pointer(labels), ctypes.c_int32(len(points)),
         ctypes.c_double(radius), ctypes.c_int32(least), pointer(clusters), ctypes.byref(found),
     )  # fmt: skip
     if status:
