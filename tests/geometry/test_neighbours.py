@@ -79,6 +79,8 @@ def test_bad_input_is_named():
     queries[7, 2] = float("inf")
     with pytest.raises(DataError, match=r"k_nearest_neighbours: queries\[7\] is not finite"):
         k_nearest_neighbours(points, queries, 1)
+    with pytest.raises(DataError, match=r"points\[0\] is not finite as torch.float32"):
+        k_nearest_neighbours(torch.tensor([[1e300, 0, 0]], dtype=torch.float64), torch.zeros(1, 3, dtype=torch.float64), 1)
 
 
 def test_no_clouds_have_no_neighbours():

@@ -88,3 +88,5 @@ def test_bad_input_is_named():
         farthest_point_sampling(points, 2)
     with pytest.raises(DataError, match=r"points\[1, 4\] is not finite"):
         farthest_point_sampling(torch.stack([torch.zeros(10, 3), points]), 2)
+    with pytest.raises(DataError, match=r"points\[1\] is not finite as torch.float32"):
+        farthest_point_sampling(torch.tensor([[0.0, 0, 0], [0, 1e300, 0]], dtype=torch.float64), 2)

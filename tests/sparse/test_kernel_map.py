@@ -67,3 +67,9 @@ def test_bounds_cut_lists_at_tiles():
             rows = kernel_map.outputs[bounds[offset * tiles + tile] : bounds[offset * tiles + tile + 1]]
             assert torch.equal(rows // TILE, torch.full_like(rows, tile))
     assert bounds[-1] == len(kernel_map.outputs)
+
+
+def test_no_voxels():
+    keys = torch.empty(0, dtype=torch.int64)
+    for kernel in (1, 3):
+        assert same(submanifold_map(keys, kernel), submanifold_map_reference(keys, kernel))

@@ -33,6 +33,7 @@ def k_nearest_neighbours(
         DataError: an argument is empty or not finite, or k is larger than N.
         LimitError: out of memory.
     """
+    points, queries = points.detach().float(), queries.detach().float()
     n = check_points(points, "k_nearest_neighbours: points")
     m = check_points(queries, "k_nearest_neighbours: queries")
     if points.shape[:-2] != queries.shape[:-2]:
@@ -41,7 +42,7 @@ def k_nearest_neighbours(
         )
     if not 1 <= k <= n:
         raise DataError(f"k_nearest_neighbours: k must be 1 to {n} (the number of points), got {k}.")
-    clouds, batched_queries = points.detach().float().reshape(-1, n, 3), queries.detach().float().reshape(-1, m, 3)
+    clouds, batched_queries = points.reshape(-1, n, 3), queries.reshape(-1, m, 3)
     native = load_native() if points.device.type == "cpu" else None
     if native is None:
         distances, indices = k_nearest_neighbours_reference(clouds, batched_queries, k)

@@ -11,7 +11,7 @@ def check_points(points: Tensor, argument: str) -> int:
     """The number of points N of a finite, non-empty (N, 3) or (B, N, 3) tensor.
 
     Args:
-        points: what the caller was given.
+        points: what the caller was given, in the type it computes with: float64 beyond float32 is infinite there.
         argument: names it in the error, as "function: argument".
 
     Raises:
@@ -24,5 +24,5 @@ def check_points(points: Tensor, argument: str) -> int:
     # A sum is far quicker, and finite only if all its terms are; finite terms may still overflow it.
     if not bool(points.detach().sum().isfinite()) and not bool(points.isfinite().all()):
         row = tuple((~points.isfinite()).any(-1).nonzero()[0].tolist())
-        raise DataError(f"{argument}[{', '.join(map(str, row))}] is not finite; remove such points first.")
+        raise DataError(f"{argument}[{', '.join(map(str, row))}] is not finite as {points.dtype}; remove such points first.")
     return points.shape[-2]

@@ -29,12 +29,13 @@ def farthest_point_sampling(points: Float[Tensor, "*batch n 3"], count: int, sta
         DataError: `points` is empty or not finite, or `count` or `start` does not fit it.
         LimitError: out of memory.
     """
+    points = points.detach().float()
     n = check_points(points, "farthest_point_sampling: points")
     if not 1 <= count <= n:
         raise DataError(f"farthest_point_sampling: count must be 1 to {n} (the number of points), got {count}.")
     if not 0 <= start < n:
         raise DataError(f"farthest_point_sampling: start must be 0 to {n - 1}, got {start}.")
-    clouds = points.detach().float().reshape(-1, n, 3)
+    clouds = points.reshape(-1, n, 3)
     native = load_native() if points.device.type == "cpu" else None
     if native is None:
         indices = farthest_point_sampling_reference(clouds, count, start)

@@ -92,7 +92,8 @@ def submanifold_map(keys: Int64[Tensor, " m"], kernel: int) -> KernelMap:
         if not fill:
             pairs = torch.empty(2, int(bounds[-1]), dtype=torch.int32)
     inputs, outputs = pairs
-    return KernelMap(inputs, outputs, bounds[::tiles].clone(), count, count, True, bounds)
+    starts = bounds[::tiles].clone() if tiles else _starts([0] * kernel**3)
+    return KernelMap(inputs, outputs, starts, count, count, True, bounds)
 
 
 def submanifold_map_reference(keys: Int64[Tensor, " m"], kernel: int) -> KernelMap:
