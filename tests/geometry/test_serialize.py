@@ -1,5 +1,7 @@
 """Serial orders: permutations, and the defining properties of the curves on full grids."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -105,6 +107,17 @@ def test_sorted_lists_by_hand():
     assert sort_lists_reference(permutation, lists).tolist() == [[[0, 2, 1], [3, 1, 1]]]
     with pytest.raises(DataError, match="indices of 0 to 3, got 1 to 4"):
         sort_lists(permutation, torch.tensor([[[1, 4]]]))
+    with pytest.raises(DataError, match="permutation must hold the indices 0 to 3"):
+        sort_lists(permutation + 1, lists)
+
+
+def test_lists_of_another_type_or_shape_than_native_code_takes():
+    unchecked, permutation = inspect.unwrap(sort_lists), torch.tensor([[3, 0, 2, 1]])
+    with pytest.raises(DataError, match=r"must be int64, got torch.int64 and torch.int32"):
+        unchecked(permutation, torch.zeros(1, 3, 4, dtype=torch.int32))
+    for lists in (torch.zeros(2, 3, 4), torch.zeros(3, 4)):
+        with pytest.raises(DataError, match=r"must have shapes \(B, N\) and \(B, M, K\), got \(1, 4\)"):
+            unchecked(permutation, lists.long())
 
 
 @pytest.mark.skipif(load_native() is None, reason="the native library is not installed")

@@ -1,5 +1,6 @@
 """The native loss equals its definition, and the definition equals an independent SSIM."""
 
+import inspect
 from ctypes import c_float, c_int32, c_int64
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from splatsense.errors import DataError
 from splatsense.native import load_native, pointer
 from splatsense.render.photometric import photometric_loss, photometric_loss_reference, ssim
 
@@ -92,6 +94,21 @@ def test_rows_that_found_no_memory_are_not_taken_for_there():
     sizes = c_int64(1), c_int64(1), c_int64(1 << 55)
     for _ in range(4):
         assert library.ss_photometric_loss(*[array] * 4, *sizes, c_float(0.2), c_int32(1), *[array] * 3) == 1
+
+
+@pytest.mark.parametrize("wrong", range(4))
+def test_shapes_that_do_not_fit(wrong):
+    inputs = pictures(2, 8, 9)
+    inputs[wrong] = inputs[wrong][0]
+    with pytest.raises(DataError, match=r"expected \(V, H, W, 3\), \(V, H, W\), \(V, H, W, 4\) and \(V, 3\), got \("):
+        inspect.unwrap(photometric_loss)(*inputs)
+
+
+def test_what_is_not_all_float32_is_left_to_pytorch():
+    inputs = pictures(2, 8, 9)
+    expected = photometric_loss(*inputs, 0.0)
+    inputs[2] = inputs[2].double()
+    torch.testing.assert_close(photometric_loss(*inputs, 0.0), expected.double())
 
 
 def test_reference_gradient():

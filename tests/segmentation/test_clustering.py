@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,12 @@ def test_settings_out_of_range(radius, least):
 def test_points_that_are_not_finite():
     with pytest.raises(DataError, match="finite"):
         cluster_points(np.array([[0, np.nan, 0]], np.float32), np.zeros(1, np.int32), 1.0)
+
+
+@pytest.mark.parametrize(("points", "labels"), [((4, 3), (3,)), ((3, 4), (3,)), ((3, 3), (3, 1))])
+def test_shapes_that_do_not_fit(points, labels):
+    with pytest.raises(DataError, match=r"needs \(N, 3\) points and N labels"):
+        inspect.unwrap(cluster_points)(np.zeros(points, np.float32), np.zeros(labels, np.int32), 1.0)
 
 
 @needs_native

@@ -1,5 +1,7 @@
 """VoxelNorm against PyTorch's batch normalisation in float64."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -39,6 +41,22 @@ def test_one_voxel_gets_the_running_statistics(dtype):
     torch.testing.assert_close(norm(x), x / (1 + 1e-3) ** 0.5)
     assert torch.equal(norm.running_mean, torch.zeros(3, dtype=dtype))
     assert norm.num_batches_tracked == 0
+
+
+def test_channels_and_types_that_do_not_fit_raise_as_in_pytorch():
+    unchecked = inspect.unwrap(VoxelNorm.forward)
+    with pytest.raises(RuntimeError, match="should contain 64 elements not 4"):
+        unchecked(VoxelNorm(4).eval(), torch.zeros(10, 64))
+    with pytest.raises(RuntimeError, match="type"):
+        unchecked(VoxelNorm(4).double().eval(), torch.zeros(10, 4))
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        unchecked(VoxelNorm(4).eval(), torch.zeros(10, 4), torch.zeros(9, 4))
+
+
+def test_a_residual_of_another_type_or_size_is_added_as_in_pytorch():
+    unchecked, norm, x = inspect.unwrap(VoxelNorm.forward), VoxelNorm(4).eval(), torch.linspace(-2, 2, 40).view(10, 4)
+    for residual in (x.bfloat16(), x.double(), x[:1]):
+        torch.testing.assert_close(unchecked(norm, x, residual), norm(x) + residual)
 
 
 def test_nan_stays_nan():

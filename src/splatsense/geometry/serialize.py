@@ -67,10 +67,17 @@ def sort_lists(permutation: Int64[Tensor, "b n"], lists: Int64[Tensor, "b m k"])
         lists: M lists of K indices for each cloud.
 
     Raises:
-        DataError: an index in `lists` is none of the cloud's points.
+        DataError: an index in `lists` or `permutation` is none of the cloud's points, or they are not as said above.
         LimitError: out of memory.
     """
+    if permutation.ndim != 2 or lists.ndim != 3 or len(permutation) != len(lists):
+        shapes = f"{tuple(permutation.shape)} and {tuple(lists.shape)}"
+        raise DataError(f"sort_lists: permutation and lists must have shapes (B, N) and (B, M, K), got {shapes}.")
+    if permutation.dtype != torch.int64 or lists.dtype != torch.int64:
+        raise DataError(f"sort_lists: permutation and lists must be int64, got {permutation.dtype} and {lists.dtype}.")
     (batch, n), (_, count, size) = permutation.shape, lists.shape
+    if permutation.numel() and (int(permutation.min()) < 0 or int(permutation.max()) >= n):
+        raise DataError(f"sort_lists: permutation must hold the indices 0 to {n - 1} of a cloud's points, each once.")
     if lists.numel() and (int(lists.min()) < 0 or int(lists.max()) >= n):
         raise DataError(f"sort_lists: lists must hold indices of 0 to {n - 1}, got {int(lists.min())} to {int(lists.max())}.")
     native = load_native() if lists.device.type == "cpu" else None

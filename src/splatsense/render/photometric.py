@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d
 
-from splatsense.errors import LimitError
+from splatsense.errors import DataError, LimitError
 from splatsense.native import load_native, pointer
 
 RADIUS, SIGMA = 5, 1.5  # of the SSIM window, in pixels
@@ -95,9 +95,17 @@ def photometric_loss(
         ssim_weight: 0 to 1.
 
     Raises:
+        DataError: the shapes do not fit together.
         LimitError: memory ran out.
     """
-    library = load_native() if color.device.type == "cpu" and color.dtype == torch.float32 else None
+    pictures = alpha.shape
+    expected = (*pictures, 3), pictures, (*pictures, 4), (*pictures[:1], 3)
+    tensors = color, alpha, target, background
+    if len(pictures) != 3 or any(tensor.shape != shape for tensor, shape in zip(tensors, expected, strict=True)):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise DataError(f"photometric_loss: expected (V, H, W, 3), (V, H, W), (V, H, W, 4) and (V, 3), got {shapes}.")
+    is_native = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+    library = load_native() if is_native else None
     if library is None:
         return photometric_loss_reference(color, alpha, target, background, ssim_weight)
     return _Loss.apply(library, ssim_weight, color, alpha, target, background)

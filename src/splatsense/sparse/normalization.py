@@ -42,7 +42,7 @@ class VoxelNorm(BatchNorm1d):
             result = result if residual is None else result + residual
             return relu(result) if activate else result
         training = self.training and len(input) > 1
-        library = load_native() if input.device.type == "cpu" and input.dtype == torch.float32 else None
+        library = load_native() if self._fits_native(input, residual) else None
         if library is None:
             statistics = self.running_mean, self.running_var
             if training:
@@ -51,6 +51,14 @@ class VoxelNorm(BatchNorm1d):
             result = result if residual is None else result + residual
             return relu(result) if activate else result
         return self._native(library, input, residual, activate, training)
+
+    def _fits_native(self, input: Tensor, residual: Tensor | None) -> bool:
+        """Whether all is float32 on a CPU and of the same size; of anything else PyTorch says what is wrong."""
+        beside = input if residual is None else residual
+        tensors = (input, beside, self.weight, self.bias, self.running_mean, self.running_var)
+        if any(tensor is None or tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in tensors):
+            return False
+        return input.shape[1:] == self.weight.shape and input.shape == beside.shape
 
     def _native(self, library: ctypes.CDLL, input: Tensor, residual: Tensor | None, activate: bool, training: bool) -> Tensor:
         running_mean, running_var = self.get_buffer("running_mean"), self.get_buffer("running_var")
