@@ -12,6 +12,7 @@
 namespace {
 
 constexpr int64_t ROWS = 256;  // of a run
+constexpr int64_t LINE = 16;   // floats of a cache line, which keeps runs apart
 
 struct Run {
   Run(const SsBatchNorm& in, int64_t index) : begin(index * ROWS), end(std::min(in.rows, begin + ROWS)) {}
@@ -19,30 +20,29 @@ struct Run {
 };
 
 int64_t run_count(const SsBatchNorm& in) { return (in.rows + ROWS - 1) / ROWS; }
+int64_t partial_size(const SsBatchNorm& in) { return 2 * in.channels + LINE; }  // of a run's two rows of sums
 
 // Chan et al. (1983): means and sums of squares about them, of runs, then of all.
-void statistics(const SsBatchNorm& in, double* partial) {
+void statistics(const SsBatchNorm& in) {
   const int64_t channels = in.channels;
+  std::vector<float> partial(run_count(in) * partial_size(in));
   parallel_for(in.threads, run_count(in), [&](int64_t index) {
     const Run run(in, index);
-    double* sum = partial + index * 2 * channels;
-    std::vector<float> sums(3 * channels);
-    float *__restrict mean = sums.data(), *__restrict total = mean + channels, *__restrict squares = total + channels;
+    float *__restrict mean = partial.data() + index * partial_size(in), *__restrict squares = mean + channels;
     for (int64_t r = run.begin; r < run.end; r++) {
       const float* x = in.input + r * channels;
-      for (int64_t c = 0; c < channels; c++) total[c] += x[c];
+      for (int64_t c = 0; c < channels; c++) mean[c] += x[c];
     }
-    for (int64_t c = 0; c < channels; c++) mean[c] = total[c] / float(run.end - run.begin);
+    for (int64_t c = 0; c < channels; c++) mean[c] /= float(run.end - run.begin);
     for (int64_t r = run.begin; r < run.end; r++) {
       const float* x = in.input + r * channels;
       for (int64_t c = 0; c < channels; c++) squares[c] += (x[c] - mean[c]) * (x[c] - mean[c]);
     }
-    for (int64_t c = 0; c < channels; c++) sum[c] = mean[c], sum[channels + c] = squares[c];
   });
   std::vector<double> mean(channels), squares(channels);
   for (int64_t index = 0; index < run_count(in); index++) {
     const Run run(in, index);
-    const double* sum = partial + index * 2 * channels;
+    const float* sum = partial.data() + index * partial_size(in);
     const double here = double(run.end - run.begin), share = here / double(run.end);
     for (int64_t c = 0; c < channels; c++) {
       const double d = sum[c] - mean[c];
@@ -84,10 +84,9 @@ inline float through(const float* output, const float* gradient, int64_t i) {
 
 // Of one run: sums of the gradient, and of its products with what the input is above the mean.
 template <bool RELU>
-void sum_run(const SsBatchNorm& in, const float* output, const float* gradient, const Run& run, double* partial) {
+void sum_run(const SsBatchNorm& in, const float* output, const float* gradient, const Run& run, float* partial) {
   const int64_t channels = in.channels;
-  std::vector<float> sums(2 * channels);
-  float *__restrict total = sums.data(), *__restrict products = sums.data() + channels;
+  float *__restrict total = partial, *__restrict products = partial + channels;
   const float* __restrict mean = in.mean;
   for (int64_t r = run.begin; r < run.end; r++) {
     const float* x = in.input + r * channels;
@@ -97,7 +96,6 @@ void sum_run(const SsBatchNorm& in, const float* output, const float* gradient, 
       products[c] += g * (x[c] - mean[c]);
     }
   }
-  std::copy(sums.begin(), sums.end(), partial);
 }
 
 // scale (g - offset - (x - mean) slope) of one run.
@@ -122,10 +120,7 @@ void input_gradient_run(const SsBatchNorm& in, const float* output, const float*
 SS_API int ss_batch_norm(const SsBatchNorm* input, float* out) try {
   const SsBatchNorm& in = *input;
   prefer_huge_pages(out, in.rows * in.channels * sizeof(float));
-  if (in.training) {
-    std::vector<double> partial(run_count(in) * 2 * in.channels);
-    statistics(in, partial.data());
-  }
+  if (in.training) statistics(in);
   const std::vector<float> scale = scales(in);
   if (in.relu) {
     in.residual ? normalise<true, true>(in, scale.data(), out) : normalise<true, false>(in, scale.data(), out);
@@ -141,17 +136,17 @@ SS_API int ss_batch_norm_backward(const SsBatchNorm* input, const float* output,
                                   const SsBatchNormGradients* to) try {
   const SsBatchNorm& in = *input;
   const int64_t channels = in.channels;
-  std::vector<double> partial(run_count(in) * 2 * channels);
+  std::vector<float> partial(run_count(in) * partial_size(in));
   prefer_huge_pages(to->input, in.rows * channels * sizeof(float));
   if (to->residual) prefer_huge_pages(to->residual, in.rows * channels * sizeof(float));
   parallel_for(in.threads, run_count(in), [&](int64_t index) {
-    (in.relu ? sum_run<true> : sum_run<false>)(in, output, gradient, Run(in, index), partial.data() + index * 2 * channels);
+    float* sums = partial.data() + index * partial_size(in);
+    (in.relu ? sum_run<true> : sum_run<false>)(in, output, gradient, Run(in, index), sums);
   });
   std::vector<double> total(channels), products(channels);
   for (int64_t index = 0; index < run_count(in); index++) {
-    for (int64_t c = 0; c < channels; c++) {
-      total[c] += partial[index * 2 * channels + c], products[c] += partial[(index * 2 + 1) * channels + c];
-    }
+    const float* sums = partial.data() + index * partial_size(in);
+    for (int64_t c = 0; c < channels; c++) total[c] += sums[c], products[c] += sums[channels + c];
   }
   // dx = scale (g - mean of g - (x - mean) * mean of g (x - mean) / variance); with running statistics only the first term.
   const std::vector<float> scale = scales(in);

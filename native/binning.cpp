@@ -108,9 +108,9 @@ const uint64_t* sort_drawn(const Drawn& drawn, Buffer<uint64_t>* keys, int threa
 
 // Adds one to the count of every tile of the footprints: four changes each, however many tiles they touch, summed at the end.
 template <class Footprints>
-void count_tiles(const Grid& grid, Footprints&& for_each, int32_t* counts) {
+void count_tiles(const Grid& grid, Footprints&& for_each, int32_t* changes, int32_t* counts) {
   const int stride = grid.tiles_x + 1;
-  std::vector<int32_t> changes(size_t(stride) * (grid.tiles_y + 1));
+  std::fill(changes, changes + stride * (grid.tiles_y + 1), 0);
   for_each([&](const Footprint& f) {
     changes[f.y0 * stride + f.x0]++;
     changes[f.y0 * stride + f.x1]--;
@@ -118,7 +118,7 @@ void count_tiles(const Grid& grid, Footprints&& for_each, int32_t* counts) {
     changes[f.y1 * stride + f.x1]++;
   });
   for (int y = 0; y < grid.tiles_y; y++) {
-    int32_t* row = changes.data() + y * stride;
+    int32_t* row = changes + y * stride;
     int32_t count = 0;
     for (int x = 0; x < grid.tiles_x; x++) {
       if (y > 0) row[x] += row[x - stride];
@@ -163,9 +163,11 @@ void bin_view(int64_t gaussians, const Grid& grid, View& view, State& scratch, i
     }
   };
   std::vector<int32_t> counts(size_t(runs) * stride);
+  const int64_t changes = int64_t(grid.tiles_x + 1) * (grid.tiles_y + 1) + LINE;
+  scratch.changes.reserve(runs * changes);
   parallel_for(threads, runs, [&](int64_t run) {
     const auto footprints = [&](auto&& body) { for_run(run, [&](int32_t, const Footprint& f) { body(f); }); };
-    count_tiles(grid, footprints, counts.data() + run * stride);
+    count_tiles(grid, footprints, scratch.changes.get() + run * changes, counts.data() + run * stride);
   });
   view.tile_begin.reserve(tiles + 1);
   view.tile_end.reserve(tiles);

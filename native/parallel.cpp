@@ -7,8 +7,9 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
-#include <system_error>
+#include <new>
 #include <thread>
 
 namespace {
@@ -38,7 +39,7 @@ struct Loop {
   int seats;           // for workers yet to join
   uint64_t number = 0;  // how many loops there have been
 
-  void run() {
+  void run() noexcept {  // a body that throws ends the program, rather than the loop while others are at it
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) body(context, i);
   }
 };
@@ -71,7 +72,7 @@ class Pool {
  private:
   void hire(int workers) try {
     for (; workers_ < workers; workers_++) std::thread([this] { work(); }).detach();
-  } catch (const std::system_error&) {  // no more threads to be had: fewer will do
+  } catch (const std::exception&) {  // no more threads to be had: fewer will do
   }
 
   void offer(Loop* loop) {
@@ -110,7 +111,8 @@ class Pool {
 };
 
 Pool& pool() {
-  static Pool* const pool = new Pool;  // never destroyed: workers sleep in it until the process ends
+  alignas(Pool) static char memory[sizeof(Pool)];  // needs none when there is none
+  static Pool* const pool = new (memory) Pool;     // never destroyed: workers sleep in it until the process ends
   return *pool;
 }
 

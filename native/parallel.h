@@ -4,10 +4,11 @@
 #pragma once
 #include <cstdint>
 
-// Calls body(context, i) once for each i in [0, count), in any order, on at most `threads` threads.
+// Calls body(context, i) once for each i in [0, count), in any order, on at most `threads` threads. Bodies must not throw: they
+// have their memory from before the loop. The loop itself does not: without memory for threads it takes fewer.
 void parallel_for(int threads, int64_t count, void (*body)(void* context, int64_t i), void* context);
 
-// The same for a function object. Bodies must not throw.
+// The same for a function object.
 template <class Body>
 void parallel_for(int threads, int64_t count, Body&& body) {
   if (threads <= 1 || count <= 1) {

@@ -21,7 +21,7 @@ size_t View::bytes() const {
 }
 
 size_t State::bytes() const {
-  return keys[0].bytes() + keys[1].bytes() + cursor.bytes() + slot_begin.bytes() +
+  return keys[0].bytes() + keys[1].bytes() + cursor.bytes() + changes.bytes() + slot_begin.bytes() +
          slots.bytes() + partial.bytes();
 }
 

@@ -96,6 +96,7 @@ struct State {
   // scratch of binning
   Buffer<uint64_t> keys[2];
   Buffer<int64_t> cursor;
+  Buffer<int32_t> changes;
   // scratch of the backward pass
   Buffer<int64_t> slot_begin;  // (N + 1)
   Buffer<float> slots;         // one row of gradients for each Gaussian in each tile
