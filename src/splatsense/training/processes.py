@@ -64,8 +64,9 @@ class Processes:
         return rows.split(self.count, "processes")[self.rank]
 
     def data_parallel(self, module: nn.Module) -> nn.Module:
-        """`module`, or a wrapper that averages gradients over the processes in its backward pass."""
-        return self._accelerator.prepare_model(module) if self.count > 1 else module
+        """A wrapper that averages gradients over the processes in its backward pass, or `module` where nothing learns."""
+        learns = any(parameter.requires_grad for parameter in module.parameters())
+        return self._accelerator.prepare_model(module) if self.count > 1 and learns else module
 
     def without_averaging(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Leave the gradients of `data_parallel` modules as they are, to average them in a later backward pass."""
