@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from splatsense.clip_gs.shards import (
     embed_shard,
     encode_sample,
+    fingerprint,
     on_white,
     read_shard,
     shard_paths,
@@ -151,7 +153,7 @@ def test_teacher_embeddings_are_computed_once(shard, teacher):
 def test_embeddings_of_another_shard_or_teacher_are_refused(shard, teacher, triplets):
     embed_shard(shard, teacher)
     write_shard(shard, [encode_sample(triplets[0])])
-    with pytest.raises(FormatError, match="another shard_bytes"):
+    with pytest.raises(FormatError, match="another shard_sha256"):
         embed_shard(shard, teacher)
     (cached,) = shard.parent.glob("*.safetensors")
     cached.unlink()
@@ -162,6 +164,26 @@ def test_embeddings_of_another_shard_or_teacher_are_refused(shard, teacher, trip
     cached.write_bytes(b"damaged")
     with pytest.raises(FormatError, match="damaged"):
         embed_shard(shard, teacher)
+
+
+def test_embeddings_of_captions_that_were_edited_since_are_refused(shard, teacher):
+    """The shard keeps its size; a cache without its hash is of an earlier version and written again."""
+    before = fingerprint([shard.parent])
+    embed_shard(shard, teacher)
+    content = shard.read_bytes()
+    shard.write_bytes(content.replace(b"a photo of", b"a scene of"))
+    assert shard.read_bytes() != content
+    assert shard.stat().st_size == len(content)
+    assert fingerprint([shard.parent]) != before
+    with pytest.raises(FormatError, match="another shard_sha256; remove it"):
+        embed_shard(shard, teacher)
+    (cached,) = shard.parent.glob("*.safetensors")
+    stale = load_file(cached)
+    save_file(stale, cached, {"teacher": teacher.hash, "shard_bytes": str(len(content))})
+    assert not torch.equal(embed_shard(shard, teacher)["captions"], stale["captions"])
+    seen = teacher.pictures_seen
+    embed_shard(shard, teacher)
+    assert teacher.pictures_seen == seen
 
 
 def test_pooled_features_are_kept_when_the_teacher_has_them(shard, teacher, feature_teacher):

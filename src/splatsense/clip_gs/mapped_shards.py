@@ -1,7 +1,7 @@
 """The Gaussians of shards, mapped into memory instead of read: what training draws from.
 
-Processes on one machine share the pages, which the system drops when memory is short: a corpus may be larger than memory, and
-a run starts without reading it. See `shards` for what a shard holds.
+Processes on one machine share the pages, which the system drops when memory is short: a corpus may be larger than memory. A
+start reads it once, for its hash. See `shards` for what a shard holds.
 """
 
 import json

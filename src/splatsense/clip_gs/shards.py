@@ -9,6 +9,7 @@ Design
 - Shards of earlier versions, whose views are RGB on white, are read as views that cover every pixel.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from splatsense.cameras import Cameras
 from splatsense.errors import FormatError
-from splatsense.files import atomic_write
+from splatsense.files import atomic_write, sha256_of
 from splatsense.gaussians import Gaussians
 from splatsense.teachers import FeatureTeacher, Teacher
 
@@ -194,6 +195,23 @@ def shard_paths(folders: Iterable[str | Path]) -> list[Path]:
     return found
 
 
+def shard_hash(path: Path) -> str:
+    """SHA-256 of a shard, which a process reads once for it, and again only where the shard was written anew."""
+    found = path.stat()
+    return _hash(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.cache
+def _hash(path: Path, size: int, written: int) -> str:
+    return sha256_of(path)
+
+
+def fingerprint(folders: Iterable[str | Path]) -> str:
+    """Changes when triplets were built anew or edited: hex digest of the names and contents of the shards."""
+    shards = [f"{path.name} {shard_hash(path)}" for path in shard_paths(folders)]
+    return hashlib.sha256("\n".join(shards).encode()).hexdigest()[:16]
+
+
 def embed_shard(path: Path, teacher: Teacher) -> dict[str, Tensor]:
     """Teacher embeddings of a shard's views and captions, computed once and kept beside it.
 
@@ -205,10 +223,9 @@ def embed_shard(path: Path, teacher: Teacher) -> dict[str, Tensor]:
         FormatError: the shard is damaged, or the embeddings beside it belong to another shard or teacher.
     """
     cached = path.with_suffix(f".{teacher.hash[:12]}.safetensors")
-    made_from = {"teacher": teacher.hash, "shard_bytes": str(path.stat().st_size)}
+    made_from = {"teacher": teacher.hash, "shard_sha256": shard_hash(path)}
     with_features = isinstance(teacher, FeatureTeacher)
-    if cached.exists():
-        _check_cache(cached, made_from)
+    if cached.exists() and _is_made_from(cached, made_from):
         embedded = load_file(cached)
         if with_features == ("features" in embedded):
             return embedded
@@ -218,8 +235,12 @@ def embed_shard(path: Path, teacher: Teacher) -> dict[str, Tensor]:
     return embedded
 
 
-def _check_cache(cached: Path, made_from: dict[str, str]) -> None:
-    """Embeddings say what they were made from; those of earlier versions say nothing and are trusted."""
+def _is_made_from(cached: Path, made_from: dict[str, str]) -> bool:
+    """Whether embeddings say what they were made from; those of earlier versions do not, and are computed again.
+
+    Raises:
+        FormatError: they are damaged, or were made from something else.
+    """
     try:
         with safe_open(cached, "pt") as opened:
             stored = opened.metadata() or {}
@@ -228,6 +249,7 @@ def _check_cache(cached: Path, made_from: dict[str, str]) -> None:
     differing = [name for name in made_from if name in stored and stored[name] != made_from[name]]
     if differing:
         raise FormatError(f"{cached}: was made from another {' and '.join(differing)}; remove it to compute it again.")
+    return made_from.keys() <= stored.keys()
 
 
 def _embed(path: Path, teacher: Teacher) -> dict[str, Tensor]:

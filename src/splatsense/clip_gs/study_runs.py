@@ -7,8 +7,7 @@ Design
 - `figures-<data>.json` beside the model is written when the model is measured, which is not done twice on the same objects.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from splatsense.clip_gs.evaluation_set import RememberedTexts
 from splatsense.clip_gs.few_shot import FewShotConfig
 from splatsense.clip_gs.pretrain import pretrain
 from splatsense.clip_gs.pretrain_config import PretrainConfig
-from splatsense.clip_gs.shards import shard_paths
+from splatsense.clip_gs.shards import fingerprint
 from splatsense.model_folder import CONFIG
 from splatsense.studies.records import RECORD, check_record, code_version, keep_record, machine, read_json, write_json
 from splatsense.training.metrics import SPEED, read_metrics
@@ -124,9 +123,3 @@ def _figures(tables: Mapping[str, Any], name: str) -> Figures:
     if "linear_probe" not in reasons:
         metrics["linear_probe"] = tables["linear_probe"]["results"][name]["test"]["top1"]
     return {"metrics": metrics, "not_possible": reasons}
-
-
-def fingerprint(folders: Sequence[str]) -> str:
-    """Changes when triplets were built anew: hex digest of the names and sizes of the shards."""
-    shards = [f"{path.name} {path.stat().st_size}" for path in shard_paths(folders)]
-    return hashlib.sha256("\n".join(shards).encode()).hexdigest()[:16]
