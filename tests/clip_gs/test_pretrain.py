@@ -280,6 +280,14 @@ def test_other_data_in_the_same_folder_is_refused(setup, boxes, tmp_path):
         pretrain(setup)
 
 
+def test_the_same_objects_in_other_shards_are_refused(setup, boxes, tmp_path):
+    pretrain(setup)
+    shutil.rmtree(tmp_path / "triplets")
+    build_triplets(boxes, tmp_path / "triplets", replace(TRIPLETS, seed=1))
+    with pytest.raises(CheckpointError, match="data was"):
+        pretrain(setup)
+
+
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(boxes, tmp_path):
     """The command itself, with the real teacher, under torchrun; dropout, augmentation and batch statistics included."""

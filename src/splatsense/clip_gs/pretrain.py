@@ -28,6 +28,7 @@ from splatsense.clip_gs.holdout import HoldoutEvaluation
 from splatsense.clip_gs.loss import ClipGSLoss
 from splatsense.clip_gs.model import load_model, save_model
 from splatsense.clip_gs.pretrain_config import PretrainConfig
+from splatsense.clip_gs.shards import fingerprint
 from splatsense.clip_gs.tokenizer import GaussianBatch
 from splatsense.clip_gs.uni3d import load_uni3d
 from splatsense.errors import CheckpointError, DataError
@@ -71,12 +72,13 @@ def _prepare(config: PretrainConfig, processes: Processes) -> Training:
         text_center = config.centering * run.center()
         save_model(folder, run.average, config.model_name, teacher, card, text_center)
 
-    return Training(run, "clip-gs", _fingerprint(data, teacher), save, evaluation)
+    return Training(run, "clip-gs", _fingerprint(config, data, teacher), save, evaluation)
 
 
-def _fingerprint(data: TripletSet, teacher: Teacher) -> str:
-    """Changes when a run is resumed with other objects or another teacher."""
-    return hashlib.sha256("\n".join([teacher.hash, *data.keys]).encode()).hexdigest()[:16]
+def _fingerprint(config: PretrainConfig, data: TripletSet, teacher: Teacher) -> str:
+    """Changes when a run is resumed with other objects, with shards of other content or with another teacher."""
+    trained_on = [teacher.hash, fingerprint(config.triplets), *data.keys]
+    return hashlib.sha256("\n".join(trained_on).encode()).hexdigest()[:16]
 
 
 def start_from(encoder: GaussianEncoder, model: str) -> set[str]:
