@@ -140,7 +140,8 @@ def test_what_a_kill_leaves_between_any_two_steps_is_taken_up(boxes, tmp_path, m
 def test_failures_are_kept_until_they_are_asked_to_be_tried_again(boxes, tmp_path):
     corpus = [*boxes[:2], broken("late"), boxes[2], broken("later")]
     assert set(build_triplets(corpus, tmp_path, SMALL).failures) == {"late", "later"}
-    mended = [*boxes[:2], replace(boxes[5], key="late"), boxes[2], replace(boxes[6], key="later")]
+    late, later = (replace(item, load_mesh=box.load_mesh) for item, box in zip(corpus[2::2], boxes[5:7], strict=True))
+    mended = [*boxes[:2], late, boxes[2], later]
     assert set(build_triplets(mended, tmp_path, SMALL).failures) == {"late", "later"}
     report = build_triplets(mended, tmp_path, SMALL, replace(HERE, retry_failures=True))
     assert report.failures == {}
@@ -177,6 +178,9 @@ def test_other_settings_and_other_objects_do_not_mix(boxes, tmp_path):
         build_triplets(boxes[:3], tmp_path, SMALL)
     with pytest.raises(FormatError, match="set of objects"):
         build_triplets(boxes[1:3], tmp_path, SMALL)
+    told = replace(boxes[0], captions=("A box, as its owner says.",))
+    with pytest.raises(FormatError, match="words about the objects"):
+        build_triplets([told, boxes[1]], tmp_path, SMALL)
     build_triplets(boxes[:2], tmp_path, SMALL)
 
 

@@ -29,6 +29,9 @@ from splatsense.files import atomic_write
 Record = dict[str, Any]
 """What is kept of an outcome besides its sample: reason, seconds, psnr, ssim."""
 
+WORDS = ("name", "tags", "captions", "category", "label", "split", "licence", "creator", "size_cm")
+"""What a corpus or a caption file says about an object that enters its sample."""
+
 
 def _settings(config: TripletConfig) -> Record:
     """All that decides what a sample is: those of the fit, which the code sets, too where there is one."""
@@ -52,11 +55,13 @@ class BuildFolder:
         self._work = out / "unfinished"
         self._work.mkdir(parents=True, exist_ok=True)
         keys = "\n".join(item.key for item in corpus)
+        words = json.dumps([[getattr(item, field) for field in WORDS] for item in corpus])
         wanted = {
             "format": FORMAT,
             "corpus": corpus.name,
             "objects": len(corpus),
             "keys_sha256": hashlib.sha256(keys.encode()).hexdigest(),
+            "words_sha256": hashlib.sha256(words.encode()).hexdigest(),
             "settings": json.loads(json.dumps(_settings(config))),
         }
         self._manifest = read_manifest(out) or wanted | {"unknown_captions": list(corpus.unknown), "shards": {}}

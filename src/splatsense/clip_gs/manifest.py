@@ -11,7 +11,12 @@ from splatsense.errors import FormatError
 from splatsense.training.checkpoint import flat
 
 FORMAT = "splatsense triplets 2"
-NAMED = {"corpus": "corpus", "objects": "number of objects", "keys_sha256": "set of objects"}
+NAMED = {
+    "corpus": "corpus",
+    "objects": "number of objects",
+    "keys_sha256": "set of objects",
+    "words_sha256": "words about the objects",
+}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -38,8 +43,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise FormatError, naming what differs, when a folder was built from another corpus or with other settings."""
-    differing = [f"{words} {found.get(name)} there, {wanted[name]} now" for name, words in NAMED.items()
-                 if found.get(name) != wanted[name]]  # fmt: skip
+    differing = [f"{words} {found[name]} there, {wanted[name]} now" for name, words in NAMED.items()
+                 if name in found and found[name] != wanted[name]]  # fmt: skip
     there, now = dict(flat(found.get("settings", {}))), dict(flat(wanted["settings"]))
     both_fitted = there.get("method") == now.get("method")
     differing += [
