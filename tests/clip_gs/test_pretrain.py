@@ -13,8 +13,9 @@ from clip_gs.test_tokenizer import SMALL
 from splatsense.clip_gs import encoder as encoder_module
 from splatsense.clip_gs import pretrain as pretrain_module
 from splatsense.clip_gs.build import build_triplets
+from splatsense.clip_gs.dataset import TripletSet
 from splatsense.clip_gs.model import load_model
-from splatsense.clip_gs.pretrain import pretrain
+from splatsense.clip_gs.pretrain import draw_rows, pretrain
 from splatsense.clip_gs.pretrain_config import PretrainConfig
 from splatsense.errors import CheckpointError, DataError
 from splatsense.training.checkpoint import CURRENT, PREVIOUS
@@ -153,12 +154,40 @@ def test_weights_say_how_often_a_folder_is_drawn(setup, boxes, teacher, tmp_path
     run = run_of(config, teacher)
     assert run.per_epoch == 1
     drawn = torch.cat([run._rows(step) for step in range(400)]).bincount(minlength=12) / 400
-    assert drawn[:8].min() > 0.75
-    assert drawn[8:].max() < 0.5
+    assert drawn[:8].tolist() == [1.0] * 8
+    assert drawn[8:].tolist() == pytest.approx([0.25] * 4, abs=0.06)
     with pytest.raises(DataError, match="--weights"):
         replace(config, weights=(1.0,))
     with pytest.raises(DataError, match="--weights"):
         replace(config, weights=(1.0, 0.0))
+    with pytest.raises(DataError, match="--weights: an epoch would draw 1 of 12 objects"):
+        run_of(replace(config, weights=(0.1, 0.25)), teacher)
+
+
+def test_rows_are_drawn_at_most_once_and_as_often_as_their_rates_say():
+    rates = torch.tensor([1.0, 0.7, 0.5, 0.35], dtype=torch.float64).repeat_interleave(10)
+    draws = [draw_rows(rates, torch.Generator().manual_seed(seed)) for seed in range(2000)]
+    assert {len(rows) for rows in draws} == {25, 26}
+    assert all(len(rows.unique()) == len(rows) for rows in draws)
+    counts = torch.cat(draws).bincount(minlength=40) / len(draws)
+    assert torch.allclose(counts, rates.float(), atol=0.04)
+    first = torch.stack([rows[0] for rows in draws]).bincount(minlength=40).view(4, 10).sum(1) / len(draws)
+    assert torch.allclose(first, torch.tensor([1.0, 0.7, 0.5, 0.35]) / 2.55, atol=0.05)  # the order is random too
+
+
+def test_without_weights_the_order_is_that_of_earlier_versions():
+    ours, theirs = (torch.Generator().manual_seed(3) for _ in range(2))
+    expected = torch.multinomial(torch.ones(50), 50, generator=theirs)
+    assert torch.equal(draw_rows(torch.ones(50, dtype=torch.float64), ours), expected)
+
+
+def test_steps_of_an_epoch_are_counted_exactly(setup, teacher):
+    """320 times 0.7 is 224, of which float32 makes 223.99998."""
+    data = TripletSet(setup.triplets, teacher, setup.is_used)
+    data.keys, data.folders = data.keys * 40, data.folders.repeat(40)
+    run = pretrain_module._Run(replace(setup, weights=(0.7,), batch_size=32), data)
+    assert run.per_epoch == 7
+    assert {len(run._rows(step)) for step in range(700)} == {32}
 
 
 def test_image_map_moves_the_targets_and_needs_pooled_features(setup, feature_teacher, teacher, monkeypatch):

@@ -119,15 +119,19 @@ class _Run:
         self.config, self.data, self.processes = config, data, processes or Processes()
         self.device = self.processes.device
         self.autocast = autocast_type(config.precision, self.device)
-        weights = torch.tensor(config.weights or [1.0] * len(config.triplets))
-        self.chances = weights[data.folders]
+        weights = torch.tensor(config.weights or [1.0] * len(config.triplets), dtype=torch.float64)
+        self.rates = weights[data.folders]
+        self.chances = self.rates.float()
         if config.image_map > 0:
             data.map_images(config.image_map, self.chances)
-        self.batch_size = min(config.batch_size, len(data))
-        if self.batch_size < 2:
+        if len(data) < 2:
             raise DataError(f"there is one object only to train on, {data.keys[0]}; a batch needs others to tell it from.")
+        drawn = int(_in_millionths(self.rates.sum()))  # in each epoch, at least
+        if drawn < 2:
+            raise DataError(f"--weights: an epoch would draw {drawn} of {len(data)} objects; a batch needs two or more.")
+        self.batch_size = min(config.batch_size, drawn)
         self.parts = [self.processes.share_of(part) for part in Share.whole(self.batch_size).split(config.accumulate, "parts")]
-        self.per_epoch = max(1, int(self.chances.sum()) // config.batch_size)
+        self.per_epoch = max(1, drawn // config.batch_size)
         self.steps = config.epochs * self.per_epoch
         self.schedule = WarmupCosine(self.steps, config.warmup)
         torch.manual_seed(config.seed)
@@ -231,7 +235,7 @@ class _Run:
     def _rows(self, step: int) -> Tensor:
         epoch, position = divmod(step, self.per_epoch)
         generator = torch.Generator().manual_seed(self.config.seed * 7919 + epoch)
-        order = torch.multinomial(self.chances, len(self.data), generator=generator)
+        order = draw_rows(self.rates, generator)
         return order[position * self.batch_size : (position + 1) * self.batch_size]
 
     def _update_average(self, step: int) -> None:
@@ -243,3 +247,19 @@ class _Run:
                     value.lerp_(current[name], 1 - decay)
                 else:
                     value.copy_(current[name])
+
+
+def draw_rows(rates: Tensor, generator: torch.Generator) -> Tensor:
+    """Rows in random order, each at most once and with its probability in `rates`, float64 in (0, 1]: systematic sampling.
+
+    Their number is the sum of the rates, rounded down or up.
+    """
+    order = torch.multinomial(torch.ones(len(rates)), len(rates), generator=generator)
+    offset = torch.rand((), dtype=torch.float64, generator=generator)
+    passed = (_in_millionths(rates[order].cumsum(0)) + offset).floor()
+    return order[passed.diff(prepend=passed.new_zeros(1)) > 0]
+
+
+def _in_millionths(value: Tensor) -> Tensor:
+    """Without what adding up many rates leaves behind: 320 times 0.7 is 224 and not a little less."""
+    return value.round(decimals=6)
