@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (SplatSenseError, OSError) as error:
-        print(f"splatsense: {printable(error)}", file=sys.stderr)
+        print("splatsense: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return 2
     finally:
         if arguments is None:  # all is done: an interrupt while Python shuts down must not turn that into a failure

@@ -284,6 +284,11 @@ def test_the_command_line(folder, tmp_path, capsys):
     assert "no-such-model: neither a bundled model" in capsys.readouterr().err
     assert main(["evaluate", "all", "--data", str(tmp_path)]) == 2
     assert "no triplets-*.tar" in capsys.readouterr().err
+    assert main(["evaluate", "all", "--data", f"folder:{folder}", "--labels", "scanobjectnn", *words[4:9]]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "splatsense: 2 labels of 10 objects are not in the label set 'scanobjectnn':" in lines
+    assert lines[-1].endswith("or leave these objects out with --drop-unknown.")
+    assert "\\n" not in "".join(lines)
 
 
 def test_models_and_data_that_are_not_there_are_errors(tmp_path):
