@@ -22,7 +22,16 @@ def test_captions_use_name_tags_and_category():
     assert "a bed, bedroom" in found
     assert len(found) == len(set(found))
     assert clean_name("12 cm") == "object"
+    assert clean_name("chair_01") == clean_name("chair-01") == "chair"
+    assert clean_name("desk_lamp") == "desk lamp"
     assert fill_template("{article} {name}", "oven") == "an oven"
+
+
+def test_tags_without_a_word_make_no_captions():
+    assert captions(CorpusObject("k", "Bed", lambda: None, tags=("2018", "(new)", "oak"))) == captions(
+        CorpusObject("k", "Bed", lambda: None, tags=("oak",))
+    )
+    assert captions(CorpusObject("k", "2018", lambda: None))[0] == "object"
 
 
 def test_size_and_colour_are_told_by_templates_that_the_seed_draws():

@@ -43,11 +43,14 @@ class Appearance:
 
 
 def clean_name(name: str) -> str:
-    """A catalogue name as plain words: sizes, numbers and brackets dropped ("Bed 140x190" -> "bed")."""
-    name = re.sub(r"\(.*?\)", " ", name)
+    """A catalogue name as plain words: sizes, numbers and brackets dropped ("Bed 140x190" -> "bed"); "object" without any."""
+    return _words(name) or "object"
+
+
+def _words(name: str) -> str:
+    name = re.sub(r"\(.*?\)", " ", name.replace("_", " "))
     name = re.sub(r"\b[\d.,]+\s*(x\s*[\d.,]+)*\s*(cm|mm|m)?\b", " ", name)
-    words = " ".join(name.replace("_", " ").replace("-", " ").split()).strip().lower()
-    return words or "object"
+    return " ".join(name.replace("-", " ").split()).lower()
 
 
 def fill_template(template: str, name: str) -> str:
@@ -64,7 +67,7 @@ def captions(item: CorpusObject, appearance: Appearance | None = None, seed: int
         seed: of the templates of descriptions.
     """
     name = clean_name(item.name)
-    subjects = [name, *(clean_name(tag) for tag in item.tags)]
+    subjects = [name, *filter(None, map(_words, item.tags))]
     written = [fill_template(template, subject) for subject in subjects for template in TEMPLATES]
     if item.category:
         written.append(f"{fill_template('{article} {name}', name)}, {item.category.lower()}")
