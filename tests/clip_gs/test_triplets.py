@@ -119,6 +119,19 @@ def test_a_splat_is_normalised_drawn_and_not_fitted(boxes):
     assert center[0] > 4 * center[1]
 
 
+def test_faint_gaussians_of_a_splat_are_left_out_as_the_model_leaves_them_out(boxes):
+    solid = mesh_to_gaussians(boxes[0].load_mesh(), 500)
+    haze = replace(solid.transform(scale=20.0), opacities=torch.full((500,), 0.01))
+    fields = ("means", "quats", "scales", "opacities", "sh")
+    both = Gaussians(**{name: torch.cat([getattr(solid, name), getattr(haze, name)]) for name in fields})
+    items = [CorpusObject("splat", "red thing", boxes[0].load_mesh, load_gaussians=lambda splat=splat: splat)
+             for splat in (solid, both, haze)]  # fmt: skip
+    alone, hazy, faint = make_triplets(items, SMALL)
+    assert torch.equal(alone.gaussians.means, hazy.gaussians.means)
+    assert (alone.views == hazy.views).all()
+    assert "splat: none of the 500 Gaussians has an opacity" in str(faint)
+
+
 def test_a_mesh_without_colours_gets_no_colour_words(boxes):
     mesh = replace(boxes[0].load_mesh(), materials=(Material(GREY),))
     assert not has_colors(mesh)

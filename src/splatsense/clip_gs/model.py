@@ -140,16 +140,19 @@ def encode_batch(encoder: "GaussianEncoder", objects: Sequence[Gaussians]) -> Te
     from splatsense.clip_gs.tokenizer import GaussianBatch
 
     device = next(encoder.parameters()).device
-    batch = GaussianBatch.stack([_prepare(gaussians) for gaussians in objects], encoder.config.gaussians)
+    batch = GaussianBatch.stack(
+        [visible(gaussians, "encode_gaussians").normalized(OUTLIERS) for gaussians in objects], encoder.config.gaussians
+    )
     with torch.inference_mode():
         return encoder(batch.to(device)).cpu()
 
 
-def _prepare(gaussians: Gaussians) -> Gaussians:
-    visible = gaussians[gaussians.opacities >= MIN_OPACITY]
-    if len(visible) == 0:
-        raise DataError(f"encode_gaussians: none of the {len(gaussians)} Gaussians has an opacity of {MIN_OPACITY} or more.")
-    return visible.normalized(OUTLIERS)
+def visible(gaussians: Gaussians, what: str) -> Gaussians:
+    """Those of an opacity of `MIN_OPACITY` or more. Raises DataError, which begins with `what`, when there is none."""
+    shown = gaussians[gaussians.opacities >= MIN_OPACITY]
+    if len(shown) == 0:
+        raise DataError(f"{what}: none of the {len(gaussians)} Gaussians has an opacity of {MIN_OPACITY} or more.")
+    return shown
 
 
 def save_model(

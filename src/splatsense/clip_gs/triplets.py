@@ -3,7 +3,7 @@
 Design
 - Meshes are drawn from an orbit of cameras whose elevations are jittered, then Gaussians sampled on their surface are fitted
   to the views by optimisation (`method="fitted"`), or taken as they are (`method="surface"`, a thousand times faster).
-- Splats are normalised and drawn by our rasteriser; nothing is fitted.
+- Splats are normalised without what is too faint to be seen, as the model does, and drawn by our rasteriser; nothing is fitted.
 - All that is drawn at random about an object comes from a seed of its own, made from its key, so it does not matter who makes
   it and in what order.
 
@@ -26,6 +26,7 @@ from splatsense.clip_gs.captions import Appearance, captions
 from splatsense.clip_gs.color_words import dominant_colors
 from splatsense.clip_gs.fit_scores import measure
 from splatsense.clip_gs.fitting import FitConfig, fit_batch
+from splatsense.clip_gs.model import visible
 from splatsense.clip_gs.shards import Triplet
 from splatsense.clip_gs.views import OUTLIERS, mesh_colors, mesh_radius, mesh_views, splat_radius, splat_views, view_cameras
 from splatsense.corpora import CorpusObject
@@ -184,7 +185,7 @@ def _draft(item: CorpusObject, config: TripletConfig) -> _Draft:
     source = _source_hash(item, config)
     missing: tuple[str, ...] = ()
     if item.load_gaussians is not None:
-        splat = item.load_gaussians().normalized(OUTLIERS)
+        splat = visible(item.load_gaussians(), item.key).normalized(OUTLIERS)
         cameras = config.cameras(splat_radius(splat), seed)
         views = splat_views(splat, cameras)
         gaussians, colors = splat.subsample(config.gaussians, seed), dominant_colors(views)
