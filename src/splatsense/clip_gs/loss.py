@@ -96,7 +96,10 @@ class ClipGSLoss(nn.Module):
 def view_votes(
     text: Float[Tensor, "n d"], images: Float[Tensor, "n k d"], voting: Voting, temperature: float
 ) -> Float[Tensor, "n k"]:
-    """Weight of every view, from the frozen teacher alone. Weights of "none" and "softmax" sum to 1 per object."""
+    """Weight of every view, from the targets alone: the frozen teacher's, whose images `--image-map` corrects first.
+
+    Weights of "none" and "softmax" sum to 1 per object; those of "raw" to the sum of the cosines above 0.
+    """
     similarity = torch.einsum("nd,nkd->nk", text, images)
     if voting == "none":
         return torch.full_like(similarity, 1 / similarity.shape[1])
