@@ -1,9 +1,11 @@
 """Reading in other processes against reading here, and what files can do to those processes. The kills and limits are real."""
 
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 
 import psutil
 import pytest
@@ -116,3 +118,14 @@ def test_an_answer_that_was_not_taken_to_its_end_is_not_the_next_one(readers, tm
         with pytest.raises(MemoryError):
             readers.read(path, True).result()
     assert len(readers.read(path, False).result().gaussians) == 24
+
+
+def test_nothing_of_a_reading_is_held_and_closing_ends_the_threads(write_blob, tmp_path):
+    readers = Readers(1)
+    reading = weakref.ref(readers.read(write_blob(tmp_path / "blob.splat"), False).result())
+    gc.collect()
+    assert reading() is None
+    threads = [thread for thread in threading.enumerate() if thread in readers._threads]
+    assert len(threads) == 1
+    readers.close()
+    assert not threads[0].is_alive()

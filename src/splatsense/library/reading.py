@@ -38,6 +38,8 @@ READ_SECONDS = 600.0
 MEMORY_BYTES = 8 << 30
 """Of address space that reading a file may take, where the machine has twice as much; else half of what it has."""
 MOST_PROCESSES = 8
+THREAD = "splatsense-reader"
+JOIN_SECONDS = 5.0
 ERRORS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (DataError, FormatError, LimitError)}
 READER = Path(__file__).with_name("_reader.py")
 
@@ -59,6 +61,7 @@ class Reading:
 
 Read = Callable[[Path, bool, Axis | None], "Future[Reading]"]
 """Begin to read a file, with a thumbnail or without, on which this axis points up if somebody said so."""
+Work = tuple["Future[Reading]", Path, bool, Axis | None]
 
 
 def load_asset(path: Path) -> Gaussians:
@@ -111,9 +114,10 @@ class Readers:
     def __init__(self, count: int, seconds: float = READ_SECONDS, memory: int | None = None) -> None:
         self.count, self._seconds = count, seconds
         self._memory = memory or min(MEMORY_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-        self._work: queue.SimpleQueue[tuple[Future[Reading], Path, bool, Axis | None] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._processes: list[_Process | None] = []
+        self._threads: list[threading.Thread] = []
         self._closed = False
 
     def read(self, path: Path, thumbnail: bool, up: Axis | None = None) -> "Future[Reading]":
@@ -125,32 +129,45 @@ class Readers:
             if not self._processes:
                 self._processes = [None] * self.count
                 for number in range(self.count):  # daemons: a file that is being read does not hold up the end of a program
-                    threading.Thread(target=self._serve, args=(number,), name="splatsense-reader", daemon=True).start()
+                    self._threads.append(threading.Thread(target=self._serve, args=(number,), name=THREAD, daemon=True))
+                    self._threads[-1].start()
             self._work.put((future, path, thumbnail, up))
         return future
 
     def close(self) -> None:
-        """End the processes; what they are reading is given up."""
+        """End the processes and the threads; what is being read is given up.
+
+        A thread that still ran while Python is taken down, and let go of a tensor then, would abort the program.
+        """
         with self._lock:
             self._closed = True
             for process in self._processes:
                 self._work.put(None)
                 if process is not None:
                     process.kill()
+        for thread in self._threads:
+            thread.join(JOIN_SECONDS)
 
     def _serve(self, number: int) -> None:
-        while (work := self._work.get()) is not None:
-            future, path, thumbnail, up = work
-            if self._closed or not future.set_running_or_notify_cancel():
-                future.cancel()
-                continue
-            try:
-                future.set_result(self._process(number).read(path, thumbnail, up, self._seconds))
-            except BaseException as error:
-                future.set_exception(_ended() if self._closed else error)  # `close` is at fault, not the file
+        while self._serve_one(number, self._work.get()):
+            pass  # and hold nothing of what was read while waiting for more
         process = self._processes[number]
         if process is not None:
             process.end()
+
+    def _serve_one(self, number: int, work: Work | None) -> bool:
+        """Read a file; false when there are none any more."""
+        if work is None:
+            return False
+        future, path, thumbnail, up = work
+        if self._closed or not future.set_running_or_notify_cancel():
+            future.cancel()
+            return True
+        try:
+            future.set_result(self._process(number).read(path, thumbnail, up, self._seconds))
+        except BaseException as error:
+            future.set_exception(_ended() if self._closed else error)  # `close` is at fault, not the file
+        return True
 
     def _process(self, number: int) -> "_Process":
         """The process of a thread, a new one if there is none or it has ended."""
