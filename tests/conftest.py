@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does:
 # Before the first import of splatsense: from here on a call with a wrong shape or type fails.
 install_import_hook("splatsense", "typechecking.check")
 
-from splatsense.native import load_native  # noqa: E402
+from splatsense.native import load_native  # noqa: E402  # after the hook
 
 settings.register_profile("splatsense", derandomize=True, deadline=None)
 settings.load_profile("splatsense")

@@ -157,11 +157,16 @@ def test_filters_leave_what_they_say(open_page):
     page.get_by_role("button", name="Clear filters").wait_for(state="hidden")
 
 
+def drop_picture(page):
+    """Search by the picture of a sofa."""
+    drop(page, "#drop-search", [OBJECTS.parent / "query.png"])
+    page.locator("#parts li", has_text="query.png").wait_for()
+
+
 def test_a_dropped_picture_is_searched_by_and_mixed_with_words(open_page):
     page = open_page()
     page.locator("#results .card").first.wait_for()
-    drop(page, "#drop-search", [OBJECTS.parent / "query.png"])
-    page.locator("#parts li", has_text="query.png").wait_for()
+    drop_picture(page)
     page.locator("#results li:first-child", has_text="sofa").wait_for()
     search(page, "a football")
     sliders = page.locator("#parts input[type=range]")
@@ -246,8 +251,7 @@ def test_links_start_a_new_search_and_back_leads_to_the_old_one(open_page):
 def test_a_search_by_an_asset_keeps_the_parts_there_were(open_page):
     page = open_page()
     page.locator("#results .card").first.wait_for()
-    drop(page, "#drop-search", [OBJECTS.parent / "query.png"])
-    page.locator("#parts li", has_text="query.png").wait_for()
+    drop_picture(page)
     page.locator(".card a", has_text="oak chair").click()
     page.locator("#page-asset button", has_text="Search by it").click()
     page.locator("#parts li", has_text="oak chair").wait_for()
